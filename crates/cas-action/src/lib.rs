@@ -1,0 +1,1 @@
+//! Remote Execution API messages and the projection of trees to them.

@@ -1,0 +1,1 @@
+//! The engine: graph, keys, execution, assembly.

@@ -1,0 +1,1 @@
+//! Commands of cas and their rendering.

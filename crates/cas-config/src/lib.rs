@@ -1,0 +1,1 @@
+//! cas.toml and the locks.

@@ -1,0 +1,1 @@
+//! Debian packages and archives: ar, control, versions, closure, signed indexes.

@@ -1,0 +1,1 @@
+//! Downloads over HTTP, verified while they stream.

@@ -1,0 +1,1 @@
+//! File system access with paths in errors.

@@ -1,0 +1,1 @@
+//! npm packages: manifests, file selection, tarball order, lockfiles, node_modules layout.

@@ -1,0 +1,1 @@
+//! OCI image specification: config, manifest, index, layout.

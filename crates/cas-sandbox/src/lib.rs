@@ -1,0 +1,1 @@
+//! Runs a command in namespaces of its own over a materialised root.

@@ -1,0 +1,1 @@
+//! Digests the workspace: which files belong to it and what they hold.

@@ -1,0 +1,1 @@
+//! System calls that safe crates lack.

@@ -1,0 +1,1 @@
+//! Archives: tar in and out, frames, codecs.

@@ -1,0 +1,1 @@
+//! Helpers and conformance suites for tests.

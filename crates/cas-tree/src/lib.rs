@@ -1,0 +1,1 @@
+//! File system trees by content: nodes, edit, merge, diff, canonical encoding.
