@@ -125,9 +125,15 @@ mod tests {
         let mut sink = Vec::new();
         let proof = copy_verified(&b"content"[..], &mut sink, &expected).expect("these are the bytes");
         assert_eq!((proof.descriptor(), sink.as_slice()), (expected, &b"content"[..]));
-        assert!(matches!(copy_verified(&b"conten"[..], &mut io::sink(), &expected), Err(VerifyError::Size { actual: 6, .. })));
+        assert!(matches!(
+            copy_verified(&b"conten"[..], &mut io::sink(), &expected),
+            Err(VerifyError::Size { actual: 6, .. })
+        ));
         assert!(matches!(copy_verified(&b"Content"[..], &mut io::sink(), &expected), Err(VerifyError::Digest { .. })));
-        assert!(matches!(copy_verified(io::repeat(b'c'), &mut io::sink(), &expected), Err(VerifyError::Size { actual: 8, .. })));
+        assert!(matches!(
+            copy_verified(io::repeat(b'c'), &mut io::sink(), &expected),
+            Err(VerifyError::Size { actual: 8, .. })
+        ));
     }
 
     #[test]

@@ -35,7 +35,11 @@ impl Digest {
     /// [`ParseDigestError::Length`] when `value` is not as long as digests of `function` are.
     pub fn from_value(function: DigestFunction, value: &[u8]) -> Result<Self, ParseDigestError> {
         if value.len() != function.digest_len() {
-            return Err(ParseDigestError::Length { function, expected: function.digest_len() * 2, actual: value.len() * 2 });
+            return Err(ParseDigestError::Length {
+                function,
+                expected: function.digest_len() * 2,
+                actual: value.len() * 2,
+            });
         }
         let mut bytes = [0; MAX_LEN];
         bytes[..value.len()].copy_from_slice(value);

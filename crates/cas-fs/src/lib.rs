@@ -1,1 +1,20 @@
-//! File system access with paths in errors.
+//! File system access with the path in every error.
+//!
+//! `std::fs` says "No such file or directory" and leaves the reader to guess which; here every failure is an [`FsError`]
+//! that names the operation and the path. Other crates are kept from calling `std::fs` directly by `clippy.toml`.
+//!
+//! Not here: what is stored where (`cas-store`), mounts and namespaces (`cas-sys`).
+#![expect(clippy::disallowed_methods, reason = "this crate is the wrapper that the ban points to")]
+
+mod dir;
+mod error;
+mod file;
+
+pub use dir::{
+    DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, remove_tree, temporary_dir_in,
+};
+pub use error::{FsError, Operation};
+pub use file::{
+    canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited, read_link,
+    read_to_string, remove_file, rename, set_mode, symlink, symlink_metadata, write, write_atomic,
+};

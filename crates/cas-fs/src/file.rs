@@ -1,0 +1,212 @@
+//! Files and links.
+
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::Context;
+use crate::{FsError, Operation};
+
+/// Opens a file for reading, following symlinks.
+///
+/// # Errors
+///
+/// [`FsError`] as for every function of this module.
+pub fn open(path: &Path) -> Result<File, FsError> {
+    File::open(path).at(Operation::Open, path)
+}
+
+/// Opens a file for reading, and fails when the last component is a symlink.
+///
+/// # Errors
+///
+/// [`FsError`], with `ELOOP` inside for a symlink.
+pub fn open_no_follow(path: &Path) -> Result<File, FsError> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(
+            rustix::fs::OFlags::NOFOLLOW.bits().cast_signed() | rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+        )
+        .open(path)
+        .at(Operation::Open, path)
+}
+
+/// Creates a file that must not exist yet, for reading and writing, with the given mode less the umask.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn create_new(path: &Path, mode: u32) -> Result<File, FsError> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path).at(Operation::Create, path)
+}
+
+/// Reads a whole file. For files of our own making; what comes from outside goes through [`read_limited`].
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
+    fs::read(path).at(Operation::Read, path)
+}
+
+/// Reads a whole file of at most `limit_bytes`.
+///
+/// # Errors
+///
+/// [`FsError`], with [`std::io::ErrorKind::FileTooLarge`] inside when the file is longer.
+pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
+    let file = open(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).at(Operation::Read, path)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(FsError::new(
+            Operation::Read,
+            path,
+            std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("longer than {limit_bytes} bytes")),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a whole file of UTF-8 text.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn read_to_string(path: &Path) -> Result<String, FsError> {
+    fs::read_to_string(path).at(Operation::Read, path)
+}
+
+/// Writes a whole file, replacing what it held. A crash can leave it cut: see [`write_atomic`].
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    fs::write(path, bytes).at(Operation::Write, path)
+}
+
+/// Writes a whole file so that other processes, and a reader after a crash, see the old content or the new, never a part.
+///
+/// # Errors
+///
+/// [`FsError`]; the old content stays then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let result = (|| {
+        let mut file = File::create(&temporary).at(Operation::Create, &temporary)?;
+        file.write_all(bytes).at(Operation::Write, &temporary)?;
+        file.sync_all().at(Operation::Sync, &temporary)?;
+        rename(&temporary, path)
+    })();
+    if result.is_err() {
+        // The error above is what the caller needs to know; a stray temporary file is harmless.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Copies content and mode of a file, by reflink where the file system can.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn copy(from: &Path, to: &Path) -> Result<u64, FsError> {
+    fs::copy(from, to).at(Operation::Copy, to)
+}
+
+/// Gives a file a second name.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn hard_link(from: &Path, to: &Path) -> Result<(), FsError> {
+    fs::hard_link(from, to).at(Operation::Link, to)
+}
+
+/// Creates a symlink at `path` that holds `target`.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn symlink(target: &Path, path: &Path) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, path).at(Operation::Symlink, path)
+}
+
+/// Reads what a symlink holds.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn read_link(path: &Path) -> Result<PathBuf, FsError> {
+    fs::read_link(path).at(Operation::ReadLink, path)
+}
+
+/// Moves a file or folder, replacing a file of that name.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
+    fs::rename(from, to).at(Operation::Rename, to)
+}
+
+/// Removes a file or symlink.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn remove_file(path: &Path) -> Result<(), FsError> {
+    fs::remove_file(path).at(Operation::Remove, path)
+}
+
+/// Looks at what a path leads to, following symlinks.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn metadata(path: &Path) -> Result<Metadata, FsError> {
+    fs::metadata(path).at(Operation::Stat, path)
+}
+
+/// Looks at a path itself, not through a symlink.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn symlink_metadata(path: &Path) -> Result<Metadata, FsError> {
+    fs::symlink_metadata(path).at(Operation::Stat, path)
+}
+
+/// Whether something has this name; a dangling symlink counts.
+///
+/// # Errors
+///
+/// [`FsError`] when it cannot be told.
+pub fn exists(path: &Path) -> Result<bool, FsError> {
+    match symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() || error.source.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets the twelve mode bits of a file or folder, following symlinks.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).at(Operation::SetMode, path)
+}
+
+/// Makes a path absolute and free of symlinks.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn canonicalize(path: &Path) -> Result<PathBuf, FsError> {
+    fs::canonicalize(path).at(Operation::Canonicalize, path)
+}
