@@ -1,0 +1,207 @@
+//! Behaviour of the store as its users see it.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use cas_blob::{Descriptor, OpenBlob, OpenBlobError};
+use cas_digest::DigestFunction;
+use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Node, RelPath};
+
+use crate::{ActionLane, Store, StoreError};
+
+fn store() -> (tempfile::TempDir, Store) {
+    let home = tempfile::tempdir().expect("the temporary folder is writable");
+    let store = Store::open(home.path()).expect("the folder is new");
+    (home, store)
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).expect("a path")
+}
+
+#[test]
+fn what_is_put_can_be_read_again() {
+    let (_home, store) = store();
+    for size in [0usize, 1, 1000, 256 * 1024, 256 * 1024 + 1, 3_000_000] {
+        let bytes: Vec<u8> = (0..size).map(|i| u8::try_from(i % 253).expect("below 256")).collect();
+        for function in [DigestFunction::Blake3, DigestFunction::Sha256] {
+            let blob = store.put(function, &mut bytes.as_slice()).expect("the disk has room");
+            assert_eq!(blob, Descriptor::of(function, &bytes));
+            assert!(store.contains(&blob).expect("the store is readable"));
+            assert!(store.load(&blob, u64::MAX).expect("it was stored") == bytes, "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_right_digest_with_a_wrong_size_is_a_miss() {
+    let (_home, store) = store();
+    let blob = store.put_bytes(DigestFunction::Blake3, b"content").expect("the disk has room");
+    let lie = Descriptor { size: 8, ..blob };
+    assert!(!store.contains(&lie).expect("the store is readable"));
+    assert!(matches!(store.open_blob(&lie).err(), Some(OpenBlobError::Missing(_))));
+    assert_eq!(store.load(&blob, 100).expect("the lie harmed nothing"), b"content");
+    let empty_lie = Descriptor { size: 0, ..blob };
+    assert!(!store.contains(&empty_lie).expect("the store is readable"));
+}
+
+#[test]
+fn announced_bytes_are_stored_only_when_they_come() {
+    let (_home, store) = store();
+    let blob = Descriptor::of(DigestFunction::Sha256, b"announced");
+    assert!(matches!(store.put_expected(&mut &b"delivered"[..], &blob), Err(StoreError::Verify(_))));
+    assert!(!store.contains(&blob).expect("the store is readable"));
+    store.put_expected(&mut &b"announced"[..], &blob).expect("these are the bytes");
+    assert!(store.contains(&blob).expect("the store is readable"));
+}
+
+/// Each way to damage an object: the reader fails, and the object is a miss from then on, and can be stored again.
+#[test]
+fn damaged_objects_are_never_read_as_right() {
+    for damage in ["flipped", "cut", "longer"] {
+        let (_home, store) = store();
+        let blob = store.put_bytes(DigestFunction::Blake3, b"some content").expect("the disk has room");
+        let object = store.object_path(&blob).expect("it was stored");
+        cas_fs::set_mode(&object, 0o644).expect("our file");
+        let bytes: &[u8] = match damage {
+            "flipped" => b"some Content",
+            "cut" => b"some",
+            _ => b"some content and more",
+        };
+        cas_fs::write(&object, bytes).expect("our file");
+        assert!(store.load(&blob, 100).is_err(), "{damage}");
+        assert!(!store.contains(&blob).expect("the store is readable"), "{damage}");
+        store.put_bytes(DigestFunction::Blake3, b"some content").expect("the disk has room");
+        assert_eq!(store.load(&blob, 100).expect("stored again"), b"some content", "{damage}");
+    }
+}
+
+#[test]
+fn second_names_lead_to_the_same_bytes() {
+    let (home, store) = store();
+    let (primary, alias) = store
+        .put_with_alias(DigestFunction::Blake3, DigestFunction::Sha256, &mut &b"two names"[..])
+        .expect("the disk has room");
+    assert_eq!(alias, Descriptor::of(DigestFunction::Sha256, b"two names"));
+    assert_eq!(store.load(&alias, 100).expect("it has this name"), b"two names");
+    assert_eq!(store.object_path(&alias).expect("known"), store.object_path(&primary).expect("known"));
+    let third = store.name_with(DigestFunction::Sha512, &primary).expect("it is here");
+    assert_eq!(third, Descriptor::of(DigestFunction::Sha512, b"two names"));
+    drop(store);
+    let store = Store::open(home.path()).expect("it was there");
+    assert_eq!(store.load(&third, 100).expect("names are kept"), b"two names");
+}
+
+#[test]
+fn the_first_result_of_an_action_stays() {
+    let (_home, store) = store();
+    let key = Descriptor::of(DigestFunction::Blake3, b"action");
+    let lane = ActionLane::strict();
+    assert_eq!(store.action_result(&lane, &key).expect("index"), None);
+    assert_eq!(store.put_action_result(&lane, &key, b"first").expect("index"), b"first");
+    assert_eq!(store.put_action_result(&lane, &key, b"second").expect("index"), b"first");
+    store.remove_action_result(&lane, &key).expect("index");
+    assert_eq!(store.put_action_result(&lane, &key, b"second").expect("index"), b"second");
+}
+
+#[test]
+fn a_lost_or_damaged_index_costs_misses_alone() {
+    let (home, store) = store();
+    let (primary, alias) = store
+        .put_with_alias(DigestFunction::Blake3, DigestFunction::Sha256, &mut &b"two names"[..])
+        .expect("the disk has room");
+    drop(store);
+    for damage in [None, Some(&b"this is not a database, but it is long enough to be looked at as one"[..])] {
+        let index = home.path().join("v1/index.db");
+        match damage {
+            None => cas_fs::remove_file(&index).expect("our file"),
+            Some(bytes) => cas_fs::write(&index, &bytes.repeat(100)).expect("our file"),
+        }
+        let store = Store::open(home.path()).expect("an index is begun anew");
+        assert_eq!(store.load(&primary, 100).expect("objects need no index"), b"two names");
+        assert!(!store.contains(&alias).expect("the store is readable"));
+    }
+}
+
+#[test]
+fn roots_show_modes_times_links_and_one_inode_a_path() {
+    let (_home, store) = store();
+    let blob = store.put_bytes(DigestFunction::Blake3, b"#!/bin/sh\n").expect("the disk has room");
+    let mut tree = Directory::root();
+    let parents = Metadata::root_owned(0o700);
+    for (at, node) in [
+        ("d/one", Node::file(blob, 0o755)),
+        ("d/same", Node::file(blob, 0o755)),
+        ("z", Node::Link { target: path("d/one") }),
+        ("link", Node::symlink("d/one")),
+    ] {
+        tree.insert(&path(at), node, &parents).expect("free");
+    }
+    let name = store.put_tree(&tree, DigestFunction::Blake3).expect("the disk has room");
+    assert_eq!(store.load_tree(&name).expect("it was stored"), tree);
+    let root = store.materialize(&name, &tree).expect("the disk has room");
+    assert_eq!(store.materialize(&name, &tree).expect("it is there"), root);
+    let stat = |at: &str| cas_fs::symlink_metadata(&root.join(at)).expect("it was written");
+    assert_eq!(stat("d/one").permissions().mode() & 0o7777, 0o755);
+    assert_eq!(stat("d").permissions().mode() & 0o7777, 0o700);
+    assert_eq!(stat("d/one").ino(), stat("z").ino());
+    assert_ne!(stat("d/one").ino(), stat("d/same").ino());
+    for at in ["", "d", "d/one", "d/same", "z", "link"] {
+        assert_eq!(stat(at).mtime(), i64::from(EPOCH_SECONDS), "{at}");
+    }
+    assert!(matches!(
+        {
+            tree.insert(&path("pipe"), Node::Fifo { metadata: Metadata::default() }, &parents).expect("free");
+            let name = store.put_tree(&tree, DigestFunction::Blake3).expect("the disk has room");
+            store.materialize(&name, &tree)
+        },
+        Err(StoreError::Node { kind: "fifo", .. })
+    ));
+}
+
+#[test]
+fn a_tree_is_found_only_when_all_of_it_is_here() {
+    let (_home, store) = store();
+    let blob = store.put_bytes(DigestFunction::Blake3, b"content").expect("the disk has room");
+    let mut tree = Directory::root();
+    tree.insert(&path("a"), Node::file(blob, 0o644), &Metadata::default()).expect("free");
+    let name = store.put_tree(&tree, DigestFunction::Blake3).expect("the disk has room");
+    assert_eq!(store.find_tree(&name).expect("the store is readable"), Some(tree));
+    cas_fs::remove_file(&store.object_path(&blob).expect("it was stored")).expect("our file");
+    assert_eq!(store.find_tree(&name).expect("the store is readable"), None);
+}
+
+#[test]
+fn folders_of_dead_processes_are_removed_and_those_of_live_ones_kept() {
+    let (home, first) = store();
+    let dead = home.path().join("v1/tmp/999999999-0");
+    cas_fs::create_dir(&dead).expect("free");
+    let second = Store::open(home.path()).expect("two may have it open");
+    assert!(!cas_fs::exists(&dead).expect("readable"));
+    assert!(cas_fs::exists(first.scratch()).expect("readable") && cas_fs::exists(second.scratch()).expect("readable"));
+    let scratch = first.scratch().to_owned();
+    drop(first);
+    assert!(!cas_fs::exists(&scratch).expect("readable"));
+}
+
+#[test]
+fn many_writers_of_one_blob_agree() {
+    let (_home, store) = store();
+    let bytes = vec![7u8; 600_000];
+    let blobs: Vec<Descriptor> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| store.put(DigestFunction::Blake3, &mut bytes.as_slice()).expect("room")))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(blobs.iter().all(|blob| *blob == Descriptor::of(DigestFunction::Blake3, &bytes)));
+    assert_eq!(store.load(&blobs[0], u64::MAX).expect("stored"), bytes);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let home = tempfile::tempdir().expect("the temporary folder is writable");
+    let file = home.path().join("file");
+    cas_fs::write(&file, b"").expect("our folder");
+    let error = Store::open(&file).expect_err("a file is no folder");
+    assert!(matches!(&error, StoreError::Unusable { path, .. } if *path == file), "{error:?}");
+}
