@@ -1,0 +1,116 @@
+//! Fork, exec and what a program inherits through them.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::ptr;
+
+use rustix::process::Pid;
+
+/// Which side of a [`fork`] this is.
+#[derive(Clone, Copy, Debug)]
+pub enum Fork {
+    /// The process that called; holds the child's id.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Duplicates the calling process, which must have one thread.
+///
+/// In a process with threads the child could find any lock of the other threads held for ever, so that is refused.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::Unsupported`] when the process has several threads, else what the system says.
+pub fn fork() -> io::Result<Fork> {
+    // The kernel counts threads as links of this folder, beside the folder's own two.
+    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // SAFETY: with one thread nothing else can hold a lock or be half-way through a change, so the child may do
+    // whatever its parent may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        raw => Ok(Fork::Parent(Pid::from_raw(raw).expect("fork returns a positive id to the parent"))),
+    }
+}
+
+/// Replaces the program of the process; returns only when that failed.
+pub fn exec(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+    }
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: all are NUL-terminated strings, and both arrays end with a null pointer; they outlive the call.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends the process at once, without running destructors or exit handlers: for children of [`fork`].
+pub fn exit(code: i32) -> ! {
+    // SAFETY: the call does not return and reads no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives every signal its default action and unblocks all.
+///
+/// A program inherits ignored and blocked signals, for example from `nohup` or from a build server.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn reset_signals() -> io::Result<()> {
+    /// Signals are numbered from 1 to 64 on every Linux but MIPS.
+    const LAST_SIGNAL: libc::c_int = 64;
+    // SAFETY: all zeroes are a value of this structure: no flags, an empty mask, and SIG_DFL, which is 0.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = libc::SIG_DFL;
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: `action` lives through the call and installs no handler. Those that cannot be set (KILL, STOP, the
+        // C library's own) give EINVAL and have their default action already.
+        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    }
+    // SAFETY: `mask` is written by the first call before the second reads it.
+    crate::check(
+        unsafe {
+            let mut mask: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut mask);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut())
+        }
+        .into(),
+    )?;
+    Ok(())
+}
+
+/// Sets the plain Linux personality: what `setarch` and debuggers change (address layout, reported kernel) is inherited.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn reset_personality() -> io::Result<()> {
+    // SAFETY: the call takes an integer; it affects programs that are started later.
+    crate::check(unsafe { libc::personality(0) }.into())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test harness has threads, so this is the case that must be refused.
+    #[test]
+    fn fork_is_refused_beside_other_threads() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || receiver.recv());
+        assert_eq!(fork().expect_err("there are two threads").kind(), io::ErrorKind::Unsupported);
+        drop(sender);
+        assert!(other.join().expect("does not panic").is_err());
+    }
+
+    #[test]
+    fn exec_returns_why_it_failed() {
+        let error = exec(c"/nonexistent/program", &[c"program".to_owned()], &[]);
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+}
