@@ -1,1 +1,35 @@
 //! Runs a command in namespaces of its own over a materialised root.
+//!
+//! What a step sees is fixed by docs/formats/sandbox.md and does not depend on the host, its user or its environment.
+//! The invariant: a sandbox is whole or the command does not start; nothing is weakened because the host lacks a part.
+//! Trees given as lower directories are never written.
+//!
+//! The calling process may have threads, and a process with threads cannot fork safely; so [`Runner`] starts its own
+//! program again with the hidden argument [`HELPER_ARGUMENT`], whose `main` calls [`sandbox_main`] before anything
+//! else. That helper supervises; its child is process 1 of the sandbox, and the command is process 2.
+//!
+//! Not here: where roots come from (`cas-store`), what becomes of the changes (`cas-build`), system calls (`cas-sys`).
+
+mod cancel;
+mod changes;
+mod error;
+mod helper;
+mod host;
+mod probe;
+mod run;
+mod scratch;
+mod spec;
+mod wire;
+
+pub use cancel::Cancel;
+pub use changes::{Change, ChangesError, Kind, changes};
+pub use error::{SandboxError, StartError};
+pub use helper::sandbox_main;
+pub use host::{HostCannot, NamespaceObstacle};
+pub use probe::{HostReport, probe};
+pub use run::{Ending, Outcome, Runner, Streams};
+pub use scratch::remove_scratch;
+pub use spec::{EPOCH_SECONDS, HOST_NAME, Network, Overlay, SOURCE_DIRECTORY, Spec, SpecError};
+
+/// The first argument that makes the program a sandbox helper.
+pub const HELPER_ARGUMENT: &str = "__sandbox";

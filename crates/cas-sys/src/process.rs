@@ -63,13 +63,17 @@ pub fn exit(code: i32) -> ! {
 pub fn reset_signals() -> io::Result<()> {
     /// Signals are numbered from 1 to 64 on every Linux but MIPS.
     const LAST_SIGNAL: libc::c_int = 64;
-    // SAFETY: all zeroes are a value of this structure: no flags, an empty mask, and SIG_DFL, which is 0.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = libc::SIG_DFL;
+    /// Bytes of the kernel's signal set.
+    const SET_SIZE: usize = 8;
+    // The kernel's own structure: handler (0 is the default action), flags, restorer, mask. Not the C library's call,
+    // because that refuses the two signals of its threads, which can be inherited as ignored all the same.
+    let default = [0u64; 4];
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: `action` lives through the call and installs no handler. Those that cannot be set (KILL, STOP, the
-        // C library's own) give EINVAL and have their default action already.
-        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+        // SAFETY: `default` has the size of the kernel's structure, lives through the call and installs no handler. KILL
+        // and STOP cannot be set and give EINVAL; they have their default action anyway.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, ptr::null_mut::<u64>(), SET_SIZE);
+        }
     }
     // SAFETY: `mask` is written by the first call before the second reads it.
     crate::check(

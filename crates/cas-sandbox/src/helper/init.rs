@@ -1,0 +1,104 @@
+//! Process 1 of the sandbox: builds the world, gives up every right, starts the command and waits for it.
+//!
+//! It stays beside the command because a process 1 ignores most signals and inherits every orphan, which programs are
+//! not written for. It is out of the command's reach: it cannot be traced, read or killed by it.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use cas_sys::Fork;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, wait};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{At, Setup, command, world};
+use crate::spec::HOST_NAME;
+use crate::wire::{self, Job, Report, Stage};
+
+/// Does not return: the process ends with the sandbox.
+pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>) -> ! {
+    let report = live(job, &writer, stdin).unwrap_or_else(Report::Setup);
+    send(writer, &report);
+    cas_sys::exit(0)
+}
+
+/// Tells the supervisor. If it is gone, so is this process in a moment.
+pub(super) fn send(writer: OwnedFd, report: &Report) {
+    if let Ok(message) = wire::encode(report) {
+        drop(File::from(writer).write_all(&message));
+    }
+}
+
+fn live(job: &Job, writer: &OwnedFd, stdin: Option<OwnedFd>) -> Setup<Report> {
+    tie_to_supervisor(writer)?;
+    rustix::system::sethostname(HOST_NAME.as_bytes()).at(Stage::HostName)?;
+    // What the kernel starts with; a host's own domain would be inherited.
+    rustix::system::setdomainname(b"(none)").at(Stage::HostName)?;
+    // Modes of what is made from here on are exactly those asked for.
+    rustix::process::umask(Mode::empty());
+    world::build(job)?;
+    drop_capabilities()?;
+    rustix::thread::set_no_new_privs(true).at(Stage::Capabilities)?;
+    // Closes `/proc/1/{exe,fd,mem,environ,…}` to the command, which has the same user id.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Capabilities)?;
+    let child = match cas_sys::fork().at(Stage::Fork)? {
+        Fork::Child => match writer.try_clone() {
+            Ok(writer) => command::run(job, writer, stdin),
+            Err(_) => cas_sys::exit(1),
+        },
+        Fork::Parent(child) => child,
+    };
+    // The command's standard input may be a pipe whose other end waits for it to be closed.
+    drop(stdin);
+    collect(child)
+}
+
+/// Makes the kernel kill this process when the supervisor ends, however that happens.
+fn tie_to_supervisor(writer: &OwnedFd) -> Setup<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::Lifeline)?;
+    // It may have ended before that call: then nobody holds the reading end any more.
+    let mut ready = [PollFd::new(writer, PollFlags::empty())];
+    poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).at(Stage::Lifeline)?;
+    if ready[0].revents().contains(PollFlags::ERR) {
+        return Err(Errno::PIPE).at(Stage::Lifeline);
+    }
+    Ok(())
+}
+
+/// Gives up all capabilities for good: a program with inner user id 0 gets none either.
+fn drop_capabilities() -> Setup<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The first number that this kernel does not know.
+            Err(Errno::INVAL) => break,
+            other => other.at(Stage::Capabilities)?,
+        }
+    }
+    rustix::thread::clear_ambient_capability_set().at(Stage::Capabilities)?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).at(Stage::Capabilities)
+}
+
+/// Waits for children, the adopted ones too, until the command has ended.
+fn collect(child: Pid) -> Setup<Report> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Err(Errno::INTR) | Ok(None) => {}
+            Ok(Some((pid, status))) if pid == child => return Ok(ending(status)),
+            Ok(Some(_)) => {}
+            Err(error) => return Err(error).at(Stage::Supervise),
+        }
+    }
+}
+
+fn ending(status: WaitStatus) -> Report {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Report::Exited(code),
+        (None, signal) => Report::Signalled(signal.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,185 @@
+//! The helper: the program started again to make one sandbox, outside of every thread of its parent.
+//!
+//! Three processes: the **supervisor** (this module) makes the namespaces and watches time, cancellation and its parent;
+//! its child [`init`] is process 1 of the sandbox, builds what is seen there and collects orphans; its child
+//! [`command`] becomes the step. Killing process 1 makes the kernel kill all others of its pid namespace, and the
+//! supervisor sees it as ended only when they are gone; that is how nothing outlives a run.
+//!
+//! Each of the three has one thread, so it may fork.
+
+mod command;
+mod init;
+mod probe;
+mod world;
+
+use std::fs::File;
+use std::io::{IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cas_sys::Fork;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
+use rustix::thread::UnshareFlags;
+
+use crate::wire::{self, Job, Report, SetupFailure, Stage};
+
+/// A part of making a sandbox that failed; becomes a report.
+type Setup<T> = Result<T, SetupFailure>;
+
+/// Ties a system error to what was tried.
+trait At<T> {
+    fn at(self, stage: Stage) -> Setup<T>;
+    fn at_path(self, stage: Stage, path: &Path) -> Setup<T>;
+}
+
+impl<T, E: Into<std::io::Error>> At<T> for Result<T, E> {
+    fn at(self, stage: Stage) -> Setup<T> {
+        self.map_err(|error| SetupFailure { stage, errno: number(&error.into()), path: None })
+    }
+
+    fn at_path(self, stage: Stage, path: &Path) -> Setup<T> {
+        self.map_err(|error| SetupFailure { stage, errno: number(&error.into()), path: Some(path.into()) })
+    }
+}
+
+/// The error number of a system error; those that std makes up stand for malformed messages and arguments.
+fn number(error: &std::io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error())
+}
+
+/// Runs one sandbox as the runner that started this process says, and returns the process's exit code.
+///
+/// To be called first thing in `main`, before threads, when the first argument is
+/// [`HELPER_ARGUMENT`](crate::HELPER_ARGUMENT). Standard input must be the runner's socket.
+#[must_use]
+pub fn sandbox_main() -> i32 {
+    /// As for every wrong use of the program.
+    const USAGE: i32 = 2;
+    // Borrowed through a duplicate, so that the number 0 is never free and taken by something else.
+    let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return USAGE };
+    let (job, stdin) = match receive(&socket) {
+        Ok(Some(received)) => received,
+        // The runner changed its mind before it had sent all.
+        Ok(None) => return 0,
+        Err(_) => {
+            // Nobody listens on standard input: somebody tried the hidden argument by hand.
+            let _ = std::io::stderr().write_all(b"error: `__sandbox` is for cas itself to start\n");
+            return USAGE;
+        }
+    };
+    let report = supervise(&job, &socket, stdin).unwrap_or_else(Report::Setup);
+    match wire::encode(&report) {
+        // A runner that is gone needs no report.
+        Ok(message) => drop(File::from(socket).write_all(&message)),
+        Err(_) => return 1,
+    }
+    0
+}
+
+fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Job, Option<OwnedFd>)>> {
+    // A descriptor comes with the first byte.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut first = [0; 1];
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut first)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let stdin = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let rest = File::from(socket.try_clone()?);
+    let job: Option<Job> = wire::decode(std::io::Read::chain(&first[..], rest))?;
+    Ok(job.map(|job| (job, stdin)))
+}
+
+fn supervise(job: &Job, socket: &OwnedFd, stdin: Option<OwnedFd>) -> Setup<Report> {
+    let deadline = job.timeout_ms.and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout)));
+    // A Ctrl-C on the terminal is for the runner, which then decides what ends. It fails for a group leader alone, and a
+    // process started by another one is none.
+    let _ = rustix::process::setsid();
+    enter_namespaces(job)?;
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Stage::Fork)?;
+    match cas_sys::fork().at(Stage::Fork)? {
+        Fork::Child => {
+            drop(reader);
+            init::run(job, writer, stdin)
+        }
+        Fork::Parent(child) => {
+            drop((writer, stdin));
+            watch(child, reader, socket, deadline)
+        }
+    }
+}
+
+fn enter_namespaces(job: &Job) -> Setup<()> {
+    let (euid, egid) = (rustix::process::geteuid(), rustix::process::getegid());
+    // Only root may, and only root needs to: what is left of them is hidden by the system call filter.
+    let _ = rustix::thread::set_thread_groups(&[]);
+    let mut namespaces = UnshareFlags::NEWUSER
+        | UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    if !job.host_network {
+        namespaces |= UnshareFlags::NEWNET;
+    }
+    cas_sys::enter_new_namespaces(namespaces).at(Stage::Namespaces)?;
+    // One id each. The kernel wants the group call off before an ordinary user may map a group.
+    for (file, text) in [
+        ("/proc/self/setgroups", "deny".to_owned()),
+        ("/proc/self/uid_map", format!("{} {} 1", job.uid, euid.as_raw())),
+        ("/proc/self/gid_map", format!("{} {} 1", job.gid, egid.as_raw())),
+    ] {
+        let path = Path::new(file);
+        cas_fs::write(path, text.as_bytes()).map_err(|error| error.source).at(Stage::IdMaps)?;
+    }
+    if !job.host_network {
+        cas_sys::raise_loopback().at(Stage::Loopback)?;
+    }
+    Ok(())
+}
+
+/// Waits until process 1 has ended, and with it all of the sandbox.
+fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant>) -> Setup<Report> {
+    let process = pidfd_open(child, PidfdFlags::empty()).at(Stage::Supervise)?;
+    let mut killed_as = None;
+    loop {
+        let mut ready = vec![PollFd::new(&process, PollFlags::IN)];
+        let mut timeout = None;
+        if killed_as.is_none() {
+            ready.push(PollFd::new(socket, PollFlags::IN));
+            timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        }
+        let timeout = timeout.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let count = match poll(&mut ready, timeout.as_ref()) {
+            Err(Errno::INTR) => continue,
+            other => other.at(Stage::Supervise)?,
+        };
+        if !ready[0].revents().is_empty() {
+            break;
+        }
+        // Nothing more is sent after the job: whatever comes is the end of the stream, that is, a cancelled run or a
+        // dead runner.
+        killed_as = Some(if count == 0 { Report::TimedOut } else { Report::Cancelled });
+        pidfd_send_signal(process.as_fd(), Signal::KILL).at(Stage::Supervise)?;
+    }
+    waitpid(Some(child), WaitOptions::empty()).at(Stage::Supervise)?;
+    if let Some(report) = killed_as {
+        return Ok(report);
+    }
+    // All writers are dead, so this does not block. The first message counts: a failure comes before an ending.
+    let report = wire::decode(File::from(reader)).at(Stage::Supervise)?;
+    // Process 1 was killed from outside, by the kernel for want of memory or by the administrator.
+    Ok(report.unwrap_or(Report::Signalled(Signal::KILL.as_raw())))
+}

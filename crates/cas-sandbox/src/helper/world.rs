@@ -1,0 +1,242 @@
+//! What is seen in the sandbox: overlays, `/proc`, `/dev`; and the end of all sight of the host.
+//!
+//! Mount points are found inside the new root alone, without following symlinks, and mounts are moved by descriptor: a
+//! root that holds a symlink at `/dev` or `/proc` gets an error, not a mount somewhere else.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount, open_tree,
+    unmount,
+};
+
+use super::{At, Setup};
+use crate::spec::SOURCE_DIRECTORY;
+use crate::wire::{Bytes, Job, Layers, Stage};
+
+/// Options of every overlay. `userxattr`: notes in attributes that an ordinary user may set. `volatile`: neither `fsync`
+/// in a step nor the end of the sandbox flushes the host's disk; what survives a crash is not used. `xino=on`: files of
+/// different host file systems show one device number, so that `find -xdev` and the like cross no border. `index=off`:
+/// a kernel's default must not matter.
+const OVERLAY_OPTIONS: &str = "userxattr,volatile,xino=on,index=off";
+
+/// Devices that a step has, all of them taken from the host: name, major and minor number.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Parts of `/proc` that tell of the host or control it, and are shown empty where they exist.
+const HIDDEN: [&str; 11] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+
+/// Parts of `/proc` that are shown and cannot be written, which counts when the invoking user is root.
+const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// A limit of `/dev`, where nobody writes after it is made.
+const DEV_SIZE: &str = "64k";
+/// A limit of `/dev/shm` that does not depend on the host's memory. It is used up only by what is written.
+const SHARED_MEMORY_SIZE: &str = "1g";
+
+/// Builds the root and switches to it.
+pub(super) fn build(job: &Job) -> Setup<()> {
+    // Nothing that is mounted here may reach the host, nor the other way round.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Stage::Propagation)?;
+    // No sandbox path may be opened here before the overlay is mounted on it: the old directory would be meant.
+    let root = mount_overlay(&job.root, None)?;
+    if let Some(source) = &job.source {
+        let point = mount_point(&root, Path::new(SOURCE_DIRECTORY))?;
+        mount_overlay(source, Some(&point))?;
+    }
+    mount_proc(&root)?;
+    mount_dev(&root)?;
+    if let Some(size) = job.tmp_size_bytes {
+        let options = [("mode", "1777"), ("size", &size.to_string())];
+        let tmp = new_mount("tmpfs", &options, MountAttrFlags::empty()).at(Stage::MountTmp)?;
+        attach(&tmp, &mount_point(&root, Path::new("/tmp"))?).at(Stage::MountTmp)?;
+    }
+    switch_to(&root).at(Stage::SwitchRoot)
+}
+
+/// Attributes of all mounts: set-id bits and device files mean nothing in a sandbox.
+fn plain() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
+}
+
+/// Mounts an overlay at a descriptor, or at its own mount point, and returns its root.
+///
+/// Its folders are named by descriptors, so that paths of the host need no escaping, have no limit of length, and do not
+/// show in the sandbox's `/proc/self/mountinfo`. By `mount`, because before Linux 6.7 the newer calls take 255 bytes of
+/// lower directories.
+fn mount_overlay(layers: &Layers, point: Option<&OwnedFd>) -> Setup<OwnedFd> {
+    let lowers = layers.lowers.iter().map(open_folder).collect::<Setup<Vec<_>>>()?;
+    let (upper, work) = (open_folder(&layers.upper)?, open_folder(&layers.work)?);
+    let own_point = open_folder(&layers.mount_point)?;
+    let lower_paths: Vec<String> = lowers.iter().map(descriptor_path).collect();
+    let options = format!(
+        "{OVERLAY_OPTIONS},lowerdir={},upperdir={},workdir={}\0",
+        lower_paths.join(":"),
+        descriptor_path(&upper),
+        descriptor_path(&work)
+    );
+    let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("numbers and letters, and one NUL");
+    let upper_path = layers.upper.clone().into_path();
+    let target = descriptor_path(point.unwrap_or(&own_point));
+    mount("overlay", target, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options)
+        .at_path(Stage::MountOverlay, &upper_path)?;
+    match point {
+        // Only needed for the root, and there the path leads to what was just mounted.
+        None => open_folder(&layers.mount_point),
+        Some(_) => Ok(own_point),
+    }
+}
+
+fn open_folder(path: &Bytes) -> Setup<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path.0.as_slice(), flags, Mode::empty()).at_path(Stage::OpenLayer, &path.clone().into_path())
+}
+
+fn descriptor_path(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
+}
+
+/// Opens a directory of the new root by its absolute path there.
+fn mount_point(root: &OwnedFd, path: &Path) -> Setup<OwnedFd> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve).at_path(Stage::MountPoint, path)
+}
+
+/// Makes a mount that is not attached anywhere yet.
+fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, plain() | attributes)
+}
+
+fn attach(mount: &OwnedFd, point: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", point, "", flags)
+}
+
+/// A second mount of what a directory or file shows.
+fn clone(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(directory, name, flags)
+}
+
+fn open_entry(directory: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn mount_proc(root: &OwnedFd) -> Setup<()> {
+    let proc = new_mount("proc", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountProc)?;
+    attach(&proc, &mount_point(root, Path::new("/proc"))?).at(Stage::MountProc)?;
+    let mut nothing = None;
+    for name in HIDDEN {
+        let point = match open_entry(&proc, name) {
+            Err(Errno::NOENT) => continue,
+            other => other.at(Stage::HideProc)?,
+        };
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&point).at(Stage::HideProc)?.st_mode);
+        let cover = if kind == FileType::Directory {
+            new_mount("tmpfs", &[("mode", "0555"), ("size", "4k")], MountAttrFlags::MOUNT_ATTR_RDONLY)
+        } else {
+            let nothing = match &nothing {
+                Some(nothing) => nothing,
+                None => nothing.insert(host_device("null", 1, 3)?),
+            };
+            clone_of(nothing)
+        };
+        cover.and_then(|cover| attach(&cover, &point)).at(Stage::HideProc)?;
+    }
+    for name in READ_ONLY {
+        let cover = match clone(proc.as_fd(), name) {
+            Err(Errno::NOENT) => continue,
+            other => other.at(Stage::HideProc)?,
+        };
+        cas_sys::set_read_only(cover.as_fd()).at(Stage::HideProc)?;
+        open_entry(&proc, name).and_then(|point| attach(&cover, &point)).at(Stage::HideProc)?;
+    }
+    Ok(())
+}
+
+/// Opens a device of the host, and refuses what only has its name.
+fn host_device(name: &str, major: u32, minor: u32) -> Setup<OwnedFd> {
+    let path = Path::new("/dev").join(name);
+    let device = rustix::fs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .at_path(Stage::Device, &path)?;
+    let stat = rustix::fs::fstat(&device).at_path(Stage::Device, &path)?;
+    let is_character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_character || stat.st_rdev != rustix::fs::makedev(major, minor) {
+        return Err(Errno::NODEV).at_path(Stage::Device, &path);
+    }
+    Ok(device)
+}
+
+fn clone_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(file, "", flags)
+}
+
+fn mount_dev(root: &OwnedFd) -> Setup<()> {
+    let memory = |mode, size, attributes| new_mount("tmpfs", &[("mode", mode), ("size", size)], attributes);
+    let dev = memory("0755", DEV_SIZE, MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountDev)?;
+    attach(&dev, &mount_point(root, Path::new("/dev"))?).at(Stage::MountDev)?;
+    for (name, major, minor) in DEVICES {
+        let device = host_device(name, major, minor)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let path = Path::new("/dev").join(name);
+        rustix::fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666)).at_path(Stage::Device, &path)?;
+        let place = open_entry(&dev, name).at_path(Stage::Device, &path)?;
+        clone_of(&device).and_then(|device| attach(&device, &place)).at_path(Stage::Device, &path)?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        rustix::fs::symlinkat(target, &dev, name).at(Stage::MountDev)?;
+    }
+    let add = |name: &str, mount: rustix::io::Result<OwnedFd>| -> rustix::io::Result<()> {
+        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755))?;
+        attach(&mount?, &open_entry(&dev, name)?)
+    };
+    add("shm", memory("1777", SHARED_MEMORY_SIZE, MountAttrFlags::empty())).at(Stage::MountDev)?;
+    let terminals = [("mode", "0620"), ("ptmxmode", "0666")];
+    add("pts", new_mount("devpts", &terminals, MountAttrFlags::MOUNT_ATTR_NOEXEC)).at(Stage::MountDev)?;
+    cas_sys::set_read_only(dev.as_fd()).at(Stage::MountDev)
+}
+
+/// Makes a directory the root, and lets go of the old root with all that is mounted there.
+fn switch_to(root: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::process::fchdir(root)?;
+    // With equal arguments the old root ends up on top of the new one, so neither needs a folder for it.
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    // The old root is out of reach if the working directory is the new one, and it is: a failure would show here.
+    let (here, new) = (rustix::fs::statat(CWD, ".", AtFlags::empty())?, rustix::fs::fstat(root)?);
+    if (here.st_dev, here.st_ino) == (new.st_dev, new.st_ino) { Ok(()) } else { Err(Errno::XDEV) }
+}

@@ -1,0 +1,215 @@
+//! The runner: prepares scratch folders, starts the helper, and waits for its report.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, shutdown};
+
+use crate::cancel::Cancel;
+use crate::error::{SandboxError, StartError};
+use crate::host::{self, Facts};
+use crate::scratch::Skeleton;
+use crate::spec::Spec;
+use crate::wire::{self, Bytes, Job, Report, SetupFailure, Stage, Task};
+
+/// Starts sandboxes.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    /// The program that is started with [`HELPER_ARGUMENT`](crate::HELPER_ARGUMENT): normally the running one.
+    pub helper: PathBuf,
+}
+
+/// Where the command's standard streams go.
+///
+/// A command can open its streams again under `/proc/self/fd`, and can tell a pipe from a file. So a step gets pipes:
+/// with a file, it could see the file's path on the host and cut it.
+#[derive(Debug)]
+pub struct Streams {
+    /// Standard input; `None` is `/dev/null`.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error. For one stream of both, a second descriptor of the same pipe.
+    pub stderr: OwnedFd,
+}
+
+impl Streams {
+    /// Streams of a step: nothing to read, and two places to write.
+    #[must_use]
+    pub fn new(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>) -> Self {
+        Self { stdin: None, stdout: stdout.into(), stderr: stderr.into() }
+    }
+}
+
+/// A run that took place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How the command ended.
+    pub ending: Ending,
+    /// How long sandbox and command took.
+    pub elapsed: Duration,
+}
+
+/// How a command ended. Whatever it had started is dead as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal, which came from inside the sandbox or from the kernel.
+    Signalled(i32),
+    /// Killed because its time was over.
+    TimedOut,
+    /// Killed because the run was cancelled.
+    Cancelled,
+}
+
+impl Runner {
+    /// Runs a command in a sandbox and waits until it and all that it started have ended.
+    ///
+    /// Blocks the calling thread. The scratch folders of `spec` are made here and stay, for
+    /// [`changes`](crate::changes()) and [`remove_scratch`](crate::remove_scratch). If the calling process dies, so does the
+    /// command. The streams are closed when this returns, so whoever reads a pipe of them needs another thread.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`] when the command did not run; when it ran and failed, that is an [`Outcome`].
+    pub fn run(&self, spec: &Spec, streams: Streams, cancel: &Cancel) -> Result<Outcome, SandboxError> {
+        let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
+        self.run_task(spec, task, streams, cancel)
+    }
+
+    pub(crate) fn run_task(
+        &self,
+        spec: &Spec,
+        task: Task,
+        streams: Streams,
+        cancel: &Cancel,
+    ) -> Result<Outcome, SandboxError> {
+        let started = Instant::now();
+        spec.check()?;
+        spec.root.prepare(Skeleton::MountPoints)?;
+        if let Some(source) = &spec.source {
+            source.prepare(Skeleton::Empty)?;
+        }
+        let message = wire::encode(&Job::new(spec, task, streams.stdin.is_some())).map_err(SandboxError::Connection)?;
+        let (ours, theirs) = UnixStream::pair().map_err(SandboxError::Connection)?;
+        let Streams { stdin, stdout, stderr } = streams;
+        // The socket is the helper's standard input, because that is the one way to hand over a descriptor for which
+        // the standard library needs no code between fork and exec.
+        let child = Command::new(&self.helper)
+            .arg0("cas")
+            .arg(crate::HELPER_ARGUMENT)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr))
+            .spawn()
+            .map_err(|source| SandboxError::Helper { helper: self.helper.clone(), source })?;
+        let helper = Helper { child, socket: ours };
+        let report = helper.converse(&message, stdin.as_ref().map(AsFd::as_fd), cancel)?;
+        let ending = match report {
+            Report::Exited(code) => Ending::Exited(code),
+            Report::Signalled(signal) => Ending::Signalled(signal),
+            Report::TimedOut => Ending::TimedOut,
+            Report::Cancelled => Ending::Cancelled,
+            Report::Start(failure) => return Err(StartError::from_wire(failure).into()),
+            Report::Setup(failure) => return Err(explain(failure, spec)),
+        };
+        Ok(Outcome { ending, elapsed: started.elapsed() })
+    }
+}
+
+fn explain(failure: SetupFailure, spec: &Spec) -> SandboxError {
+    let scratch = &spec.root.scratch;
+    if let Some(cannot) = host::diagnose(&failure, scratch, &Facts::read(scratch)) {
+        return cannot.into();
+    }
+    let path = failure.path.map(Bytes::into_path);
+    let errno = Errno::from_raw_os_error(failure.errno);
+    match (failure.stage, path) {
+        // What resolving a path says about a symlink and about a file.
+        (Stage::MountPoint, Some(path)) if matches!(errno, Errno::LOOP | Errno::NOTDIR) => {
+            SandboxError::MountPoint { path }
+        }
+        (stage, path) => SandboxError::Setup { action: stage.to_string(), path, source: errno.into() },
+    }
+}
+
+/// A helper that was started. Letting go of it ends it: it watches the socket.
+struct Helper {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Helper {
+    fn converse(
+        mut self,
+        message: &[u8],
+        stdin: Option<BorrowedFd<'_>>,
+        cancel: &Cancel,
+    ) -> Result<Report, SandboxError> {
+        let report = send(&self.socket, message, stdin).and_then(|()| self.receive(cancel));
+        // Ends a helper that is still there, so that waiting cannot take for ever. It may have ended by itself.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        let status = self.child.wait().map_err(SandboxError::Connection)?;
+        match report.map_err(SandboxError::Connection)? {
+            Some(report) => Ok(report),
+            None => Err(SandboxError::HelperEnded { status }),
+        }
+    }
+
+    fn receive(&self, cancel: &Cancel) -> io::Result<Option<Report>> {
+        let mut waits_for_cancel = true;
+        loop {
+            let mut ready = vec![PollFd::new(&self.socket, PollFlags::IN)];
+            let event = cancel.event();
+            if waits_for_cancel {
+                ready.push(PollFd::from_borrowed_fd(event, PollFlags::IN));
+            }
+            match poll(&mut ready, None) {
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            if !ready[0].revents().is_empty() {
+                return match wire::decode(&self.socket) {
+                    // The helper died with something unread in its socket.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+                    other => other,
+                };
+            }
+            // The helper takes the end of what we send as the order to kill, and still answers.
+            shutdown(&self.socket, Shutdown::Write)?;
+            waits_for_cancel = false;
+        }
+    }
+}
+
+/// Sends a message, with a descriptor beside its first bytes.
+fn send(socket: &UnixStream, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rest = message;
+    let mut descriptor = descriptor.as_ref().map(std::slice::from_ref);
+    while !rest.is_empty() {
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if let Some(descriptors) = descriptor.take() {
+            let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
+            debug_assert!(fits, "the space is that of one descriptor");
+        }
+        match sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(Errno::INTR) => {}
+            // The helper has gone; what became of it is learned by waiting for it.
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! What to run, over which trees, and what it may see.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Host name in every sandbox.
+pub const HOST_NAME: &str = "cas";
+/// Where a step's sources are, and its working directory unless it says otherwise.
+pub const SOURCE_DIRECTORY: &str = "/src";
+/// The one modification time of `format_version` 1, 1985-10-26T08:15:00Z: what the folders that a sandbox adds carry.
+pub const EPOCH_SECONDS: i64 = 499_162_500;
+
+/// User and group that a step runs as unless its specification says otherwise.
+const DEFAULT_ID: u32 = 1000;
+
+/// Read-only trees with a writable one on top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// Folders that are shown and never written; the first one wins where two have a name. May be empty.
+    pub lowers: Vec<PathBuf>,
+    /// A folder of this run alone, made if missing. What the command writes is kept below it.
+    ///
+    /// Its file system must be able to be the upper part of an overlay: ext4, xfs, btrfs or tmpfs, no network file
+    /// system and no overlay. A folder serves one run: make a new one, or remove it first.
+    pub scratch: PathBuf,
+}
+
+impl Overlay {
+    /// Where the changes of the run are, for [`changes`](crate::changes()).
+    #[must_use]
+    pub fn upper(&self) -> PathBuf {
+        self.scratch.join("upper")
+    }
+
+    /// The overlay's own working folder; it has to be beside the upper one.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.scratch.join("work")
+    }
+}
+
+/// What the command can reach beyond its sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// A loopback interface of its own and nothing else.
+    #[default]
+    None,
+    /// The host's interfaces. Never for a build step: its result would depend on them.
+    Host,
+}
+
+/// A command and the world it runs in. The rest of that world is fixed, see docs/formats/sandbox.md.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The root file system.
+    pub root: Overlay,
+    /// What is at [`SOURCE_DIRECTORY`], if that is a tree of its own.
+    pub source: Option<Overlay>,
+    /// Program and arguments. A program without `/` is searched in the `PATH` of `environment`.
+    pub command: Vec<OsString>,
+    /// The whole environment; nothing is added.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Working directory, an absolute path in the sandbox that must exist there.
+    pub working_directory: PathBuf,
+    /// User id that the command sees as its own. All files of the invoking user appear as this user's.
+    pub uid: u32,
+    /// Group id that the command sees as its own.
+    pub gid: u32,
+    /// What the command can reach.
+    pub network: Network,
+    /// After how long the command, with all that it started, is killed.
+    pub timeout: Option<Duration>,
+    /// Makes `/tmp` a memory file system of at most this size. Else it is part of the root.
+    pub tmp_size_bytes: Option<u64>,
+}
+
+impl Spec {
+    /// A command over a root, with the defaults of a step: an empty environment, user and group 1000, no network.
+    ///
+    /// The working directory is `/src`, which is made where the root lacks it.
+    #[must_use]
+    pub fn new(root: Overlay, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self {
+            root,
+            source: None,
+            command: command.into_iter().map(Into::into).collect(),
+            environment: BTreeMap::new(),
+            working_directory: PathBuf::from(SOURCE_DIRECTORY),
+            uid: DEFAULT_ID,
+            gid: DEFAULT_ID,
+            network: Network::None,
+            timeout: None,
+            tmp_size_bytes: None,
+        }
+    }
+
+    /// Finds what no system call could carry, before anything is started.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        if self.command.first().is_none_or(|program| program.is_empty()) {
+            return Err(SpecError::NoCommand);
+        }
+        if let Some(argument) = self.command.iter().find(|argument| has_nul(argument)) {
+            return Err(SpecError::NulInArgument { argument: argument.clone() });
+        }
+        for (name, value) in &self.environment {
+            if name.is_empty() || name.as_bytes().contains(&b'=') || has_nul(name) || has_nul(value) {
+                return Err(SpecError::Variable { name: name.clone() });
+            }
+        }
+        if !self.working_directory.is_absolute() || has_nul(self.working_directory.as_os_str()) {
+            return Err(SpecError::WorkingDirectory { path: self.working_directory.clone() });
+        }
+        let overlays = || std::iter::once(&self.root).chain(&self.source);
+        if let Some(path) = overlays().flat_map(Overlay::paths).find(|path| !path.is_absolute()) {
+            return Err(SpecError::RelativePath { path: path.to_owned() });
+        }
+        // The mapping of ids has no name for this one: it means "no id".
+        if self.uid == u32::MAX || self.gid == u32::MAX {
+            return Err(SpecError::Id);
+        }
+        Ok(())
+    }
+}
+
+impl Overlay {
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.lowers.iter().chain([&self.scratch]).map(PathBuf::as_path)
+    }
+}
+
+fn has_nul(text: &OsStr) -> bool {
+    text.as_bytes().contains(&0)
+}
+
+/// A specification that cannot be run anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// The command has no program.
+    #[error("command is empty")]
+    NoCommand,
+    /// An argument cannot be passed to a program.
+    #[error("argument `{}` holds a NUL byte", argument.display())]
+    NulInArgument {
+        /// The argument.
+        argument: OsString,
+    },
+    /// An environment variable cannot be passed to a program.
+    #[error("environment variable `{}` has an empty name, a `=` in its name, or a NUL byte", name.display())]
+    Variable {
+        /// Its name.
+        name: OsString,
+    },
+    /// The working directory is not an absolute path.
+    #[error("working directory `{}` is not an absolute path", path.display())]
+    WorkingDirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder of the host is not given by an absolute path; the helper has another working directory.
+    #[error("folder `{}` is not an absolute path", path.display())]
+    RelativePath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// 4294967295 is no user or group id.
+    #[error("user or group id 4294967295 means none")]
+    Id,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_system_call_can_carry_is_refused() {
+        let overlay = || Overlay { lowers: vec!["/root".into()], scratch: "/scratch".into() };
+        let good = Spec::new(overlay(), ["true"]);
+        assert_eq!(good.check(), Ok(()));
+        let changed = |change: &dyn Fn(&mut Spec)| {
+            let mut spec = good.clone();
+            change(&mut spec);
+            spec.check()
+        };
+        let variable = |name: &str, value: &str| {
+            changed(&|spec| {
+                spec.environment.insert(name.into(), value.into());
+            })
+        };
+        assert_eq!(changed(&|spec| spec.command.clear()), Err(SpecError::NoCommand));
+        assert_eq!(changed(&|spec| spec.command = vec!["".into()]), Err(SpecError::NoCommand));
+        assert_eq!(
+            changed(&|spec| spec.command.push("a\0b".into())),
+            Err(SpecError::NulInArgument { argument: "a\0b".into() })
+        );
+        assert_eq!(variable("A", "1=2"), Ok(()));
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "x\0")] {
+            assert_eq!(variable(name, value), Err(SpecError::Variable { name: name.into() }));
+        }
+        assert_eq!(
+            changed(&|spec| spec.working_directory = "src".into()),
+            Err(SpecError::WorkingDirectory { path: "src".into() })
+        );
+        assert_eq!(
+            changed(&|spec| spec.source = Some(Overlay { scratch: "s".into(), ..overlay() })),
+            Err(SpecError::RelativePath { path: "s".into() })
+        );
+        assert_eq!(changed(&|spec| spec.uid = u32::MAX), Err(SpecError::Id));
+    }
+}

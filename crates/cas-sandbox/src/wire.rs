@@ -1,0 +1,287 @@
+//! What runner and helper tell each other: one message each way over a socket, a little-endian length and JSON.
+//!
+//! Both ends are the same program, so the messages have no version. Paths and arguments are bytes on Linux; they travel
+//! as text where they are UTF-8, else as a list of numbers.
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::spec::{Network, Overlay, Spec};
+
+/// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
+/// is not UTF-8 takes four.
+const MAX_MESSAGE: usize = 32 << 20;
+
+/// Bytes of a path, an argument or a variable; without NUL, which the specification's check and the runner's paths give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl Bytes {
+    pub(crate) fn to_c_string(&self) -> io::Result<CString> {
+        Ok(CString::new(self.0.as_slice())?)
+    }
+
+    pub(crate) fn into_path(self) -> PathBuf {
+        std::ffi::OsString::from_vec(self.0).into()
+    }
+}
+
+impl<T: AsRef<OsStr> + ?Sized> From<&T> for Bytes {
+    fn from(text: &T) -> Self {
+        Self(text.as_ref().as_bytes().to_vec())
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrNumbers;
+        impl<'de> Visitor<'de> for TextOrNumbers {
+            type Value = Bytes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text or a list of bytes")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+                Ok(Bytes(text.as_bytes().to_vec()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = numbers.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
+            }
+        }
+        deserializer.deserialize_any(TextOrNumbers)
+    }
+}
+
+/// What the helper is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) task: Task,
+    pub(crate) root: Layers,
+    pub(crate) source: Option<Layers>,
+    pub(crate) environment: Vec<(Bytes, Bytes)>,
+    pub(crate) working_directory: Bytes,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) host_network: bool,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) tmp_size_bytes: Option<u64>,
+    /// Whether the first message carries a descriptor for the command's standard input.
+    pub(crate) has_stdin: bool,
+}
+
+/// What runs in the sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// A program of the root.
+    Command(Vec<Bytes>),
+    /// The helper's own checks of what the overlay can do.
+    Probe,
+}
+
+/// Folders of an overlay, as paths of the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Layers {
+    pub(crate) lowers: Vec<Bytes>,
+    pub(crate) upper: Bytes,
+    pub(crate) work: Bytes,
+    /// An empty folder on which the overlay is mounted first.
+    pub(crate) mount_point: Bytes,
+}
+
+impl Layers {
+    /// The overlay's folders, with further lower ones below all others.
+    fn new(overlay: &Overlay, lowest: Option<PathBuf>) -> Self {
+        Self {
+            lowers: overlay.lowers.iter().chain(&lowest).map(Bytes::from).collect(),
+            upper: Bytes::from(&overlay.upper()),
+            work: Bytes::from(&overlay.work()),
+            mount_point: Bytes::from(&overlay.mount_point()),
+        }
+    }
+}
+
+impl Job {
+    /// A run of the specification's command; the specification has passed its check.
+    pub(crate) fn new(spec: &Spec, task: Task, has_stdin: bool) -> Self {
+        Self {
+            task,
+            root: Layers::new(&spec.root, Some(spec.root.skeleton())),
+            // An overlay needs a lower directory even if there is nothing to show.
+            source: spec
+                .source
+                .as_ref()
+                .map(|source| Layers::new(source, source.lowers.is_empty().then(|| source.skeleton()))),
+            environment: spec.environment.iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
+            working_directory: Bytes::from(&spec.working_directory),
+            uid: spec.uid,
+            gid: spec.gid,
+            host_network: spec.network == Network::Host,
+            timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            tmp_size_bytes: spec.tmp_size_bytes,
+            has_stdin,
+        }
+    }
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Exited(i32),
+    Signalled(i32),
+    TimedOut,
+    Cancelled,
+    Setup(SetupFailure),
+    Start(StartFailure),
+}
+
+/// A sandbox that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SetupFailure {
+    pub(crate) stage: Stage,
+    pub(crate) errno: i32,
+    /// The path that it is about: of the host for overlays, of the sandbox for mount points.
+    pub(crate) path: Option<Bytes>,
+}
+
+/// Which part of making a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stage {
+    Receive,
+    Namespaces,
+    IdMaps,
+    Loopback,
+    Fork,
+    Lifeline,
+    HostName,
+    Propagation,
+    OpenLayer,
+    MountOverlay,
+    MountPoint,
+    MountProc,
+    HideProc,
+    MountDev,
+    Device,
+    MountTmp,
+    SwitchRoot,
+    Capabilities,
+    Filter,
+    Streams,
+    Limits,
+    Signals,
+    Supervise,
+    Probe,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Receive => "take over the specification",
+            Self::Namespaces => "make namespaces",
+            Self::IdMaps => "map user and group",
+            Self::Loopback => "bring up the loopback interface",
+            Self::Fork => "start a process",
+            Self::Lifeline => "tie the sandbox to its supervisor",
+            Self::HostName => "set the host name",
+            Self::Propagation => "detach the host's mounts",
+            Self::OpenLayer => "open folder",
+            Self::MountOverlay => "mount an overlay over",
+            Self::MountPoint => "open mount point",
+            Self::MountProc => "mount `/proc`",
+            Self::HideProc => "hide parts of `/proc`",
+            Self::MountDev => "mount `/dev`",
+            Self::Device => "add device",
+            Self::MountTmp => "mount `/tmp`",
+            Self::SwitchRoot => "switch to the root",
+            Self::Capabilities => "drop capabilities",
+            Self::Filter => "filter system calls",
+            Self::Streams => "set standard streams",
+            Self::Limits => "set limits",
+            Self::Signals => "reset signals",
+            Self::Supervise => "wait for the command",
+            Self::Probe => "use the overlay",
+        })
+    }
+}
+
+/// A program that could not be started in a complete sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StartFailure {
+    pub(crate) kind: StartKind,
+    /// The program, as named or as found; or the working directory.
+    pub(crate) path: Bytes,
+    pub(crate) errno: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StartKind {
+    NotFound,
+    NotExecutable,
+    InterpreterMissing,
+    WrongFormat,
+    ArgumentsTooLong,
+    WorkingDirectory,
+    Other,
+}
+
+/// Puts the length before a message.
+pub(crate) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = bytes.len() - 4;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::from_raw_os_error(rustix::io::Errno::TOOBIG.raw_os_error()));
+    }
+    let length = u32::try_from(length).expect("the limit is below 4 GiB");
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Reads one message; the stream may go on behind it. An end before the first byte is `None`.
+pub(crate) fn decode<T: for<'de> Deserialize<'de>>(mut source: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match source.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_MESSAGE {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length];
+    source.read_exact(&mut bytes)?;
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire_with_bytes_that_are_not_text() {
+        let report =
+            Report::Start(StartFailure { kind: StartKind::NotFound, path: Bytes(b"/bin/caf\xe9".to_vec()), errno: 2 });
+        let bytes = encode(&report).expect("short");
+        assert_eq!(decode::<Report>(bytes.as_slice()).expect("whole"), Some(report));
+        assert_eq!(decode::<Report>(&b""[..]).expect("an end is no error"), None);
+        assert!(decode::<Report>(&bytes[..bytes.len() - 1]).is_err());
+        assert!(decode::<Report>(&u32::MAX.to_le_bytes()[..]).is_err());
+    }
+}

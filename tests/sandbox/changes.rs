@@ -1,0 +1,87 @@
+//! What a step leaves, as the kernel's overlay records it.
+
+use std::fs;
+
+use cas_sandbox::{Change, Overlay, changes, remove_scratch};
+
+use crate::{Home, run};
+
+fn lines(overlay: &Overlay) -> Vec<String> {
+    changes(&overlay.upper())
+        .unwrap()
+        .into_iter()
+        .map(|change| match change {
+            Change::Written { path, kind, mode } => format!("{kind:?} {path} {mode:o}"),
+            Change::Removed { path } => format!("removed {path}"),
+            Change::Opaque { path } => format!("opaque {path}"),
+        })
+        .collect()
+}
+
+#[test]
+fn writes_and_removals_are_told_apart_in_byte_order() {
+    let Some(mut home) = Home::new() else { return };
+    let files =
+        [("keep/read", "r"), ("keep/edit", "e"), ("gone/a", "a"), ("replaced/a", "a"), ("mode", "m"), ("z", "z")];
+    let script = "cat keep/read >/dev/null; echo more >>keep/edit; rm -r gone; rm -r replaced; mkdir replaced; \
+                  echo b >replaced/b; mkdir -p new/deep; echo n >new/deep/n; chmod 755 mode; ln -s z link; rm z; \
+                  dd if=/dev/null of=empty 2>/dev/null; chmod 700 keep";
+    let script = script.replace("ln -s z link", "busybox ln -s z link");
+    let spec = home.script_with_source(&script, &files);
+    let run = run(&spec);
+    run.text();
+    let source = run.spec.source.as_ref().unwrap();
+    assert_eq!(
+        lines(source),
+        [
+            "File empty 644",
+            "removed gone",
+            "File keep/edit 644",
+            "Symlink link 777",
+            "File mode 755",
+            "Directory new 755",
+            "opaque new",
+            "Directory new/deep 755",
+            "File new/deep/n 644",
+            "Directory replaced 755",
+            "opaque replaced",
+            "File replaced/b 644",
+            "removed z",
+        ]
+    );
+    assert_eq!(fs::read_to_string(source.upper().join("keep/edit")).unwrap(), "emore\n");
+    assert_eq!(lines(&run.spec.root), [""; 0], "the mount points are no change of the root");
+}
+
+#[test]
+fn a_source_tree_without_inputs_can_be_written() {
+    let Some(mut home) = Home::new() else { return };
+    let mut spec = home.script("ls -a | tr '\\n' ' '; echo x >made; echo y >/made");
+    spec.source = Some(Overlay { lowers: Vec::new(), scratch: home.fresh("source") });
+    assert_eq!(run(&spec).text(), ". .. ");
+    assert_eq!(lines(spec.source.as_ref().unwrap()), ["File made 644"]);
+    assert_eq!(lines(&spec.root), ["File made 644"]);
+}
+
+#[test]
+fn what_a_step_locks_away_is_captured_and_removed() {
+    let Some(mut home) = Home::new() else { return };
+    let spec = home.script_with_source("mkdir -p a/b; echo x >a/b/c; chmod 0 a/b/c a/b a", &[]);
+    run(&spec).text();
+    let source = spec.source.as_ref().unwrap();
+    assert_eq!(lines(source), ["Directory a 0", "opaque a", "Directory a/b 0", "File a/b/c 0"]);
+    assert_eq!(fs::read_to_string(source.upper().join("a/b/c")).unwrap(), "x\n");
+    for overlay in [source, &spec.root] {
+        remove_scratch(&overlay.scratch).unwrap();
+        assert!(!overlay.scratch.exists());
+    }
+}
+
+/// The notes of the overlay live in attributes that the command could otherwise set itself.
+#[test]
+fn a_command_cannot_make_a_whiteout() {
+    let Some(mut home) = Home::new() else { return };
+    let spec = home.script_with_source("mknod fake c 0 0 2>/dev/null || echo refused", &[]);
+    assert_eq!(run(&spec).text(), "refused");
+    assert_eq!(lines(spec.source.as_ref().unwrap()), [""; 0]);
+}
