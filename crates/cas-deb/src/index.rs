@@ -1,0 +1,265 @@
+//! The packages of one architecture that one or several archives offer.
+//!
+//! Of a name that is offered in several versions only the highest is a candidate, as it is for apt without pins; of equal
+//! versions the one that was added first. So the order of archives matters only where they disagree on one version.
+//!
+//! Not here: which packages to take ([`crate::closure`]), the signed list of indexes ([`crate::Release`]).
+
+use std::io::BufRead;
+
+use crate::deb822::Paragraphs;
+use crate::relation::Relation;
+use crate::{MultiArch, Package, PackageError, Version};
+
+/// Most packages of one index: eight times those of Debian's largest component.
+const MAX_PACKAGES: usize = 1 << 19;
+
+/// Why an index could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// A paragraph does not describe a package.
+    #[error("the package index is damaged")]
+    Package(#[from] PackageError),
+    /// There are more packages than in any real index.
+    #[error("the package index has more than {MAX_PACKAGES} packages")]
+    TooMany,
+}
+
+/// Packages, to be looked up by name and by what they provide.
+#[derive(Clone, Debug)]
+pub struct PackageIndex {
+    architecture: Box<str>,
+    /// In the order of their names, one of each.
+    packages: Vec<Package>,
+    /// What is provided, by which package, in the order of the three.
+    provided: Vec<Provided>,
+}
+
+#[derive(Clone, Debug)]
+struct Provided {
+    name: Box<str>,
+    package_index: usize,
+    version: Option<Version>,
+}
+
+/// Collects packages from the indexes of archives.
+#[derive(Clone, Debug)]
+pub struct IndexBuilder {
+    architecture: Box<str>,
+    packages: Vec<Package>,
+}
+
+impl IndexBuilder {
+    /// Begins an index for an architecture, in Debian's words (`amd64`, `arm64`).
+    #[must_use]
+    pub fn new(architecture: &str) -> Self {
+        Self { architecture: architecture.into(), packages: Vec::new() }
+    }
+
+    /// Adds what a `Packages` file holds; packages of other architectures are left out.
+    ///
+    /// Reads it as a stream: give it the decoder of the compressed file.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`]; the builder then holds a part of the file and is of no use.
+    pub fn add(&mut self, packages: impl BufRead) -> Result<(), IndexError> {
+        let mut paragraphs = Paragraphs::new(packages);
+        while let Some(paragraph) = paragraphs.next_paragraph().map_err(PackageError::from)? {
+            let package = Package::from_paragraph(&paragraph)?;
+            if *package.control.architecture == *self.architecture || &*package.control.architecture == "all" {
+                if self.packages.len() == MAX_PACKAGES {
+                    return Err(IndexError::TooMany);
+                }
+                self.packages.push(package);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the collection.
+    #[must_use]
+    pub fn build(self) -> PackageIndex {
+        let mut packages = self.packages;
+        // Both steps keep the order of what is equal, so the first that was added is the one that stays.
+        packages.sort_by(|left, right| {
+            let (left, right) = (&left.control, &right.control);
+            left.name.cmp(&right.name).then_with(|| right.version.cmp(&left.version))
+        });
+        packages.dedup_by(|later, first| later.control.name == first.control.name);
+        let mut provided: Vec<Provided> = packages
+            .iter()
+            .enumerate()
+            .flat_map(|(package_index, package)| {
+                package.control.provides.flat().map(move |relation| Provided {
+                    name: relation.name.clone(),
+                    package_index,
+                    version: relation.version.as_ref().map(|(_, version)| version.clone()),
+                })
+            })
+            .collect();
+        provided.sort_by(|left, right| left.name.cmp(&right.name));
+        PackageIndex { architecture: self.architecture, packages, provided }
+    }
+}
+
+impl PackageIndex {
+    /// The architecture of its packages.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The candidate of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Package> {
+        self.position(name).map(|position| &self.packages[position])
+    }
+
+    /// Every candidate, in the order of names.
+    pub fn packages(&self) -> impl ExactSizeIterator<Item = &Package> {
+        self.packages.iter()
+    }
+
+    /// Packages that provide a name, in the order of their own names.
+    pub fn providers<'index>(&'index self, name: &str) -> impl Iterator<Item = &'index Package> {
+        let mut providers: Vec<usize> = self.provided_as(name).iter().map(|provided| provided.package_index).collect();
+        providers.dedup();
+        providers.into_iter().map(|position| &self.packages[position])
+    }
+
+    pub(crate) fn at(&self, position: usize) -> &Package {
+        &self.packages[position]
+    }
+
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.packages.binary_search_by(|package| (*package.control.name).cmp(name)).ok()
+    }
+
+    fn provided_as(&self, name: &str) -> &[Provided] {
+        let start = self.provided.partition_point(|provided| *provided.name < *name);
+        let count = self.provided[start..].partition_point(|provided| *provided.name == *name);
+        &self.provided[start..start + count]
+    }
+
+    /// The candidate with the name of the relation, if it fulfils the relation.
+    pub(crate) fn real_match(&self, relation: &Relation) -> Option<usize> {
+        let position = self.position(&relation.name)?;
+        let control = &self.packages[position].control;
+        let architecture_fits = match relation.architecture.as_deref() {
+            None | Some("native") => true,
+            // Only a package that allows it stands in for its namesakes of any architecture.
+            Some("any") => control.multi_arch == MultiArch::Allowed,
+            Some(architecture) => *architecture == *self.architecture,
+        };
+        (architecture_fits && relation.accepts(&control.version)).then_some(position)
+    }
+
+    /// Candidates that provide what the relation names; for one with versions they must tell theirs (Policy 7.5).
+    pub(crate) fn provider_matches(&self, relation: &Relation) -> impl Iterator<Item = usize> {
+        let architecture_fits = match relation.architecture.as_deref() {
+            None | Some("native") => true,
+            Some("any") => false,
+            Some(architecture) => *architecture == *self.architecture,
+        };
+        let mut matches: Vec<usize> = self
+            .provided_as(&relation.name)
+            .iter()
+            .filter(|provided| match (&relation.version, &provided.version) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(_), Some(version)) => relation.accepts(version),
+            })
+            .filter(|_| architecture_fits)
+            .map(|provided| provided.package_index)
+            .collect();
+        matches.dedup();
+        matches.into_iter()
+    }
+
+    /// Names like `name`, the most similar first, at most three.
+    #[must_use]
+    pub fn similar_names(&self, name: &str) -> Vec<&str> {
+        crate::similar::similar(name, self.packages.iter().map(|package| &*package.control.name))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An index of `amd64` from short forms: fields with `;` between them, of which the first is `name version`.
+    pub(crate) fn index(packages: &[&str]) -> PackageIndex {
+        let mut builder = IndexBuilder::new("amd64");
+        builder.add(packages_file(packages).as_bytes()).expect("an index");
+        builder.build()
+    }
+
+    pub(crate) fn packages_file(packages: &[&str]) -> String {
+        let mut text = String::new();
+        for package in packages {
+            let mut fields = package.split(';');
+            let (name, version) = fields.next().and_then(|first| first.split_once(' ')).expect("a name and a version");
+            let fields: Vec<&str> = fields.map(str::trim).collect();
+            text += &format!("Package: {name}\nVersion: {version}\nFilename: pool/{name}_{version}.deb\nSize: 1\n");
+            text += &format!("SHA256: {}\n", "0".repeat(64));
+            if !fields.iter().any(|field| field.starts_with("Architecture:")) {
+                text += "Architecture: amd64\n";
+            }
+            for field in fields {
+                text += field;
+                text.push('\n');
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    #[test]
+    fn the_highest_version_of_a_name_is_its_candidate() {
+        let mut builder = IndexBuilder::new("amd64");
+        builder
+            .add(packages_file(&["a 1", "b 2;Architecture: all", "c 1;Architecture: arm64"]).as_bytes())
+            .expect("an index");
+        builder.add(packages_file(&["a 1.1", "a 1.0", "b 2-0"]).as_bytes()).expect("an index");
+        let index = builder.build();
+        let names: Vec<String> = index.packages().map(|package| package.control.to_string()).collect();
+        assert_eq!(names, ["a 1.1", "b 2"]);
+        assert_eq!(index.get("a").expect("it is there").filename.to_string(), "pool/a_1.1.deb");
+        assert!(index.get("c").is_none());
+    }
+
+    #[test]
+    fn relations_find_real_and_providing_packages() {
+        let index = index(&[
+            "mail 2",
+            "python 3;Multi-Arch: allowed",
+            "exim 1;Provides: mta, mail (= 3)",
+            "postfix 1;Provides: mta (= 5), mta-any",
+        ]);
+        let names = |text: &str| {
+            let relation = Relation::parse(text).expect("a relation");
+            let name = |position: usize| index.at(position).control.name.to_string();
+            let real = index.real_match(&relation).map(name);
+            (real, index.provider_matches(&relation).map(name).collect::<Vec<_>>().join(" "))
+        };
+        let real = |name: &str| Some(name.to_owned());
+        for (relation, expected) in [
+            ("mta", (None, "exim postfix")),
+            ("mta (>= 1)", (None, "postfix")),
+            ("mta (>= 6)", (None, "")),
+            ("mail", (real("mail"), "exim")),
+            ("mail (>= 3)", (None, "exim")),
+            ("mail:any", (None, "")),
+            ("mail:amd64", (real("mail"), "exim")),
+            ("mail:i386", (None, "")),
+            ("mail:native", (real("mail"), "exim")),
+            ("python:any (>= 3)", (real("python"), "")),
+            ("python:any (>= 4)", (None, "")),
+        ] {
+            assert_eq!(names(relation), (expected.0, expected.1.to_owned()), "{relation}");
+        }
+        let providers: Vec<&str> = index.providers("mta").map(|package| &*package.control.name).collect();
+        assert_eq!(providers, ["exim", "postfix"]);
+    }
+}

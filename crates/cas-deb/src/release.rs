@@ -1,0 +1,229 @@
+//! The signed list of a suite's indexes: `InRelease`.
+//!
+//! A [`Release`] exists only after a signature over its text was good, so the descriptors in it can be trusted as far as
+//! the keyring can. Its fields: <https://wiki.debian.org/DebianRepository/Format>, "Release files".
+//!
+//! Not here: the keys ([`Keyring`]), fetching what the list names.
+
+use std::collections::BTreeMap;
+
+use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction};
+use cas_tree::RelPath;
+
+use crate::cleartext::{Cleartext, FrameError};
+use crate::deb822::{Deb822Error, Paragraph, Paragraphs};
+use crate::keyring::{Keyring, SignatureError};
+use crate::package::parse_size;
+
+/// Most files that a release lists; Debian's list 700, Ubuntu's 2,000.
+const MAX_FILES: usize = 1 << 16;
+
+/// Why an `InRelease` file is not to be believed, or not to be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// It is not a whole clear-signed message.
+    #[error("the release file is not a clear-signed message: {0}")]
+    Frame(#[from] FrameError),
+    /// No signature of a trusted key is good.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// It is signed well and not valid any more. Whoever replays a pinned state may go on with what it says.
+    #[error("the release file of `{}` was valid until {valid_until} and it is {now} now, in seconds since 1970", release.codename)]
+    Expired {
+        /// Last second of validity.
+        valid_until: u64,
+        /// The time given.
+        now: u64,
+        /// What it says.
+        release: Box<Release>,
+    },
+    /// The signed text is not made of fields.
+    #[error("the release file is damaged")]
+    Syntax(#[from] Deb822Error),
+    /// The signed text is not one paragraph.
+    #[error("the release file does not hold one paragraph")]
+    NotOneParagraph,
+    /// A required field is not there.
+    #[error("the release file has no field `{field}`")]
+    Missing {
+        /// The field.
+        field: &'static str,
+    },
+    /// A field holds what it must not.
+    #[error("field `{field}` of the release file holds `{value}`")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+/// What a suite consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// Name that stays, like `bookworm`.
+    pub codename: String,
+    /// Name that moves, like `oldstable`.
+    pub suite: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub date: u64,
+    /// Until when it may be believed, in seconds since 1970.
+    pub valid_until: Option<u64>,
+    /// Whether files can also be fetched as `<folder>/by-hash/SHA256/<hex>`, which a mirror's update does not disturb.
+    pub acquire_by_hash: bool,
+    /// Files below the suite's folder, by path.
+    pub files: BTreeMap<RelPath, Descriptor>,
+    /// Fingerprint of the key whose signature was good, in lower-case hex.
+    pub signed_by: String,
+}
+
+/// Checks the signatures of an `InRelease` file and reads the signed text.
+///
+/// One good signature by a key of the ring is enough; signatures by other keys are passed over. `now_unix_seconds` is
+/// compared with `Valid-Until` alone. Keys are judged at the time that the signature gives, so that an old state can be
+/// replayed: whether it is too old is for `Valid-Until` and the caller to say.
+///
+/// # Errors
+///
+/// [`ReleaseError`]
+pub fn verify_inrelease(message: &[u8], keyring: &Keyring, now_unix_seconds: u64) -> Result<Release, ReleaseError> {
+    let cleartext = Cleartext::decode(message)?;
+    let signed_by = keyring.verify(&cleartext.signatures, &cleartext.signed)?;
+    let mut paragraphs = Paragraphs::new(cleartext.text.as_bytes());
+    let release = match paragraphs.next_paragraph()? {
+        Some(paragraph) => Release::from_paragraph(&paragraph, signed_by)?,
+        None => return Err(ReleaseError::NotOneParagraph),
+    };
+    if paragraphs.next_paragraph()?.is_some() {
+        return Err(ReleaseError::NotOneParagraph);
+    }
+    match release.valid_until {
+        Some(valid_until) if valid_until < now_unix_seconds => {
+            Err(ReleaseError::Expired { valid_until, now: now_unix_seconds, release: Box::new(release) })
+        }
+        _ => Ok(release),
+    }
+}
+
+impl Release {
+    fn from_paragraph(paragraph: &Paragraph<'_>, signed_by: String) -> Result<Self, ReleaseError> {
+        let required = |field| paragraph.get(field).ok_or(ReleaseError::Missing { field });
+        let date = |field, value: &str| {
+            parse_date(value).ok_or_else(|| ReleaseError::Field { field, value: value.chars().take(100).collect() })
+        };
+        Ok(Self {
+            codename: required("Codename")?.to_owned(),
+            suite: paragraph.get("Suite").map(str::to_owned),
+            date: date("Date", required("Date")?)?,
+            valid_until: paragraph.get("Valid-Until").map(|value| date("Valid-Until", value)).transpose()?,
+            acquire_by_hash: paragraph.get("Acquire-By-Hash") == Some("yes"),
+            files: parse_files(required("SHA256")?)?,
+            signed_by,
+        })
+    }
+
+    /// The smallest form of a component's package index that can be decoded: `.xz`, `.gz` or plain.
+    #[must_use]
+    pub fn package_index(&self, component: &str, architecture: &str) -> Option<(&RelPath, &Descriptor)> {
+        [".xz", ".gz", ""].iter().find_map(|ending| {
+            let path = RelPath::new(format!("{component}/binary-{architecture}/Packages{ending}")).ok()?;
+            self.files.get_key_value(&path)
+        })
+    }
+}
+
+/// Parses lines of digest, size and path.
+fn parse_files(list: &str) -> Result<BTreeMap<RelPath, Descriptor>, ReleaseError> {
+    let wrong = |line: &str| ReleaseError::Field { field: "SHA256", value: line.chars().take(200).collect() };
+    let mut files = BTreeMap::new();
+    for line in list.lines().filter(|line| !line.trim_ascii().is_empty()) {
+        let parse = || {
+            let mut words = line.split_ascii_whitespace();
+            let digest = Digest::from_hex(DigestFunction::Sha256, words.next()?).ok()?;
+            let size = parse_size(words.next()?)?;
+            let path = RelPath::new(words.next()?).ok()?;
+            words.next().is_none().then_some((path, Descriptor { digest, size }))
+        };
+        let (path, descriptor) = parse().ok_or_else(|| wrong(line))?;
+        if files.insert(path, descriptor).is_some_and(|before| before != descriptor) || files.len() > MAX_FILES {
+            return Err(wrong(line));
+        }
+    }
+    Ok(files)
+}
+
+/// Seconds since 1970 of a date like `Sat, 11 Jul 2026 10:16:37 UTC`, the one form that archives write.
+fn parse_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_ascii_whitespace();
+    if !words.next()?.ends_with(',') {
+        return None;
+    }
+    let day = parse_size(words.next()?)?;
+    let month_name = words.next()?;
+    let month = MONTHS.iter().position(|name| *name == month_name)? as u64 + 1;
+    let year = parse_size(words.next()?)?;
+    let mut clock = words.next()?.split(':');
+    let (hour, minute, second) = (parse_size(clock.next()?)?, parse_size(clock.next()?)?, parse_size(clock.next()?)?);
+    if clock.next().is_some() || !matches!(words.next()?, "UTC" | "GMT" | "+0000" | "Z") || words.next().is_some() {
+        return None;
+    }
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days_in = |month: u64| match month {
+        2 => 28 + u64::from(leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if !(1970..10_000).contains(&year)
+        || !(1..=days_in(month)).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
+        return None;
+    }
+    let leaps_before = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
+    let days = (year - 1970) * 365 + leaps_before(year) - leaps_before(1970)
+        + (1..month).map(days_in).sum::<u64>()
+        + (day - 1);
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_parsed() {
+        for (text, expected) in [
+            ("Thu, 01 Jan 1970 00:00:00 UTC", Some(0)),
+            ("Sat, 11 Jul 2026 10:16:37 UTC", Some(1_783_764_997)),
+            ("Sat, 26 Oct 1985 08:15:00 GMT", Some(499_162_500)),
+            ("Thu, 29 Feb 2024 23:59:59 +0000", Some(1_709_251_199)),
+            ("Fri, 01 Mar 2024  0:00:00 UTC", Some(1_709_251_200)),
+            ("Wed, 29 Feb 2023 00:00:00 UTC", None),
+            ("Sun, 31 Apr 2023 00:00:00 UTC", None),
+            ("Thu, 01 Jan 1970 24:00:00 UTC", None),
+            ("Thu, 01 Jan 1970 00:00:00 CET", None),
+            ("Thu, 01 Jan 1970 00:00:00", None),
+            ("01 Jan 1970 00:00:00 UTC", None),
+            ("Thu, 01 Jan 99999 00:00:00 UTC", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_date(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn files_are_below_the_suite_and_listed_once() {
+        let digest = "0".repeat(64);
+        let good = format!("\n {digest}   12 main/a\n {digest} 0 b\n {digest} 0 b");
+        assert_eq!(parse_files(&good).expect("a list").len(), 2);
+        for bad in ["x 1 a", "DIGEST 1", "DIGEST 1 ../a", "DIGEST 1 a b", "DIGEST -1 a", "DIGEST 1 a\n DIGEST 2 a"] {
+            let bad = bad.replace("DIGEST", &digest);
+            assert!(matches!(parse_files(&bad), Err(ReleaseError::Field { field: "SHA256", .. })), "{bad}");
+        }
+    }
+}
