@@ -7,6 +7,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod changes;
+mod cost;
 mod endings;
 mod host;
 mod user;
@@ -22,7 +23,7 @@ use std::sync::OnceLock;
 use cas_sandbox::{Cancel, Ending, Outcome, Overlay, Runner, SandboxError, Spec, Streams, remove_scratch};
 
 /// Names by which the tests call busybox.
-const APPLETS: [&str; 32] = [
+const APPLETS: [&str; 33] = [
     "sh",
     "cat",
     "ls",
@@ -55,6 +56,7 @@ const APPLETS: [&str; 32] = [
     "grep",
     "echo",
     "unshare",
+    "umount",
 ];
 
 /// A root with busybox and a scratch area, removed at the end.

@@ -72,6 +72,14 @@ pub enum Ending {
 }
 
 impl Runner {
+    /// Starts sandboxes with the running program as helper, even if its file was replaced or removed meanwhile.
+    ///
+    /// Its `main` must call [`sandbox_main`](crate::sandbox_main) for the hidden argument.
+    #[must_use]
+    pub fn this_program() -> Self {
+        Self { helper: PathBuf::from("/proc/self/exe") }
+    }
+
     /// Runs a command in a sandbox and waits until it and all that it started have ended.
     ///
     /// Blocks the calling thread. The scratch folders of `spec` are made here and stay, for
