@@ -9,7 +9,7 @@
 mod descriptor;
 mod verify;
 
-pub use descriptor::Descriptor;
+pub use descriptor::{Descriptor, ParseDescriptorError};
 pub use verify::{VerifiedBlob, VerifyError, copy_verified, verify_bytes};
 
 use std::io::{self, Read};

@@ -1,1 +1,38 @@
-fn main() {}
+//! Automation of the project: `cargo xtask <command>`. Depends on the standard library alone, so that it starts fast.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line tool")]
+#![expect(clippy::disallowed_methods, reason = "the rules are those of cas; this runs beside it")]
+
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
+  lint            check formatting, and compile with every warning an error
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test"] => test::run(None),
+        ["test", filter] => test::run(Some(filter)),
+        ["lint"] => run::lint(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

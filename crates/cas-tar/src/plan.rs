@@ -1,0 +1,218 @@
+//! What an archive of a tree holds, entry by entry, cut into groups.
+
+use std::collections::BTreeMap;
+
+use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction};
+use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath};
+
+use crate::group::Group;
+use crate::header::{BLOCK_BYTES, EntryError, Header, Owner, pad};
+
+/// A file of this size is a group of its own; a group that has it looks for a border.
+const LARGE_BYTES: u64 = 1 << 20;
+/// A group is not longer, but for one large file.
+const MAX_GROUP_BYTES: u64 = 4 << 20;
+/// Of 256 values of a path's digest, those that are a border: one entry in eight.
+const BORDER: u8 = 32;
+const MAX_SHORT_DEVICE: u32 = 0o7_777_777;
+
+/// Which normal form an archive has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// A layer of an image.
+    Layer1,
+    /// An npm tarball.
+    Npm1,
+}
+
+impl Profile {
+    /// The name in recipes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Layer1 => "layer-1",
+            Self::Npm1 => "npm-1",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Layer1, Self::Npm1].into_iter().find(|profile| profile.name() == name)
+    }
+}
+
+/// The groups of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerPlan {
+    /// In the order of the archive; at least one.
+    pub groups: Vec<Group>,
+}
+
+impl LayerPlan {
+    /// Plans the layer that holds `tree`.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`] for what a layer cannot tell.
+    pub fn new(tree: &Directory) -> Result<Self, EntryError> {
+        let mut builder = Builder::default();
+        let mut header = Vec::new();
+        whiteouts(&mut builder, None, tree);
+        for (path, node) in tree.walk() {
+            if matches!(node, Node::Whiteout) {
+                continue;
+            }
+            if path.name().as_bytes().starts_with(b".wh.") {
+                return Err(EntryError::WhiteoutName { path: path.to_string() });
+            }
+            header.clear();
+            let content = layer_header(&path, node, &mut header)?;
+            builder.entry(path.as_bytes(), &header, content);
+            if let Node::Directory(directory) = node {
+                whiteouts(&mut builder, Some(&path), directory);
+            }
+        }
+        Ok(builder.finish())
+    }
+
+    /// Uncompressed length in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.groups.iter().map(Group::size).sum()
+    }
+}
+
+/// Plans an npm tarball of files, given in the order that npm has: path below the package, mode, content.
+///
+/// The whole tarball is one group: tarballs are small, and one stream is what npm's own look like.
+#[must_use]
+pub fn npm_plan(files: &[(RelPath, u32, Descriptor)]) -> LayerPlan {
+    let mut group = Group::default();
+    let none = BTreeMap::new();
+    for (path, mode, blob) in files {
+        let name = [b"package/", path.as_bytes()].concat();
+        let mut bytes = Vec::new();
+        let header = Header { mode: *mode, owner: Owner::Absent, size: blob.size, ..Header::new(&name, b'0', &none) };
+        header.encode(&mut bytes);
+        group.push_bytes(&bytes);
+        group.push_content(*blob);
+        bytes.clear();
+        pad(&mut bytes, blob.size);
+        group.push_bytes(&bytes);
+    }
+    group.push_bytes(&[0; 2 * BLOCK_BYTES]);
+    LayerPlan { groups: vec![group] }
+}
+
+#[derive(Default)]
+struct Builder {
+    groups: Vec<Group>,
+    current: Group,
+}
+
+impl Builder {
+    fn entry(&mut self, path: &[u8], header: &[u8], content: Option<Descriptor>) {
+        let size = content.map_or(0, |blob| blob.size);
+        let large = size >= LARGE_BYTES;
+        let total = header.len() as u64 + size + BLOCK_BYTES as u64;
+        let border = || Digest::of(DigestFunction::Blake3, path).value()[0] < BORDER;
+        if large || self.current.size() + total > MAX_GROUP_BYTES || (self.current.size() >= LARGE_BYTES && border()) {
+            self.close();
+        }
+        self.current.push_bytes(header);
+        if let Some(blob) = content {
+            self.current.push_content(blob);
+            let mut padding = Vec::new();
+            pad(&mut padding, blob.size);
+            self.current.push_bytes(&padding);
+        }
+        if large {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if self.current.size() > 0 {
+            self.groups.push(std::mem::take(&mut self.current));
+        }
+    }
+
+    fn finish(mut self) -> LayerPlan {
+        let end = [0; 2 * BLOCK_BYTES];
+        if self.current.size() == 0
+            && let Some(last) = self.groups.last_mut()
+        {
+            last.push_bytes(&end);
+        } else {
+            self.current.push_bytes(&end);
+            self.close();
+        }
+        LayerPlan { groups: self.groups }
+    }
+}
+
+/// The whiteouts of a directory, which come before its other entries.
+fn whiteouts(builder: &mut Builder, parent: Option<&RelPath>, directory: &Directory) {
+    let mut names = Vec::new();
+    // Only a directory that exists in the archive can be told to be opaque there; the root is, too.
+    if directory.opaque {
+        names.push(b".wh..wh..opq".to_vec());
+    }
+    for (name, node) in directory.entries() {
+        if matches!(node, Node::Whiteout) {
+            names.push([b".wh.", name.as_bytes()].concat());
+        }
+    }
+    let none = BTreeMap::new();
+    for name in names {
+        let name = parent.map_or_else(|| name.clone(), |parent| [parent.as_bytes(), b"/", &name[..]].concat());
+        let mut header = Vec::new();
+        Header::new(&name, b'0', &none).encode(&mut header);
+        builder.entry(&name, &header, None);
+    }
+}
+
+/// Writes the header of a node, and gives the content that follows.
+fn layer_header(path: &RelPath, node: &Node, into: &mut Vec<u8>) -> Result<Option<Descriptor>, EntryError> {
+    let none = BTreeMap::new();
+    let plain = Metadata::default();
+    let metadata = node.metadata().unwrap_or(&plain);
+    let mut name = path.as_bytes().to_vec();
+    let type_flag = match node {
+        Node::File { .. } => b'0',
+        Node::Link { .. } => b'1',
+        Node::Symlink { .. } => b'2',
+        Node::Device { kind: DeviceKind::Character, .. } => b'3',
+        Node::Device { kind: DeviceKind::Block, .. } => b'4',
+        Node::Directory(_) => b'5',
+        Node::Fifo { .. } => b'6',
+        Node::Whiteout => return Err(EntryError::Whiteout { path: path.to_string() }),
+    };
+    if type_flag == b'5' {
+        name.push(b'/');
+    }
+    let xattrs = if type_flag == b'1' { &none } else { &metadata.xattrs };
+    let mut header = Header {
+        mode: metadata.mode,
+        owner: Owner::Ids { uid: metadata.uid, gid: metadata.gid },
+        ..Header::new(&name, type_flag, xattrs)
+    };
+    let mut content = None;
+    match node {
+        Node::File { blob, .. } => {
+            header.size = blob.size;
+            content = Some(*blob);
+        }
+        Node::Symlink { target, .. } => header.link_name = target,
+        Node::Link { target } => header.link_name = target.as_bytes(),
+        Node::Device { major, minor, .. } => {
+            if *major > MAX_SHORT_DEVICE || *minor > MAX_SHORT_DEVICE {
+                return Err(EntryError::DeviceNumber { path: path.to_string() });
+            }
+            header.device = (*major, *minor);
+        }
+        Node::Directory(_) | Node::Fifo { .. } | Node::Whiteout => {}
+    }
+    header.encode(into);
+    Ok(content)
+}
