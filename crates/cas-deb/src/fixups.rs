@@ -257,3 +257,78 @@ fn in_bin(name: &str) -> String {
 fn link_text(name: &str, program: &str) -> String {
     if program.contains('/') || name.contains('/') { format!("/{}", in_bin(program)) } else { program.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[&str]) -> Directory {
+        let mut tree = Directory::root();
+        for file in files {
+            let blob = Descriptor::of(DigestFunction::Blake3, file.as_bytes());
+            tree.insert(&path(file), Node::file(blob, 0o755), &Metadata::root_owned(0o755))
+                .expect("nothing is in the way");
+        }
+        tree
+    }
+
+    fn target(tree: &Directory, at: &str) -> Option<String> {
+        match tree.get(&path(at)) {
+            Some(Node::Symlink { target, .. }) => Some(String::from_utf8_lossy(target).into_owned()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn alternatives_take_the_first_program_that_is_there() {
+        let mut tree = tree(&["usr/bin/mawk", "usr/bin/original-awk", "usr/bin/gcc", "usr/bin/vi", "usr/bin/cpp"]);
+        fix_up(&mut tree, DigestFunction::Blake3).expect("nothing is in the way");
+        assert_eq!(target(&tree, "usr/bin/awk").as_deref(), Some("mawk"));
+        assert_eq!(target(&tree, "usr/bin/cc").as_deref(), Some("gcc"));
+        assert_eq!(target(&tree, "usr/lib/cpp").as_deref(), Some("/usr/bin/cpp"));
+        assert_eq!(target(&tree, "usr/bin/vi"), None, "what a package ships stays");
+        assert!(tree.get(&path("usr/bin/c++")).is_none(), "no link to nothing");
+    }
+
+    #[test]
+    fn doing_it_twice_adds_nothing() {
+        let mut tree = tree(&["usr/share/base-files/profile"]);
+        tree.insert(&path("var/run"), Node::Directory(Directory::root().into()), &Metadata::root_owned(0o755))
+            .expect("free");
+        let added = fix_up(&mut tree, DigestFunction::Blake3).expect("nothing is in the way");
+        assert_eq!(added.len(), 4);
+        assert_eq!(target(&tree, "var/run").as_deref(), Some("/run"));
+        assert_eq!(tree.get_directory(&path("tmp")).expect("made").metadata.mode, 0o1777);
+        assert_eq!(tree.get_file(&path("etc/profile")), tree.get_file(&path("usr/share/base-files/profile")));
+        let once = tree.clone();
+        assert_eq!(fix_up(&mut tree, DigestFunction::Blake3).expect("nothing is in the way"), []);
+        assert_eq!(tree, once);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_an_error() {
+        let error = fix_up(&mut tree(&["usr/local"]), DigestFunction::Blake3).expect_err("a file is in the way");
+        assert_eq!(error.to_string(), "could not add `usr/local/bin` to the tree of packages");
+    }
+
+    #[test]
+    fn the_page_lists_the_table() {
+        let page = include_str!("../../../docs/formats/debian.md");
+        for (directory, mode) in DIRECTORIES {
+            let mode = format!("- `{mode:04o}`:");
+            let line = page.lines().find(|line| line.starts_with(&mode)).expect("the mode has a line");
+            assert!(line.contains(&format!("`{directory}`")), "{directory}");
+        }
+        for (link, target) in REPLACED_DIRECTORIES {
+            assert!(page.contains(&format!("`{link}` → `{target}`")), "{link}");
+        }
+        for (file, _) in FILES {
+            assert!(page.contains(&format!("`{file}`")), "{file}");
+        }
+        for (name, programs) in ALTERNATIVES {
+            let programs: Vec<String> = programs.iter().map(|program| format!("`{program}`")).collect();
+            let row = format!("| `{name}` | {} |", programs.join(" "));
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+}
