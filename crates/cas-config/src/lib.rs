@@ -1,1 +1,22 @@
-//! cas.toml and the locks.
+//! What the user writes: `cas.toml`, labels, and what `cas` pins in `cas.lock`.
+//!
+//! Texts in, values out; every error of a text is a [`Diagnostic`] with the place and the way out. Formats:
+//! docs/formats/cas-toml.md and docs/formats/cas-lock.md.
+//!
+//! Not here: finding files, globs, whether a label's target exists (`cas-build`); drawing diagnostics (`cas-cli`).
+
+mod diagnostic;
+mod label;
+mod lock;
+mod manifest;
+mod nearest;
+mod raw;
+
+pub use diagnostic::Diagnostic;
+pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
+pub use lock::{Lock, LockError, LockedDebian, LockedNpm, LockedPackage};
+pub use manifest::{
+    Command, Compression, Debian, Fetch, Image, ImageConfig, ImageLayer, Located, MAX_MANIFEST_BYTES, Manifest, Npm,
+    NpmPackage, Program, Target, TargetKind, Toolchain, WorkspaceSection,
+};
+pub use nearest::nearest;

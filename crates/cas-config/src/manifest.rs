@@ -1,0 +1,756 @@
+//! `cas.toml`, checked: every value has its type, every error its place.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use cas_digest::{Digest, DigestFunction};
+use cas_tree::RelPath;
+use toml::Spanned;
+
+use crate::diagnostic::Diagnostic;
+use crate::label::{Reference, is_target_name};
+use crate::nearest::nearest;
+use crate::raw;
+
+/// Longest `cas.toml` that is read, in bytes.
+pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// How long a step may take unless it says otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Words of the design that this version does not know yet: they deserve another answer than "unknown".
+const LATER: [&str; 17] = [
+    "add",
+    "cache",
+    "dockerfile",
+    "env_in",
+    "exec",
+    "host",
+    "image",
+    "mirror",
+    "network",
+    "platforms",
+    "policy",
+    "publish",
+    "remote",
+    "secrets",
+    "stamp",
+    "target",
+    "version",
+];
+
+/// A value with its place in the text.
+#[derive(Clone, Debug)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Bytes of the text.
+    pub span: Range<usize>,
+}
+
+/// A `cas.toml`.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// What makes its folder the root of a workspace.
+    pub workspace: Option<WorkspaceSection>,
+    /// The targets by name.
+    pub targets: BTreeMap<Box<str>, Target>,
+}
+
+/// `[workspace]`
+#[derive(Clone, Debug)]
+pub struct WorkspaceSection {
+    /// Globs of the packages' folders.
+    pub members: Vec<String>,
+    /// What content is named with.
+    pub digest_function: DigestFunction,
+    /// Globs over the workspace, part of every package's inputs.
+    pub inputs: Vec<String>,
+}
+
+/// A target.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Place of its name.
+    pub span: Range<usize>,
+    /// What it is.
+    pub kind: TargetKind,
+}
+
+/// What a target is.
+#[derive(Clone, Debug)]
+pub enum TargetKind {
+    /// A root file system for steps.
+    Toolchain(Toolchain),
+    /// Something downloaded.
+    Fetch(Fetch),
+    /// A step with outputs.
+    Command(Command),
+    /// A step without.
+    Test(Command),
+    /// An image.
+    Image(Image),
+    /// An npm tarball.
+    Npm(Npm),
+}
+
+impl TargetKind {
+    /// The section's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Toolchain(_) => "toolchain",
+            Self::Fetch(_) => "fetch",
+            Self::Command(_) => "command",
+            Self::Test(_) => "test",
+            Self::Image(_) => "image",
+            Self::Npm(_) => "npm",
+        }
+    }
+}
+
+/// `[toolchain.NAME]`
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// The packages that it is made of.
+    pub debian: Debian,
+}
+
+/// Packages of a Debian suite.
+#[derive(Clone, Debug)]
+pub struct Debian {
+    /// Like `bookworm`.
+    pub suite: Box<str>,
+    /// Like `main`; sorted, at least one.
+    pub components: Vec<Box<str>>,
+    /// Sorted names.
+    pub packages: Vec<Box<str>>,
+}
+
+/// `[fetch.NAME]`
+#[derive(Clone, Debug)]
+pub enum Fetch {
+    /// A file by address and digest.
+    Url {
+        /// Where it is.
+        url: Located<String>,
+        /// SHA-256.
+        digest: Digest,
+    },
+    /// The content of an npm package.
+    Npm(Located<NpmPackage>),
+    /// The packages of an npm lockfile, a path in the package.
+    Lockfile(Located<RelPath>),
+}
+
+/// An npm package of an exact version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpmPackage {
+    /// `name` or `@scope/name`.
+    pub name: Box<str>,
+    /// Exact version.
+    pub version: Box<str>,
+}
+
+/// `[command.NAME]` or `[test.NAME]`
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The root to run in.
+    pub toolchain: Located<Reference>,
+    /// What to run.
+    pub run: Program,
+    /// Whose outputs are inputs.
+    pub deps: Vec<Located<Reference>>,
+    /// Globs over the package's files; `None` for all of them.
+    pub inputs: Option<Vec<String>>,
+    /// Paths in the package that the step makes; none for a test.
+    pub outputs: Vec<Located<RelPath>>,
+    /// Paths in the package whose writes are dropped.
+    pub scratch: Vec<RelPath>,
+    /// Variables.
+    pub env: BTreeMap<String, String>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// What a step runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Text for the toolchain's `/bin/sh -euc`.
+    Shell(String),
+    /// Program and arguments; not empty.
+    Arguments(Vec<String>),
+}
+
+/// `[image.NAME]`
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// A toolchain or image below the layers.
+    pub base: Option<Located<Reference>>,
+    /// From the lowest on.
+    pub layers: Vec<ImageLayer>,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// What runs, and how.
+    pub config: ImageConfig,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug)]
+pub struct ImageLayer {
+    /// Whose outputs.
+    pub from: Located<Reference>,
+    /// Part of them, a path in their package.
+    pub path: Option<RelPath>,
+    /// Where they go; `None` for the root.
+    pub to: Option<RelPath>,
+    /// Which part of a lockfile: that of `production`.
+    pub production: bool,
+}
+
+/// How layers are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the formats' own names")]
+pub enum Compression {
+    Gzip,
+    Zstd,
+}
+
+/// `config` of an image.
+#[derive(Clone, Debug, Default)]
+pub struct ImageConfig {
+    /// Program and first arguments.
+    pub entrypoint: Vec<String>,
+    /// Further arguments, or the program.
+    pub cmd: Vec<String>,
+    /// `user`, `uid`, `user:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// Absolute path.
+    pub workdir: Option<String>,
+    /// Variables.
+    pub env: BTreeMap<String, String>,
+    /// `port/tcp` or `port/udp`, sorted.
+    pub expose: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `[npm.NAME]`
+#[derive(Clone, Debug)]
+pub struct Npm {
+    /// Whose outputs are in the tarball beside the package's files.
+    pub from: Vec<Located<Reference>>,
+}
+
+impl Manifest {
+    /// Parses and checks a `cas.toml`.
+    ///
+    /// # Errors
+    ///
+    /// Every finding that the checks made; a text that is not TOML of this shape gives the first one alone.
+    pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        if text.len() as u64 > MAX_MANIFEST_BYTES {
+            let message = format!("the file is longer than {MAX_MANIFEST_BYTES} bytes");
+            return Err(vec![Diagnostic { message, span: None, hint: None }]);
+        }
+        let file: raw::File = toml::from_str(text).map_err(|error| vec![explain(&error)])?;
+        let mut checker = Checker::default();
+        let manifest = checker.manifest(file);
+        if checker.findings.is_empty() {
+            Ok(manifest)
+        } else {
+            checker.findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
+            Err(checker.findings)
+        }
+    }
+}
+
+/// The parser's error as a finding: for an unknown key with the nearest known one.
+fn explain(error: &toml::de::Error) -> Diagnostic {
+    let span = error.span().unwrap_or(0..0);
+    let message = error.message();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if message.starts_with("unknown field")
+        && let Some((word, known)) = quoted.split_first()
+    {
+        if LATER.contains(word) {
+            return Diagnostic::new(format!("`{word}` is not available in this version of cas"), span)
+                .with_hint("remove it");
+        }
+        let finding = Diagnostic::new(format!("unknown key `{word}`"), span);
+        return match nearest(word, known.iter().copied()) {
+            Some(near) => finding.with_hint(format!("did you mean `{near}`?")),
+            None => finding.with_hint(format!("known here: {}", known.join(", "))),
+        };
+    }
+    Diagnostic::new(message.trim().replace('\n', "; "), span)
+}
+
+#[derive(Default)]
+struct Checker {
+    findings: Vec<Diagnostic>,
+}
+
+impl Checker {
+    fn report(&mut self, finding: Diagnostic) {
+        self.findings.push(finding);
+    }
+
+    fn manifest(&mut self, file: raw::File) -> Manifest {
+        let workspace = file.workspace.map(|section| {
+            let section = section.into_inner();
+            let digest_function = section.digest_function.map_or(DigestFunction::Blake3, |text| self.function(&text));
+            WorkspaceSection { members: section.members, digest_function, inputs: section.inputs }
+        });
+        let mut targets = BTreeMap::new();
+        for (name, section) in file.toolchain {
+            let kind = TargetKind::Toolchain(self.toolchain(section.into_inner()));
+            self.add(&mut targets, &name, kind);
+        }
+        for (name, section) in file.fetch {
+            let span = section.span();
+            if let Some(fetch) = self.fetch(section.into_inner(), span) {
+                self.add(&mut targets, &name, TargetKind::Fetch(fetch));
+            }
+        }
+        for (name, section) in file.command {
+            if let Some(command) = self.command(section.into_inner()) {
+                self.add(&mut targets, &name, TargetKind::Command(command));
+            }
+        }
+        for (name, section) in file.test {
+            let raw::Test { toolchain, run, deps, inputs, scratch, env, timeout } = section.into_inner();
+            let outputs = Vec::new();
+            let command = raw::Command { toolchain, run, deps, inputs, outputs, scratch, env, timeout };
+            if let Some(command) = self.command(command) {
+                self.add(&mut targets, &name, TargetKind::Test(command));
+            }
+        }
+        for (name, section) in file.image {
+            let image = self.image(section.into_inner());
+            self.add(&mut targets, &name, TargetKind::Image(image));
+        }
+        for (name, section) in file.npm {
+            let from = section.into_inner().from.map_or_else(Vec::new, |from| {
+                let span = from.span();
+                let texts = match from.into_inner() {
+                    raw::OneOrMany::One(text) => vec![text],
+                    raw::OneOrMany::Many(texts) => texts,
+                };
+                texts.iter().filter_map(|text| self.reference(text, span.clone())).collect()
+            });
+            self.add(&mut targets, &name, TargetKind::Npm(Npm { from }));
+        }
+        Manifest { workspace, targets }
+    }
+
+    fn add(&mut self, targets: &mut BTreeMap<Box<str>, Target>, name: &raw::Text, kind: TargetKind) {
+        let span = name.span();
+        let text = name.get_ref().as_str();
+        if !is_target_name(text) {
+            let message = format!("`{text}` is not a name of a target");
+            self.report(Diagnostic::new(message, span).with_hint("use letters, digits, `-`, `_` and `.`"));
+            return;
+        }
+        if let Some(other) = targets.get(text) {
+            let message = format!("`{text}` is the name of a {} and of a {}", other.kind.name(), kind.name());
+            self.report(Diagnostic::new(message, span).with_hint("names are unique in a package, across kinds"));
+            return;
+        }
+        targets.insert(text.into(), Target { span, kind });
+    }
+
+    fn function(&mut self, text: &raw::Text) -> DigestFunction {
+        match text.get_ref().as_str() {
+            "blake3" => DigestFunction::Blake3,
+            "sha256" => DigestFunction::Sha256,
+            other => {
+                let finding = Diagnostic::new(format!("unknown digest function `{other}`"), text.span());
+                self.report(finding.with_hint("write \"blake3\" or \"sha256\""));
+                DigestFunction::Blake3
+            }
+        }
+    }
+
+    fn toolchain(&mut self, section: raw::Toolchain) -> Toolchain {
+        let raw::Debian { suite, components, packages } = section.debian;
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'+');
+        let mut words = |texts: &[raw::Text], what: &str| -> Vec<Box<str>> {
+            let mut words: Vec<Box<str>> = Vec::new();
+            for text in texts {
+                if text.get_ref().is_empty() || !text.get_ref().bytes().all(word) {
+                    let message = format!("`{}` is not a name of a {what}", text.get_ref());
+                    self.report(Diagnostic::new(message, text.span()));
+                }
+                words.push(text.get_ref().as_str().into());
+            }
+            words.sort();
+            words.dedup();
+            words
+        };
+        words(std::slice::from_ref(&suite), "suite");
+        let packages = words(&packages, "Debian package");
+        let components = components.map_or_else(|| vec!["main".into()], |texts| words(&texts, "component"));
+        if components.is_empty() {
+            self.report(Diagnostic::new("`components` is empty", suite.span()));
+        }
+        Toolchain { debian: Debian { suite: suite.get_ref().as_str().into(), components, packages } }
+    }
+
+    fn fetch(&mut self, section: raw::Fetch, span: Range<usize>) -> Option<Fetch> {
+        match section {
+            raw::Fetch { url: Some(url), sha256: Some(sha256), npm: None, lockfile: None } => {
+                let located = Located { value: url.get_ref().clone(), span: url.span() };
+                let known = ["http://", "https://", "file://"];
+                if !known.iter().any(|scheme| located.value.starts_with(scheme)) {
+                    let message = format!("`{}` is not an address that can be fetched", located.value);
+                    self.report(
+                        Diagnostic::new(message, url.span()).with_hint("write one that begins with `https://`"),
+                    );
+                }
+                match Digest::from_hex(DigestFunction::Sha256, sha256.get_ref()) {
+                    Ok(digest) => Some(Fetch::Url { url: located, digest }),
+                    Err(error) => {
+                        self.report(Diagnostic::new(format!("`sha256` is not a digest: {error}"), sha256.span()));
+                        None
+                    }
+                }
+            }
+            raw::Fetch { url: None, sha256: None, npm: Some(npm), lockfile: None } => {
+                let package = npm.get_ref().rsplit_once('@').filter(|(name, version)| {
+                    is_npm_name(name) && version.bytes().next().is_some_and(|first| first.is_ascii_digit())
+                });
+                if let Some((name, version)) = package {
+                    let value = NpmPackage { name: name.into(), version: version.into() };
+                    return Some(Fetch::Npm(Located { value, span: npm.span() }));
+                }
+                let message = format!("`{}` is not a package with an exact version", npm.get_ref());
+                self.report(Diagnostic::new(message, npm.span()).with_hint("write `name@1.2.3`"));
+                None
+            }
+            raw::Fetch { url: None, sha256: None, npm: None, lockfile: Some(lockfile) } => {
+                let value = self.path(&lockfile)?;
+                Some(Fetch::Lockfile(Located { value, span: lockfile.span() }))
+            }
+            _ => {
+                let finding = Diagnostic::new("a fetch is one of `url` with `sha256`, `npm`, or `lockfile`", span);
+                self.report(finding);
+                None
+            }
+        }
+    }
+
+    fn command(&mut self, section: raw::Command) -> Option<Command> {
+        let span = section.run.span();
+        let run = match section.run.into_inner() {
+            raw::Run::Shell(text) => Program::Shell(text),
+            raw::Run::Program(arguments) => Program::Arguments(arguments),
+        };
+        let empty = match &run {
+            Program::Shell(text) => text.trim().is_empty(),
+            Program::Arguments(arguments) => arguments.first().is_none_or(String::is_empty),
+        };
+        if empty {
+            self.report(Diagnostic::new("`run` is empty", span));
+        }
+        let toolchain = self.located(&section.toolchain);
+        let deps = section.deps.iter().filter_map(|text| self.located(text)).collect();
+        let mut outputs: Vec<Located<RelPath>> = Vec::new();
+        for text in &section.outputs {
+            let Some(value) = self.path(text) else { continue };
+            let overlaps = |other: &Located<RelPath>| {
+                value == other.value
+                    || value.strip_prefix(&other.value).is_some()
+                    || other.value.strip_prefix(&value).is_some()
+            };
+            if let Some(other) = outputs.iter().find(|other| overlaps(other)) {
+                let message = format!("outputs `{}` and `{value}` overlap", other.value);
+                self.report(Diagnostic::new(message, text.span()));
+            }
+            outputs.push(Located { value, span: text.span() });
+        }
+        let scratch = section.scratch.iter().filter_map(|text| self.path(text)).collect();
+        let env = self.environment(section.env);
+        let timeout = section.timeout.map_or(DEFAULT_TIMEOUT, |text| self.timeout(&text));
+        Some(Command { toolchain: toolchain?, run, deps, inputs: section.inputs, outputs, scratch, env, timeout })
+    }
+
+    fn image(&mut self, section: raw::Image) -> Image {
+        let base = section.base.and_then(|text| self.located(&text));
+        let mut layers = Vec::new();
+        for layer in section.layers {
+            let production = layer.purpose.is_some_and(|text| {
+                if text.get_ref() != "production" {
+                    let message = format!("unknown purpose `{}`", text.get_ref());
+                    self.report(Diagnostic::new(message, text.span()).with_hint("write \"production\""));
+                }
+                true
+            });
+            let path = layer.path.as_ref().and_then(|text| self.path(text));
+            let to = self.absolute(&layer.to);
+            if let (Some(from), Some(to)) = (self.located(&layer.from), to) {
+                layers.push(ImageLayer { from, path, to, production });
+            }
+        }
+        let compression = section.compression.map_or(Compression::Gzip, |text| match text.get_ref().as_str() {
+            "gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            other => {
+                let finding = Diagnostic::new(format!("unknown compression `{other}`"), text.span());
+                self.report(finding.with_hint("write \"gzip\" or \"zstd\""));
+                Compression::Gzip
+            }
+        });
+        let raw::ImageConfig { entrypoint, cmd, user, workdir, env, expose, labels } = section.config;
+        if let Some(workdir) = &workdir {
+            self.absolute(workdir);
+        }
+        let mut ports = Vec::new();
+        for text in expose {
+            let port = text.get_ref();
+            let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+            if number.parse::<u16>().is_ok_and(|number| number > 0) && matches!(protocol, "tcp" | "udp") {
+                ports.push(format!("{number}/{protocol}"));
+            } else {
+                let finding = Diagnostic::new(format!("`{port}` is not a port"), text.span());
+                self.report(finding.with_hint("write `3000/tcp`"));
+            }
+        }
+        ports.sort();
+        ports.dedup();
+        let workdir = workdir.map(Spanned::into_inner);
+        let env = self.environment(env);
+        let config = ImageConfig { entrypoint, cmd, user, workdir, env, expose: ports, labels };
+        Image { base, layers, compression, config }
+    }
+
+    fn located(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
+        self.reference(text.get_ref(), text.span())
+    }
+
+    fn reference(&mut self, text: &str, span: Range<usize>) -> Option<Located<Reference>> {
+        match text.parse() {
+            Ok(value) => Some(Located { value, span }),
+            Err(error) => {
+                let finding = Diagnostic::new(error.to_string(), span);
+                self.report(match error.hint() {
+                    Some(hint) => finding.with_hint(hint),
+                    None => finding,
+                });
+                None
+            }
+        }
+    }
+
+    fn path(&mut self, text: &raw::Text) -> Option<RelPath> {
+        let trimmed = text.get_ref().strip_prefix("./").unwrap_or(text.get_ref()).trim_end_matches('/');
+        match RelPath::new(trimmed) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                let message = format!("`{}` is not a path in the package: {error}", text.get_ref());
+                self.report(Diagnostic::new(message, text.span()));
+                None
+            }
+        }
+    }
+
+    /// A path from the root on, where `Some(None)` is the root itself.
+    fn absolute(&mut self, text: &raw::Text) -> Option<Option<RelPath>> {
+        let below = text.get_ref().strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
+        match below {
+            Some("") => Some(None),
+            Some(rest) if RelPath::new(rest).is_ok() => Some(RelPath::new(rest).ok()),
+            _ => {
+                let message = format!("`{}` is not an absolute path", text.get_ref());
+                self.report(Diagnostic::new(message, text.span()).with_hint("begin it with `/`"));
+                None
+            }
+        }
+    }
+
+    fn environment(&mut self, env: BTreeMap<raw::Text, String>) -> BTreeMap<String, String> {
+        env.into_iter()
+            .map(|(name, value)| {
+                if name.get_ref().is_empty() || name.get_ref().contains(['=', '\0']) || value.contains('\0') {
+                    self.report(Diagnostic::new(format!("`{}` is not a variable", name.get_ref()), name.span()));
+                }
+                (name.into_inner(), value)
+            })
+            .collect()
+    }
+
+    fn timeout(&mut self, text: &raw::Text) -> Duration {
+        let parsed = text.get_ref().char_indices().next_back().and_then(|(at, unit)| {
+            let number: u64 = text.get_ref()[..at].parse().ok()?;
+            let seconds = match unit {
+                's' => 1,
+                'm' => 60,
+                'h' => 3600,
+                _ => return None,
+            };
+            Some(Duration::from_secs(number.checked_mul(seconds)?)).filter(|duration| !duration.is_zero())
+        });
+        parsed.unwrap_or_else(|| {
+            let finding = Diagnostic::new(format!("`{}` is not a time", text.get_ref()), text.span());
+            self.report(finding.with_hint("write `90s`, `10m` or `2h`"));
+            DEFAULT_TIMEOUT
+        })
+    }
+}
+
+/// Whether a registry could hold a package of this name; npm's rule is `validate-npm-package-name`, this its safe part.
+fn is_npm_name(name: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'))
+    };
+    match name.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+        None => part(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"
+[workspace]
+members = ["apps/*"]
+digest_function = "sha256"
+[toolchain.node]
+debian = { suite = "bookworm", packages = ["nodejs", "gcc", "nodejs"] }
+[fetch.npm]
+lockfile = "package-lock.json"
+[fetch.tool]
+npm = "@scope/tool@1.2.3"
+[fetch.data]
+url = "https://example.org/x.tar.gz"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+[command.build]
+toolchain = ":node"
+run = "node build.js"
+deps = ["^build", "//libs/ui:dist"]
+outputs = ["dist", "./types/"]
+env = { MODE = "production" }
+timeout = "2m"
+[test.unit]
+toolchain = "//:node"
+run = ["node", "--test"]
+[image.web]
+base = ":node"
+layers = [{ from = ":npm", for = "production", to = "/app/node_modules" }, { from = ":build", path = "dist", to = "/" }]
+compression = "zstd"
+config = { entrypoint = ["node", "/index.js"], expose = ["3000"], workdir = "/app" }
+[npm.package]
+from = ":build"
+"#;
+
+    #[test]
+    fn everything_is_read() {
+        let manifest = Manifest::parse(EXAMPLE).expect("it is right");
+        assert_eq!(manifest.workspace.expect("it has one").digest_function, DigestFunction::Sha256);
+        let kinds: Vec<String> =
+            manifest.targets.iter().map(|(name, target)| format!("{name}:{}", target.kind.name())).collect();
+        assert_eq!(
+            kinds,
+            [
+                "build:command",
+                "data:fetch",
+                "node:toolchain",
+                "npm:fetch",
+                "package:npm",
+                "tool:fetch",
+                "unit:test",
+                "web:image"
+            ]
+        );
+        let TargetKind::Command(build) = &manifest.targets["build"].kind else { panic!("it is a command") };
+        assert_eq!(build.timeout, Duration::from_secs(120));
+        assert_eq!(build.outputs[1].value.to_string(), "types");
+        assert_eq!(&EXAMPLE[build.deps[1].span.clone()], "\"//libs/ui:dist\"");
+        let TargetKind::Toolchain(node) = &manifest.targets["node"].kind else { panic!("it is a toolchain") };
+        assert_eq!(node.debian.packages, ["gcc".into(), "nodejs".into()] as [Box<str>; 2]);
+        let TargetKind::Image(web) = &manifest.targets["web"].kind else { panic!("it is an image") };
+        assert_eq!((web.layers[1].to.as_ref(), web.config.expose.as_slice()), (None, &["3000/tcp".to_owned()][..]));
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_place_and_the_way_out() {
+        let step = "[command.a]\ntoolchain = \":t\"\nrun = \"x\"\n";
+        for (text, place, message, hint) in [
+            ("[comand.a]".to_owned(), "comand", "unknown key `comand`", "did you mean `command`?"),
+            (format!("{step}ouputs = []"), "ouputs", "unknown key `ouputs`", "did you mean `outputs`?"),
+            (
+                format!("{step}network = true"),
+                "network",
+                "`network` is not available in this version of cas",
+                "remove it",
+            ),
+            (
+                format!("{step}deps = [\"lib\"]"),
+                "\"lib\"",
+                "`lib` is not a label",
+                "write `//folder:name`, `//:name` for the root, or `:name` for the same package",
+            ),
+            (
+                format!("{step}outputs = [\"../x\"]"),
+                "\"../x\"",
+                "`../x` is not a path in the package: path has a `.` or `..` component",
+                "",
+            ),
+            (format!("{step}outputs = [\"a\", \"a/b\"]"), "\"a/b\"", "outputs `a` and `a/b` overlap", ""),
+            (format!("{step}timeout = \"soon\""), "\"soon\"", "`soon` is not a time", "write `90s`, `10m` or `2h`"),
+            (
+                format!("{step}[test.a]\ntoolchain = \":t\"\nrun = \"x\""),
+                "a",
+                "`a` is the name of a command and of a test",
+                "names are unique in a package, across kinds",
+            ),
+            ("[command.a]\ntoolchain = \":t\"\nrun = []".to_owned(), "[]", "`run` is empty", ""),
+            (
+                "[fetch.a]\nnpm = \"x@latest\"".to_owned(),
+                "\"x@latest\"",
+                "`x@latest` is not a package with an exact version",
+                "write `name@1.2.3`",
+            ),
+            (
+                "[fetch.a]\nlockfile = \"../package-lock.json\"".to_owned(),
+                "\"../package-lock.json\"",
+                "`../package-lock.json` is not a path in the package: path has a `.` or `..` component",
+                "",
+            ),
+            (
+                "[workspace]\ndigest_function = \"md5\"".to_owned(),
+                "\"md5\"",
+                "unknown digest function `md5`",
+                "write \"blake3\" or \"sha256\"",
+            ),
+            (
+                "[image.a]\nlayers = [{ from = \":x\", to = \"app\" }]".to_owned(),
+                "\"app\"",
+                "`app` is not an absolute path",
+                "begin it with `/`",
+            ),
+        ] {
+            let findings = Manifest::parse(&text).expect_err("it is wrong");
+            let finding = &findings[0];
+            let at = finding.span.clone().map(|span| &text[span]).unwrap_or_default();
+            assert_eq!(
+                (at, finding.message.as_str(), finding.hint.as_deref().unwrap_or_default()),
+                (place, message, hint),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_findings_are_told_in_order() {
+        let text = "[command.a]\ntoolchain = \"t\"\nrun = \"\"\ntimeout = \"0s\"\n";
+        let findings = Manifest::parse(text).expect_err("it is wrong");
+        let positions: Vec<_> = findings.iter().map(|finding| finding.position(text)).collect();
+        assert_eq!(positions, [Some((2, 13)), Some((3, 7)), Some((4, 11))]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The shape of `cas.toml` as serde sees it. Private: what others get is made of it in `manifest`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub(crate) type Text = Spanned<String>;
+type Table<T> = BTreeMap<Text, Spanned<T>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    pub(crate) workspace: Option<Spanned<Workspace>>,
+    #[serde(default)]
+    pub(crate) toolchain: Table<Toolchain>,
+    #[serde(default)]
+    pub(crate) fetch: Table<Fetch>,
+    #[serde(default)]
+    pub(crate) command: Table<Command>,
+    #[serde(default)]
+    pub(crate) test: Table<Test>,
+    #[serde(default)]
+    pub(crate) image: Table<Image>,
+    #[serde(default)]
+    pub(crate) npm: Table<Npm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Workspace {
+    #[serde(default)]
+    pub(crate) members: Vec<String>,
+    pub(crate) digest_function: Option<Text>,
+    #[serde(default)]
+    pub(crate) inputs: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Toolchain {
+    pub(crate) debian: Debian,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Debian {
+    pub(crate) suite: Text,
+    pub(crate) components: Option<Vec<Text>>,
+    pub(crate) packages: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fetch {
+    pub(crate) url: Option<Text>,
+    pub(crate) sha256: Option<Text>,
+    pub(crate) npm: Option<Text>,
+    pub(crate) lockfile: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Run {
+    Shell(String),
+    Program(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Command {
+    pub(crate) toolchain: Text,
+    pub(crate) run: Spanned<Run>,
+    #[serde(default)]
+    pub(crate) deps: Vec<Text>,
+    pub(crate) inputs: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) outputs: Vec<Text>,
+    #[serde(default)]
+    pub(crate) scratch: Vec<Text>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<Text, String>,
+    pub(crate) timeout: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Test {
+    pub(crate) toolchain: Text,
+    pub(crate) run: Spanned<Run>,
+    #[serde(default)]
+    pub(crate) deps: Vec<Text>,
+    pub(crate) inputs: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) scratch: Vec<Text>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<Text, String>,
+    pub(crate) timeout: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Image {
+    pub(crate) base: Option<Text>,
+    #[serde(default)]
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) compression: Option<Text>,
+    #[serde(default)]
+    pub(crate) config: ImageConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Layer {
+    pub(crate) from: Text,
+    pub(crate) path: Option<Text>,
+    pub(crate) to: Text,
+    #[serde(rename = "for")]
+    pub(crate) purpose: Option<Text>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageConfig {
+    #[serde(default)]
+    pub(crate) entrypoint: Vec<String>,
+    #[serde(default)]
+    pub(crate) cmd: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) workdir: Option<Text>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<Text, String>,
+    #[serde(default)]
+    pub(crate) expose: Vec<Text>,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Npm {
+    pub(crate) from: Option<Spanned<OneOrMany>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
