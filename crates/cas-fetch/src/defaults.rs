@@ -1,0 +1,6 @@
+//! The ecosystems' public addresses: the only hosts in the program, used when the user's configuration names none.
+
+/// Archive of the Debian project.
+pub const DEBIAN: &str = "http://deb.debian.org/debian";
+/// Registry of npm.
+pub const NPM: &str = "https://registry.npmjs.org";
