@@ -1,1 +1,21 @@
-//! OCI image specification: config, manifest, index, layout.
+//! Images as the OCI image specification 1.1 has them: configuration, manifest, layout, in one canonical form.
+//!
+//! What is written here is JSON without white space, fields in the order of the specification's Go types, maps sorted, so
+//! that equal images have equal bytes. Received documents are never written again from a parsed view.
+//!
+//! Not here: layers (`cas-tar`), where blobs are (`cas-store`), registries.
+
+mod image;
+mod layout;
+
+pub use image::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
+pub use layout::{IndexEntry, LAYOUT_FILE, ParseIndexError, encode_index, parse_index};
+
+/// Media type of a manifest.
+pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of a configuration.
+pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of an index.
+pub const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// What images carry as the time of their making: the constant of `format_version` 1.
+pub const CREATED: &str = "1985-10-26T08:15:00Z";
