@@ -1,1 +1,33 @@
-//! Commands of cas and their rendering.
+//! Commands of cas: parse, call one function of the engine, print.
+//!
+//! Not here: anything that a server or a test would also need (`cas-build` and below).
+
+mod args;
+mod commands;
+mod exit;
+mod render;
+
+pub use exit::Exit;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+/// Runs the command line; returns what the process ends with.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match args::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and go to standard output.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // A closed pipe is the reader's choice.
+            let _ = error.print();
+            return code;
+        }
+    };
+    let format = cli.global.format;
+    match commands::run(cli) {
+        Ok(exit) => exit,
+        Err(failure) => render::failure(&failure, format),
+    }
+}

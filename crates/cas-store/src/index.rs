@@ -26,6 +26,9 @@ const SCHEMA: &str = "
         PRIMARY KEY(kind, key)) WITHOUT ROWID;
 ";
 
+/// Keys and values of memos.
+pub type MemoRows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A name space of action results with its own writers. Results of weaker sandboxes never meet those of the strict one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionLane(String);
@@ -137,6 +140,13 @@ impl Index {
         let connection = self.lock();
         let mut statement = connection.prepare_cached("SELECT value FROM memo WHERE kind = ?1 AND key = ?2")?;
         Ok(statement.query_row(params![kind, key], |row| row.get(0)).optional()?)
+    }
+
+    pub(crate) fn memos(&self, kind: &str) -> Result<MemoRows, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("SELECT key, value FROM memo WHERE kind = ?1 ORDER BY key")?;
+        let rows = statement.query_map(params![kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub(crate) fn put_memo(&self, kind: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {

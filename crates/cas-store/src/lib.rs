@@ -17,6 +17,6 @@ mod tests;
 mod trees;
 
 pub use error::StoreError;
-pub use index::ActionLane;
+pub use index::{ActionLane, MemoRows};
 pub use objects::VerifyingReader;
 pub use store::Store;

@@ -7,7 +7,7 @@ use cas_blob::{Descriptor, OpenBlob, OpenBlobError, VerifiedBlob};
 use cas_digest::{DigestFunction, HashingReader};
 use cas_fs::FsError;
 
-use crate::index::{ActionLane, Index};
+use crate::index::{ActionLane, Index, MemoRows};
 use crate::objects::{Objects, VerifyingReader};
 use crate::session::Session;
 use crate::{StoreError, roots};
@@ -220,6 +220,15 @@ impl Store {
     /// [`StoreError::Index`]
     pub fn memo(&self, kind: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.index.memo(kind, key)
+    }
+
+    /// Everything remembered of `kind`: keys and values, in the order of the keys.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`]
+    pub fn memos(&self, kind: &str) -> Result<MemoRows, StoreError> {
+        self.index.memos(kind)
     }
 
     /// Remembers what the pure function `kind` gave for `key`.

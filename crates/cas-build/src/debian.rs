@@ -1,0 +1,225 @@
+//! Toolchains of Debian packages: resolving, fetching, unpacking, merging. Rules: docs/formats/debian.md.
+
+use std::io::{BufReader, Read};
+
+use cas_blob::{Descriptor, OpenBlob};
+use cas_config::{Debian, LockedDebian, LockedPackage};
+use cas_deb::{Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
+use cas_digest::{Digest, DigestFunction};
+use cas_fetch::{FetchError, Fetcher};
+use cas_store::{Store, StoreError};
+use cas_tar::{Compression, ReadTarLimits, Whiteouts, decompress, read_tree};
+use cas_tree::{Directory, RelPath};
+use rayon::prelude::*;
+
+use crate::{BuildError, Toolchain};
+
+/// Longest `InRelease`; Debian's has 150 KiB.
+const MAX_RELEASE_BYTES: u64 = 16 << 20;
+/// Largest package index, uncompressed; Debian's main has 50 MiB.
+const MAX_INDEX_BYTES: u64 = 1 << 30;
+/// Largest content of one package.
+const MAX_PACKAGE_BYTES: u64 = 16 << 30;
+/// Largest control file.
+const MAX_CONTROL_BYTES: u64 = 4 << 20;
+
+/// Where packages come from, and where they go.
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) fetcher: &'a Fetcher,
+    pub(crate) function: DigestFunction,
+    /// Root of the archive.
+    pub(crate) mirror: String,
+}
+
+/// What `cas.lock` says of a request.
+pub(crate) fn request(debian: &Debian) -> String {
+    format!("{} {} {}", debian.suite, debian.components.join(","), debian.packages.join(","))
+}
+
+/// Debian's name of the architecture that this program runs on.
+pub(crate) const fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// Finds the packages that the suite has now.
+pub(crate) fn resolve(
+    context: &Context<'_>,
+    label: &str,
+    debian: &Debian,
+    now_unix_seconds: u64,
+) -> Result<LockedDebian, BuildError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian {
+        suite: debian.suite.to_string(),
+        source,
+    };
+    let suite = format!("{}/dists/{}", context.mirror, debian.suite);
+    let mut message = Vec::new();
+    let url = format!("{suite}/InRelease");
+    context
+        .fetcher
+        .get(&url)?
+        .take(MAX_RELEASE_BYTES)
+        .read_to_end(&mut message)
+        .map_err(|source| FetchError::Transport { url: cas_fetch::redact(&url), source: Box::new(source) })?;
+    let release = cas_deb::verify_inrelease(&message, &Keyring::debian(), now_unix_seconds)
+        .map_err(|error| failed(Box::new(error)))?;
+    let mut index = IndexBuilder::new(architecture());
+    for component in &debian.components {
+        let (path, blob) = release
+            .package_index(component, architecture())
+            .ok_or_else(|| failed(format!("the suite has no component `{component}` for {}", architecture()).into()))?;
+        let url = if release.acquire_by_hash {
+            let folder = path.parent().map(|folder| format!("{folder}/")).unwrap_or_default();
+            format!("{suite}/{folder}by-hash/SHA256/{}", blob.digest.to_hex())
+        } else {
+            format!("{suite}/{path}")
+        };
+        ensure(context, &url, blob)?;
+        let bytes = context.store.load(blob, MAX_INDEX_BYTES)?;
+        let compression = Compression::detect(&bytes);
+        let text = decompress(&bytes[..], compression, MAX_INDEX_BYTES).map_err(|error| failed(Box::new(error)))?;
+        index.add(BufReader::new(text)).map_err(|error| failed(Box::new(error)))?;
+    }
+    let index = index.build();
+    let packages = cas_deb::closure(&index, &debian.packages).map_err(|error| failed(Box::new(error)))?;
+    Ok(LockedDebian {
+        target: label.to_owned(),
+        request: request(debian),
+        architecture: architecture().to_owned(),
+        release_date: release.date,
+        packages: packages
+            .into_iter()
+            .map(|package| LockedPackage {
+                name: package.control.name.to_string(),
+                version: package.control.version.as_str().to_owned(),
+                path: package.filename.clone(),
+                blob: package.blob,
+            })
+            .collect(),
+    })
+}
+
+/// Makes the tree of pinned packages, or finds it made before.
+pub(crate) fn toolchain(context: &Context<'_>, locked: &LockedDebian) -> Result<Toolchain, BuildError> {
+    let store = context.store;
+    let mut key = format!("1 {}\n", context.function);
+    for package in &locked.packages {
+        key.push_str(&format!("{}\n", package.blob));
+    }
+    let key = Digest::of(DigestFunction::Blake3, key.as_bytes()).to_string();
+    let package_count = locked.packages.len();
+    if let Some(name) = recorded(store.memo("debian-tree", key.as_bytes())?)
+        && let Some(tree) = store.find_tree(&name)?
+    {
+        return Ok(Toolchain { tree, name, package_count });
+    }
+    let unpacked: Vec<Unpacked> =
+        locked.packages.par_iter().map(|package| unpack(context, package)).collect::<Result<_, _>>()?;
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian { suite: locked.request.clone(), source };
+    let mut tree = cas_deb::merge(unpacked).map_err(|error| failed(Box::new(error)))?;
+    let added = cas_deb::fix_up(&mut tree, context.function).map_err(|error| failed(Box::new(error)))?;
+    for file in added {
+        store.put_bytes(context.function, file.content.as_bytes())?;
+    }
+    let name = store.put_tree(&tree, context.function)?;
+    store.put_memo("debian-tree", key.as_bytes(), name.to_string().as_bytes())?;
+    Ok(Toolchain { tree, name, package_count })
+}
+
+fn recorded(value: Option<Vec<u8>>) -> Option<Descriptor> {
+    // A record that makes no sense is a miss.
+    std::str::from_utf8(&value?).ok()?.parse().ok()
+}
+
+/// The files and the control file of a package, from the store where it was unpacked before.
+fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, BuildError> {
+    let store = context.store;
+    let label = format!("{} {}", package.name, package.version);
+    let damaged =
+        |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Package { package: label.clone(), source };
+    let key = format!("1 {} {}", context.function, package.blob);
+    let record = store.memo("debian-package", key.as_bytes())?.and_then(|value| String::from_utf8(value).ok());
+    if let Some((tree, control)) = record.as_deref().and_then(|record| record.split_once('\n'))
+        && let (Ok(tree), Ok(control)) = (tree.parse(), control.parse())
+        && let Some(tree) = store.find_tree(&tree)?
+        && store.contains(&control)?
+    {
+        let text = store.load(&control, MAX_CONTROL_BYTES)?;
+        let control = Control::parse(&text).map_err(|error| damaged(Box::new(error)))?;
+        return Ok(Unpacked { control, tree });
+    }
+    let url = format!("{}/{}", context.mirror, package.path);
+    ensure(context, &url, &package.blob).map_err(|error| match error {
+        BuildError::Fetch(source) if source.is_not_found() => {
+            BuildError::PackageGone { package: label.clone(), source }
+        }
+        other => other,
+    })?;
+    let file = store.open_blob(&package.blob).map_err(StoreError::from)?;
+    let mut reader = DebReader::new(BufReader::new(file)).map_err(|error| damaged(Box::new(error)))?;
+    let (mut control, mut tree) = (None, None);
+    while let Some(member) = reader.next_member().map_err(|error| damaged(Box::new(error)))? {
+        let compression = match member.compression {
+            cas_deb::Compression::None => Compression::None,
+            cas_deb::Compression::Gzip => Compression::Gzip,
+            cas_deb::Compression::Xz => Compression::Xz,
+            cas_deb::Compression::Zstd => Compression::Zstd,
+        };
+        let kind = member.kind;
+        let limits = ReadTarLimits { content_bytes: MAX_PACKAGE_BYTES };
+        let read = read_member(context, member, compression, limits).map_err(|error| match error {
+            BuildError::ReadTar(error) => damaged(Box::new(error)),
+            other => other,
+        })?;
+        match kind {
+            MemberKind::Control => control = Some(read),
+            MemberKind::Data => tree = Some(read),
+        }
+        if tree.is_some() {
+            break;
+        }
+    }
+    let (Some(control), Some(tree)) = (control, tree) else {
+        return Err(damaged("it has no control or no data archive".into()));
+    };
+    let path = RelPath::new("control").expect("it is a name");
+    let (_, blob) = control.get_file(&path).ok_or_else(|| damaged("it has no control file".into()))?;
+    let control = Control::parse(&store.load(&blob, MAX_CONTROL_BYTES)?).map_err(|error| damaged(Box::new(error)))?;
+    if *control.name != *package.name {
+        return Err(damaged(format!("it is the package `{}`", control.name).into()));
+    }
+    let name = store.put_tree(&tree, context.function)?;
+    store.put_memo("debian-package", key.as_bytes(), format!("{name}\n{blob}").as_bytes())?;
+    Ok(Unpacked { control, tree })
+}
+
+fn read_member(
+    context: &Context<'_>,
+    member: impl Read + Send,
+    compression: Compression,
+    limits: ReadTarLimits,
+) -> Result<Directory, BuildError> {
+    let mut tar = decompress(member, compression, limits.content_bytes.saturating_mul(2))
+        .map_err(|error| BuildError::ReadTar(cas_tar::ReadTarError::Archive(error)))?;
+    Ok(read_tree(&mut tar, Whiteouts::Plain, limits, &mut |content| context.store.put(context.function, content))?)
+}
+
+/// Fetches a blob unless it is here.
+pub(crate) fn ensure(context: &Context<'_>, url: &str, blob: &Descriptor) -> Result<(), BuildError> {
+    if context.store.contains(blob)? {
+        return Ok(());
+    }
+    let mut body = context.fetcher.get(url)?;
+    context.store.put_expected(&mut body, blob).map_err(|source| match source {
+        StoreError::Verify(cas_blob::VerifyError::Read { source, .. }) => {
+            FetchError::Transport { url: cas_fetch::redact(url), source: Box::new(source) }.into()
+        }
+        StoreError::Verify(cas_blob::VerifyError::Size { .. } | cas_blob::VerifyError::Digest { .. }) => {
+            BuildError::Mismatch { url: cas_fetch::redact(url), source }
+        }
+        other => other.into(),
+    })?;
+    Ok(())
+}

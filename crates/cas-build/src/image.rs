@@ -1,0 +1,174 @@
+//! Images: layers, configuration and manifest; and the images that the store knows by name.
+//!
+//! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, then for each layer
+//! `layer RECIPE TREE`. The manifest and configuration are blobs.
+
+use std::sync::Arc;
+
+use cas_blob::Descriptor;
+use cas_config::{Compression, Image as ImageTarget, Label};
+use cas_digest::DigestFunction;
+use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
+use cas_store::Store;
+use cas_tar::{Codec, LayerPlan};
+use cas_tree::{Directory, Metadata, Node, RelPath};
+
+use crate::{BuildError, Image, ImageLayer, Output, layer};
+
+/// What a layer is made of.
+enum Source {
+    /// A tree.
+    Tree { tree: Box<Directory>, created_by: String },
+    /// A layer of another image, taken as it is.
+    Layer(ImageLayer),
+}
+
+/// Builds an image of the outputs that it needs. `needed` gives the output of a reference.
+pub(crate) fn build(
+    store: &Store,
+    function: DigestFunction,
+    label: &Label,
+    target: &ImageTarget,
+    base: Option<(String, Output)>,
+    layers: Vec<(String, Output)>,
+) -> Result<Image, BuildError> {
+    let codec = match target.compression {
+        Compression::Gzip => Codec::Gzip6,
+        Compression::Zstd => Codec::Zstd3,
+    };
+    let mut sources = Vec::new();
+    match base {
+        None => {}
+        Some((from, Output::Toolchain(toolchain))) => {
+            sources.push(Source::Tree { tree: Box::new(toolchain.tree.clone()), created_by: format!("cas {from}") });
+        }
+        Some((_, Output::Image(image))) => sources.extend(image.layers.iter().copied().map(Source::Layer)),
+        Some((from, Output::Download(_))) => {
+            return Err(BuildError::Role { label: from, kind: "fetch", role: "the base of an image" });
+        }
+    }
+    for (layer, (from, output)) in target.layers.iter().zip(layers) {
+        let mut tree = Directory::root();
+        match output {
+            Output::Download(download) => {
+                let to = place(layer.to.as_ref(), &download.file_name);
+                let node = Node::file(download.blob, 0o644);
+                tree.insert(&to, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
+            }
+            Output::Toolchain(_) => {
+                return Err(BuildError::Role { label: from, kind: "toolchain", role: "a layer of an image" });
+            }
+            Output::Image(_) => {
+                return Err(BuildError::Role { label: from, kind: "image", role: "a layer of an image" });
+            }
+        }
+        sources.push(Source::Tree { tree: Box::new(tree), created_by: format!("cas {from}") });
+    }
+    let (mut references, mut made) = (Vec::new(), Vec::new());
+    for (layer_index, source) in sources.into_iter().enumerate() {
+        let (layer, recipe, created_by) = match source {
+            Source::Layer(layer) => {
+                let recipe = layer::find(store, &layer.recipe)?.ok_or(BuildError::Record { what: layer.recipe })?;
+                (layer, recipe, format!("cas layer {}", layer.tree.digest))
+            }
+            Source::Tree { tree, created_by } => {
+                let plan = LayerPlan::new(&tree).map_err(|source| BuildError::Layer {
+                    label: label.to_string(),
+                    layer_index,
+                    source,
+                })?;
+                let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
+                let (recipe_name, recipe) = layer::build(store, &tree, &name, codec, &plan)?;
+                (ImageLayer { recipe: recipe_name, tree: name }, recipe, created_by)
+            }
+        };
+        let kind = match recipe.codec {
+            Codec::Identity => LayerKind::Plain,
+            Codec::Gzip6 | Codec::Gzip9 => LayerKind::Gzip,
+            Codec::Zstd3 => LayerKind::Zstd,
+        };
+        references.push(LayerReference { kind, blob: recipe.blob, diff_id: layer::diff_id(&recipe), created_by });
+        made.push(layer);
+    }
+    let config = ImageConfig {
+        user: target.config.user.clone(),
+        exposed_ports: target.config.expose.clone(),
+        env: target.config.env.clone(),
+        entrypoint: target.config.entrypoint.clone(),
+        cmd: target.config.cmd.clone(),
+        working_dir: target.config.workdir.clone(),
+        labels: target.config.labels.clone(),
+    };
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let platform = Platform { architecture: architecture.to_owned(), os: "linux".to_owned() };
+    let config = store.put_bytes(DigestFunction::Sha256, &encode_config(&platform, &config, &references))?;
+    let manifest = store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &references))?;
+    let image = Image { reference: label.to_string(), manifest, config, layers: made };
+    store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
+    Ok(image)
+}
+
+/// A file keeps its name below a folder; the root is a folder.
+fn place(to: Option<&RelPath>, file_name: &str) -> RelPath {
+    let name = RelPath::new(file_name).expect("a download's name is one");
+    match to {
+        None => name,
+        Some(to) => to.join_path(&name),
+    }
+}
+
+fn encode(image: &Image) -> Vec<u8> {
+    let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
+    for layer in &image.layers {
+        text.push_str(&format!("layer {} {}\n", layer.recipe, layer.tree));
+    }
+    text.into_bytes()
+}
+
+fn decode(reference: &str, record: &[u8]) -> Option<Image> {
+    let mut lines = std::str::from_utf8(record).ok()?.lines();
+    let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
+    let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;
+    let layers = lines.map(|line| {
+        let (recipe, tree) = line.strip_prefix("layer ")?.split_once(' ')?;
+        Some(ImageLayer { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? })
+    });
+    Some(Image { reference: reference.to_owned(), manifest, config, layers: layers.collect::<Option<_>>()? })
+}
+
+/// The image of this name in the store: a full label, as `//apps/web:image`.
+///
+/// # Errors
+///
+/// [`BuildError::UnknownImage`], and what the store says.
+pub fn find_image(store: &Store, name: &str) -> Result<Arc<Image>, BuildError> {
+    let record = store.memo("image", name.as_bytes())?;
+    let image = record.and_then(|record| decode(name, &record));
+    image.map(Arc::new).ok_or_else(|| BuildError::UnknownImage { name: name.to_owned() })
+}
+
+/// The images in the store, by name.
+///
+/// # Errors
+///
+/// What the store says.
+pub fn list_images(store: &Store) -> Result<Vec<Image>, BuildError> {
+    let records = store.memos("image")?;
+    // A record that makes no sense names no image.
+    Ok(records.iter().filter_map(|(name, record)| decode(std::str::from_utf8(name).ok()?, record)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
+        let layers = vec![ImageLayer { recipe: of("r"), tree: of("t") }];
+        let image = Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers };
+        let record = encode(&image);
+        assert_eq!(decode("//:x", &record), Some(image));
+        assert_eq!(decode("//:x", &record[..record.len() - 4]), None);
+    }
+}

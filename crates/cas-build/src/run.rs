@@ -1,0 +1,117 @@
+//! Running an image in the sandbox.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
+use cas_store::Store;
+use cas_tree::{Directory, RelPath};
+use serde::Deserialize;
+
+use crate::{BuildError, Image};
+
+/// Where programs are looked for when the image does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Longest configuration that is read.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+/// Longest `/etc/passwd` that is read.
+const MAX_PASSWD_BYTES: u64 = 1 << 20;
+
+/// What to run in an image.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// Program and arguments instead of the image's own; empty for those.
+    pub command: Vec<String>,
+    /// Variables over those of the image.
+    pub env: BTreeMap<String, String>,
+    /// Where the program's streams go.
+    pub streams: Streams,
+}
+
+#[derive(Default, Deserialize)]
+struct Document {
+    #[serde(default)]
+    config: Execution,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Execution {
+    user: String,
+    env: Vec<String>,
+    entrypoint: Vec<String>,
+    cmd: Vec<String>,
+    working_dir: String,
+}
+
+/// Runs a program over the image's layers, with a loopback of its own and no other network.
+///
+/// # Errors
+///
+/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Sandbox`], and what the store says.
+pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ending, BuildError> {
+    let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
+    let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
+    let execution = document.config;
+    let mut tree = Directory::root();
+    for layer in &image.layers {
+        tree.apply_layer(&store.load_tree(&layer.tree)?);
+    }
+    let command =
+        if request.command.is_empty() { [execution.entrypoint, execution.cmd].concat() } else { request.command };
+    if command.is_empty() {
+        return Err(BuildError::NoCommand { name: image.reference.clone() });
+    }
+    let (uid, gid, home) = user(store, image, &tree, &execution.user)?;
+    let function =
+        image.layers.first().map_or(cas_digest::DigestFunction::Blake3, |layer| layer.tree.digest.function());
+    let name = store.put_tree(&tree, function)?;
+    let root = store.materialize(&name, &tree)?;
+    let scratch = cas_fs::temporary_dir_in(store.scratch(), "run-")?;
+    let mut environment: BTreeMap<OsString, OsString> = BTreeMap::new();
+    environment.insert("PATH".into(), DEFAULT_PATH.into());
+    environment.insert("HOME".into(), home.into());
+    for variable in &execution.env {
+        if let Some((name, value)) = variable.split_once('=') {
+            environment.insert(name.into(), value.into());
+        }
+    }
+    environment.extend(request.env.into_iter().map(|(name, value)| (name.into(), value.into())));
+    let working_directory =
+        if execution.working_dir.is_empty() { PathBuf::from("/") } else { PathBuf::from(execution.working_dir) };
+    let overlay = Overlay { lowers: vec![root], scratch: scratch.clone() };
+    let spec = Spec { environment, working_directory, uid, gid, ..Spec::new(overlay, command) };
+    let outcome = Runner::this_program().run(&spec, request.streams, cancel);
+    let removed = remove_scratch(&scratch);
+    let outcome = outcome?;
+    removed?;
+    Ok(outcome.ending)
+}
+
+/// Numbers and home of the image's user; root where it says nothing.
+fn user(store: &Store, image: &Image, tree: &Directory, text: &str) -> Result<(u32, u32, String), BuildError> {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let path = RelPath::new("etc/passwd").expect("it is a path");
+    let passwd = match tree.get_file(&path) {
+        Some((_, blob)) => String::from_utf8_lossy(&store.load(&blob, MAX_PASSWD_BYTES)?).into_owned(),
+        None => String::new(),
+    };
+    let wanted = if user.is_empty() { "0" } else { user };
+    let row = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.len() >= 6 && (fields[0] == wanted || fields[2] == wanted));
+    let unknown = || BuildError::User { name: image.reference.clone(), user: text.to_owned() };
+    let number = |text: &str| text.parse::<u32>().ok();
+    let (uid, own_group, home) = match (&row, number(wanted)) {
+        (Some(fields), _) => {
+            let ids = number(fields[2]).zip(number(fields[3])).ok_or_else(unknown)?;
+            (ids.0, ids.1, fields[5].to_owned())
+        }
+        (None, Some(uid)) => (uid, 0, "/".to_owned()),
+        (None, None) => return Err(unknown()),
+    };
+    let gid = if group.is_empty() { own_group } else { number(group).ok_or_else(unknown)? };
+    Ok((uid, gid, home))
+}

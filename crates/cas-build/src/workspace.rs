@@ -1,0 +1,234 @@
+//! The workspace: its packages, their targets, its lock.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cas_config::{
+    Label, Located, Lock, MAX_MANIFEST_BYTES, Manifest, Pattern, Reference, Target, TargetKind, WorkspaceSection,
+    nearest,
+};
+use cas_tree::RelPath;
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::BuildError;
+
+/// Name of the file that describes a package.
+pub const MANIFEST_FILE: &str = "cas.toml";
+/// Name of the lock at the root of a workspace.
+pub const LOCK_FILE: &str = "cas.lock";
+
+/// Longest lock that is read.
+const MAX_LOCK_BYTES: u64 = 64 << 20;
+
+/// A folder with a `cas.toml`.
+#[derive(Debug)]
+pub struct Package {
+    /// What its `cas.toml` says.
+    pub manifest: Manifest,
+}
+
+/// What the user wrote.
+#[derive(Debug)]
+pub struct Workspace {
+    /// Its folder.
+    pub root: PathBuf,
+    /// `[workspace]`
+    pub section: WorkspaceSection,
+    /// By folder; `None` is the root.
+    pub packages: BTreeMap<Option<RelPath>, Package>,
+    /// What is pinned.
+    pub lock: Lock,
+}
+
+impl Workspace {
+    /// The root of the workspace that holds `start`.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::NoWorkspace`], and what stands in the way of reading a `cas.toml`.
+    pub fn find(start: &Path) -> Result<PathBuf, BuildError> {
+        let start = cas_fs::canonicalize(start)?;
+        for folder in start.ancestors() {
+            let path = folder.join(MANIFEST_FILE);
+            if cas_fs::exists(&path)? {
+                let text = read(&path)?;
+                // A file that is wrong may still be the root's: its findings are told when it is loaded.
+                if text.lines().any(|line| line.trim_start().starts_with("[workspace")) {
+                    return Ok(folder.to_owned());
+                }
+            }
+        }
+        Err(BuildError::NoWorkspace { start })
+    }
+
+    /// Reads every `cas.toml` and the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Manifest`], [`BuildError::Lock`], [`BuildError::Members`], [`BuildError::NoWorkspace`].
+    pub fn load(root: &Path) -> Result<Self, BuildError> {
+        let manifest = parse(&root.join(MANIFEST_FILE))?;
+        let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
+        let mut packages = BTreeMap::from([(None, Package { manifest })]);
+        for pattern in &section.members {
+            for folder in members(root, pattern)? {
+                let path = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes())).join(MANIFEST_FILE);
+                if !packages.contains_key(&Some(folder.clone())) && cas_fs::exists(&path)? {
+                    packages.insert(Some(folder), Package { manifest: parse(&path)? });
+                }
+            }
+        }
+        let path = root.join(LOCK_FILE);
+        let lock = match cas_fs::read_limited(&path, MAX_LOCK_BYTES) {
+            Ok(bytes) => {
+                Lock::parse(&String::from_utf8_lossy(&bytes)).map_err(|source| BuildError::Lock { path, source })?
+            }
+            Err(error) if error.is_not_found() => Lock::default(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { root: root.to_owned(), section, packages, lock })
+    }
+
+    /// The target of a label.
+    #[must_use]
+    pub fn target(&self, label: &Label) -> Option<&Target> {
+        self.packages.get(&label.package)?.manifest.targets.get(&label.name)
+    }
+
+    /// All targets with their labels, in order.
+    pub fn targets(&self) -> impl Iterator<Item = (Label, &Target)> {
+        self.packages.iter().flat_map(|(folder, package)| {
+            package
+                .manifest
+                .targets
+                .iter()
+                .map(|(name, target)| (Label { package: folder.clone(), name: name.clone() }, target))
+        })
+    }
+
+    /// The label that a reference in the package `from` means.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::UnknownTarget`]
+    pub fn resolve(&self, from: Option<&RelPath>, reference: &Reference) -> Result<Label, BuildError> {
+        let label = match reference {
+            Reference::Own(name) => Label { package: from.cloned(), name: name.clone() },
+            Reference::Full(label) => label.clone(),
+            // A name with `^` stands for targets of other packages, never for one.
+            Reference::Dependencies(name) => {
+                return Err(BuildError::UnknownTarget { label: format!("^{name}"), near: Some(format!(":{name}")) });
+            }
+        };
+        if self.target(&label).is_some() { Ok(label) } else { Err(self.unknown(&label)) }
+    }
+
+    /// The labels that patterns of the command line select, from the package that `from` is in.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::UnknownTarget`] also for a folder without targets.
+    pub fn select(&self, from: Option<&RelPath>, patterns: &[Pattern]) -> Result<Vec<Label>, BuildError> {
+        let mut labels = Vec::new();
+        for pattern in patterns {
+            match pattern {
+                Pattern::One(reference) => labels.push(self.resolve(from, reference)?),
+                Pattern::Below(folder) => {
+                    let inside = |label: &Label| match (folder, &label.package) {
+                        (None, _) => true,
+                        (Some(_), None) => false,
+                        (Some(folder), Some(package)) => package == folder || package.strip_prefix(folder).is_some(),
+                    };
+                    let found: Vec<Label> = self.targets().map(|(label, _)| label).filter(inside).collect();
+                    if found.is_empty() {
+                        let folder = folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
+                        return Err(BuildError::UnknownTarget { label: format!("//{folder}..."), near: None });
+                    }
+                    labels.extend(found);
+                }
+            }
+        }
+        labels.sort();
+        labels.dedup();
+        Ok(labels)
+    }
+
+    /// What a target needs, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::UnknownTarget`], [`BuildError::NotAvailable`].
+    pub fn needs(&self, label: &Label) -> Result<Vec<Label>, BuildError> {
+        let target = self.target(label).ok_or_else(|| self.unknown(label))?;
+        let references: Vec<&Located<Reference>> = match &target.kind {
+            TargetKind::Toolchain(_) | TargetKind::Fetch(_) => Vec::new(),
+            TargetKind::Image(image) => image.base.iter().chain(image.layers.iter().map(|layer| &layer.from)).collect(),
+            TargetKind::Command(_) | TargetKind::Test(_) | TargetKind::Npm(_) => {
+                return Err(BuildError::NotAvailable { label: label.to_string(), kind: target.kind.name() });
+            }
+        };
+        references.into_iter().map(|reference| self.resolve(label.package.as_ref(), &reference.value)).collect()
+    }
+
+    fn unknown(&self, label: &Label) -> BuildError {
+        let labels: Vec<String> = self.targets().map(|(label, _)| label.to_string()).collect();
+        let text = label.to_string();
+        let near = nearest(&text, labels.iter().map(String::as_str)).map(str::to_owned);
+        BuildError::UnknownTarget { label: text, near }
+    }
+}
+
+fn read(path: &Path) -> Result<String, BuildError> {
+    let bytes = cas_fs::read_limited(path, MAX_MANIFEST_BYTES)?;
+    String::from_utf8(bytes).map_err(|error| BuildError::Manifest {
+        path: path.to_owned(),
+        text: String::new(),
+        findings: vec![cas_config::Diagnostic {
+            message: format!("not UTF-8: {}", error.utf8_error()),
+            span: None,
+            hint: None,
+        }],
+    })
+}
+
+fn parse(path: &Path) -> Result<Manifest, BuildError> {
+    let text = read(path)?;
+    Manifest::parse(&text).map_err(|findings| BuildError::Manifest { path: path.to_owned(), text, findings })
+}
+
+/// The folders that a pattern of `members` selects, in order. Hidden folders are not looked at.
+fn members(root: &Path, pattern: &str) -> Result<Vec<RelPath>, BuildError> {
+    let wrong = || BuildError::Members { pattern: pattern.to_owned() };
+    let matcher = |part: &str| -> Result<GlobMatcher, BuildError> {
+        let glob = GlobBuilder::new(part).literal_separator(true).build().map_err(|_| wrong())?;
+        Ok(glob.compile_matcher())
+    };
+    let mut found: Vec<Option<RelPath>> = vec![None];
+    for part in pattern.trim_end_matches('/').split('/') {
+        if matches!(part, "" | "." | ".." | "**") {
+            return Err(wrong());
+        }
+        let matcher = matcher(part)?;
+        let mut next = Vec::new();
+        for parent in found {
+            let folder = match &parent {
+                None => root.to_owned(),
+                Some(parent) => root.join(std::ffi::OsStr::from_bytes(parent.as_bytes())),
+            };
+            for entry in cas_fs::read_dir(&folder)? {
+                let hidden = entry.name.as_bytes().first() == Some(&b'.');
+                if hidden || !matcher.is_match(&entry.name) || !cas_fs::metadata(&folder.join(&entry.name))?.is_dir() {
+                    continue;
+                }
+                let path = match &parent {
+                    None => RelPath::new(entry.name.as_bytes()),
+                    Some(parent) => RelPath::new([parent.as_bytes(), b"/", entry.name.as_bytes()].concat()),
+                };
+                next.push(Some(path.map_err(|_| wrong())?));
+            }
+        }
+        found = next;
+    }
+    Ok(found.into_iter().flatten().collect())
+}

@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A hermetic builder, cache and artifact tool
+///
+/// Builds what `cas.toml` describes, each step in a sandbox that holds its declared inputs and nothing else, and keeps
+/// every result by the digest of its content. The same inputs give the same bytes on every machine.
+#[derive(Debug, Parser)]
+#[command(name = "cas", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Work as if started in this folder
+    #[arg(short = 'C', long, global = true, value_name = "FOLDER")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Folder of the store [default: $CAS_HOME, else `cas` in the user's cache folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) store: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Lines for people
+    Text,
+    /// One JSON document on standard output
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build targets and put images under cas-out/
+    ///
+    /// What was built before from the same inputs is not built again. Images of the targets named are written as layouts
+    /// below `cas-out/` in the workspace; everything else stays in the store. Without a target, every target of the
+    /// workspace is built.
+    Build(BuildArgs),
+    /// Run a command in an image, in the sandbox
+    ///
+    /// The image's layers become the root file system, its configuration gives user, environment and working directory.
+    /// There is no network but a loopback of its own. Ends with the exit code of the command.
+    Run(RunArgs),
+    /// Bring cas.lock up to date
+    ///
+    /// Resolves what has no entry yet. With `--update` everything is resolved anew.
+    Lock(LockArgs),
+    /// Look at images in the store, and write them out
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Say what this host can do, and what to change where it cannot
+    Doctor,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BuildArgs {
+    /// Targets: `//package:name`, `:name`, `//package/...`
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Targets that are built at once [default: the number of processors]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// Fail if cas.lock would change (implied by the variable CI)
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Use what is in the store, and no network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Image: a target of the workspace, which is built first, or the name of one in the store
+    pub(crate) image: String,
+    /// Command and arguments instead of the image's own
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// Set a variable in the command's environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Fail if cas.lock would change (implied by the variable CI)
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Use what is in the store, and no network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LockArgs {
+    /// Resolve everything anew, also what has an entry
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// Fail instead of writing when the lock would change
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List the images in the store
+    Ls,
+    /// Print the manifest and configuration of an image
+    Inspect {
+        /// Image: a target or a name
+        image: String,
+    },
+    /// Write an image to a layout folder or archive
+    Export {
+        /// Image: a target or a name
+        image: String,
+        /// Where to: `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
+        destination: String,
+    },
+}

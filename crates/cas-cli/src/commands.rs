@@ -1,0 +1,346 @@
+//! The commands.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cas_build::{
+    BuildError, Builder, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image, find_image,
+    list_images, run_image,
+};
+use cas_config::{Label, Pattern, TargetKind};
+use cas_fetch::Fetcher;
+use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
+use cas_store::Store;
+use cas_tree::RelPath;
+use etcetera::BaseStrategy;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::{BuildArgs, Cli, Command, Format, Global, ImageCommand, LockArgs, RunArgs};
+use crate::exit::Exit;
+use crate::render::{self, Failure};
+
+/// Signals are 128 and the number in a shell's exit codes.
+const SIGNAL_BASE: i32 = 128;
+
+pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Build(args) => build(&global, &args),
+        Command::Run(args) => run_command(&global, args),
+        Command::Lock(args) => lock(&global, &args),
+        Command::Image(command) => image(&global, command),
+        Command::Doctor => doctor(&global),
+    }
+}
+
+fn here(global: &Global) -> PathBuf {
+    global.directory.clone().unwrap_or_else(|| PathBuf::from("."))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the process's environment is read")]
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn open_store(global: &Global) -> Result<Store, Failure> {
+    let home = match global.store.clone().or_else(|| variable("CAS_HOME").map(PathBuf::from)) {
+        Some(home) => home,
+        None => {
+            let strategy = etcetera::choose_base_strategy().map_err(|error| {
+                Failure::Usable(format!("there is no home folder: {error}"), "use `--store FOLDER`".to_owned())
+            })?;
+            strategy.cache_dir().join("cas")
+        }
+    };
+    Ok(Store::open(&home)?)
+}
+
+/// The workspace, and the package that the current folder is in.
+fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPath>), Failure> {
+    let here = here(global);
+    let root = Workspace::find(&here)?;
+    let workspace = Workspace::load(&root)?;
+    let here = cas_fs::canonicalize(&here).map_err(BuildError::from)?;
+    let inside = here.strip_prefix(&root).unwrap_or(Path::new(""));
+    let package = inside.ancestors().find_map(|folder| {
+        let path = RelPath::new(std::os::unix::ffi::OsStrExt::as_bytes(folder.as_os_str())).ok()?;
+        workspace.packages.contains_key(&Some(path.clone())).then_some(path)
+    });
+    Ok((workspace, package))
+}
+
+fn cancel_on_signals() -> Result<Cancel, Failure> {
+    let failed = |error: io::Error| Failure::Usable(format!("could not watch for signals: {error}"), String::new());
+    let cancel = Cancel::new().map_err(failed)?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let switch = cancel.clone();
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            switch.cancel();
+        }
+    });
+    Ok(cancel)
+}
+
+fn apt_sources() -> Vec<String> {
+    let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
+    // A machine without apt, or without rights to read its files, uses the default mirror.
+    for entry in cas_fs::read_dir(Path::new("/etc/apt/sources.list.d")).unwrap_or_default() {
+        paths.push(Path::new("/etc/apt/sources.list.d").join(entry.name));
+    }
+    paths.iter().filter_map(|path| cas_fs::read_to_string(path).ok()).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read: to see expired indexes")]
+fn now_unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+struct Options {
+    jobs: Option<NonZeroUsize>,
+    mode: Mode,
+    offline: bool,
+}
+
+fn outputs(
+    workspace: &Workspace,
+    store: &Store,
+    labels: &[Label],
+    options: &Options,
+) -> Result<BTreeMap<Label, Output>, Failure> {
+    let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
+    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    let mode = if variable("CI").is_some() && options.mode == Mode::Normal { Mode::Locked } else { options.mode };
+    let builder = Builder {
+        workspace,
+        store,
+        fetcher: &fetcher,
+        jobs,
+        mode,
+        apt_sources: apt_sources(),
+        now_unix_seconds: now_unix_seconds(),
+        cancel: cancel_on_signals()?,
+    };
+    let (outputs, changed) = builder.build(labels)?;
+    if changed {
+        render::note(&format!("note: `{LOCK_FILE}` has new entries; commit it"));
+    }
+    Ok(outputs)
+}
+
+fn build(global: &Global, args: &BuildArgs) -> Result<Exit, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let store = open_store(global)?;
+    let patterns = if args.targets.is_empty() { vec![Pattern::Below(None)] } else { patterns(&args.targets)? };
+    let labels = workspace.select(package.as_ref(), &patterns)?;
+    let mode = if args.locked { Mode::Locked } else { Mode::Normal };
+    let options = Options { jobs: args.jobs, mode, offline: args.offline };
+    let outputs = outputs(&workspace, &store, &labels, &options)?;
+    let mut rows = Vec::new();
+    for (label, output) in &outputs {
+        let mut row = describe(label, output);
+        if let Output::Image(image) = output {
+            let mut folder = workspace.root.join("cas-out");
+            if let Some(package) = &label.package {
+                folder.push(package.to_string());
+            }
+            folder.push(&*label.name);
+            let destination = Destination::Layout { folder: folder.clone(), tag: label.name.to_string() };
+            export_image(&store, image, &destination)?;
+            row["path"] = json!(folder.strip_prefix(&workspace.root).unwrap_or(&folder).display().to_string());
+        }
+        rows.push(row);
+    }
+    print(global, &rows, |row| {
+        let path = row["path"].as_str().map(|path| format!("  {path}")).unwrap_or_default();
+        format!("{} {} {}{path}", text(&row["kind"]), text(&row["target"]), text(&row["digest"]))
+    })?;
+    Ok(Exit::Done)
+}
+
+fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error: cas_config::LabelError| match error.hint() {
+            Some(hint) => Failure::Usable(error.to_string(), hint.to_owned()),
+            None => Failure::Usage(error.to_string()),
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn describe(label: &Label, output: &Output) -> Value {
+    match output {
+        Output::Toolchain(toolchain) => json!({
+            "target": label.to_string(), "kind": "toolchain", "digest": toolchain.name.digest.to_string(),
+            "packages": toolchain.package_count,
+        }),
+        Output::Download(download) => json!({
+            "target": label.to_string(), "kind": "fetch", "digest": download.blob.digest.to_string(),
+            "size": download.blob.size,
+        }),
+        Output::Image(image) => json!({
+            "target": label.to_string(), "kind": "image", "digest": image.manifest.digest.to_string(),
+            "layers": image.layers.len(),
+        }),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {
+    match global.format {
+        Format::Json => render::lines([json!({ "exit": Exit::Done.word(), "results": rows }).to_string()]),
+        Format::Text => render::lines(rows.iter().map(line)),
+    }
+}
+
+/// An image by name: a target of the workspace is built first, else it is looked for in the store.
+fn find(global: &Global, store: &Store, name: &str, options: &Options) -> Result<Arc<Image>, Failure> {
+    let (workspace, package) = match open_workspace(global) {
+        Ok(found) => found,
+        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {
+            return Ok(find_image(store, name)?);
+        }
+        Err(other) => return Err(other),
+    };
+    let patterns = patterns(&[name.to_owned()])?;
+    let labels = match workspace.select(package.as_ref(), &patterns) {
+        Ok(labels) => labels,
+        Err(error) => return find_image(store, name).map_err(|_| error.into()),
+    };
+    if let [label] = labels.as_slice()
+        && let Some(target) = workspace.target(label)
+        && !matches!(target.kind, TargetKind::Image(_))
+    {
+        let error = BuildError::Role { label: label.to_string(), kind: target.kind.name(), role: "used as an image" };
+        return Err(error.into());
+    }
+    let [label] = labels.as_slice() else {
+        return Err(Failure::Usage(format!("`{name}` is not one image")));
+    };
+    match outputs(&workspace, store, &labels, options)?.remove(label) {
+        Some(Output::Image(image)) => Ok(image),
+        _ => Err(BuildError::UnknownImage { name: name.to_owned() }.into()),
+    }
+}
+
+fn run_command(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
+    let mut env = BTreeMap::new();
+    for text in &args.env {
+        let (name, value) =
+            text.split_once('=').ok_or_else(|| Failure::Usage(format!("`{text}` is not `NAME=VALUE`")))?;
+        env.insert(name.to_owned(), value.to_owned());
+    }
+    let store = open_store(global)?;
+    let mode = if args.locked { Mode::Locked } else { Mode::Normal };
+    let image = find(global, &store, &args.image, &Options { jobs: None, mode, offline: args.offline })?;
+    let own = |stream: &dyn AsFd| {
+        stream.as_fd().try_clone_to_owned().map_err(|error| {
+            Failure::Usable(format!("could not hand over a stream: {error}"), "leave the streams open".to_owned())
+        })
+    };
+    let streams = Streams { stdin: Some(own(&io::stdin())?), stdout: own(&io::stdout())?, stderr: own(&io::stderr())? };
+    let request = RunRequest { command: args.command, env, streams };
+    let ending = run_image(&store, &image, request, &cancel_on_signals()?)?;
+    let code = |code: i32| Exit::Program(u8::try_from(code & 0xff).unwrap_or(u8::MAX));
+    Ok(match ending {
+        Ending::Exited(number) => code(number),
+        Ending::Signalled(signal) => code(SIGNAL_BASE + signal),
+        Ending::TimedOut => Exit::Failed,
+        Ending::Cancelled => Exit::Interrupted,
+    })
+}
+
+fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
+    let (workspace, _) = open_workspace(global)?;
+    let store = open_store(global)?;
+    let labels: Vec<Label> = workspace
+        .targets()
+        .filter(|(_, target)| matches!(target.kind, TargetKind::Toolchain(_)))
+        .map(|(label, _)| label)
+        .collect();
+    let mode = match (args.check, args.update) {
+        (true, _) => Mode::Locked,
+        (false, true) => Mode::Update,
+        (false, false) => Mode::Normal,
+    };
+    let fetcher = Fetcher::new();
+    let builder = Builder {
+        workspace: &workspace,
+        store: &store,
+        fetcher: &fetcher,
+        jobs: NonZeroUsize::MIN,
+        mode,
+        apt_sources: apt_sources(),
+        now_unix_seconds: now_unix_seconds(),
+        cancel: cancel_on_signals()?,
+    };
+    let (_, changed) = builder.build(&labels)?;
+    let rows = [json!({ "target": LOCK_FILE, "changed": changed })];
+    print(global, &rows, |_| format!("{LOCK_FILE} {}", if changed { "was written" } else { "is up to date" }))?;
+    Ok(Exit::Done)
+}
+
+fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
+    let store = open_store(global)?;
+    let options = Options { jobs: None, mode: Mode::Normal, offline: false };
+    match command {
+        ImageCommand::Ls => {
+            let rows: Vec<Value> = list_images(&store)?
+                .iter()
+                .map(|image| {
+                    json!({ "name": image.reference, "digest": image.manifest.digest.to_string(), "layers": image.layers.len() })
+                })
+                .collect();
+            print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
+        }
+        ImageCommand::Inspect { image } => {
+            let image = find(global, &store, &image, &options)?;
+            let limit_bytes = 16 << 20;
+            let parse = |blob| -> Result<Value, Failure> {
+                let bytes = store.load(&blob, limit_bytes)?;
+                serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: blob }.into())
+            };
+            let document = json!({
+                "name": image.reference,
+                "digest": image.manifest.digest.to_string(),
+                "manifest": parse(image.manifest)?,
+                "config": parse(image.config)?,
+            });
+            render::lines([serde_json::to_string_pretty(&document).expect("a value always has JSON")])?;
+        }
+        ImageCommand::Export { image, destination } => {
+            let destination: Destination =
+                destination.parse().map_err(|error: cas_build::DestinationError| Failure::Usage(error.to_string()))?;
+            let image = find(global, &store, &image, &options)?;
+            export_image(&store, &image, &destination)?;
+            let rows = [json!({ "name": image.reference, "digest": image.manifest.digest.to_string() })];
+            print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn doctor(global: &Global) -> Result<Exit, Failure> {
+    let store = open_store(global)?;
+    match probe(&Runner::this_program(), store.scratch()) {
+        Ok(report) => {
+            let rows = [json!({ "check": "sandbox", "kernel": report.kernel, "file_system": report.file_system })];
+            print(global, &rows, |_| {
+                format!("sandbox works: kernel {}, store on {}", report.kernel, report.file_system)
+            })?;
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            let error: SandboxError = error;
+            Err(error.into())
+        }
+    }
+}
