@@ -1,1 +1,14 @@
-//! Remote Execution API messages and the projection of trees to them.
+//! Steps as messages of the Remote Execution API v2, in canonical bytes.
+//!
+//! [`project`] gives what an executor sees of a tree, [`Step::encode`] the action with its key. The messages are the few
+//! that are needed, written out here; their field numbers are those of `remote_execution.proto`. Format:
+//! docs/formats/action.md.
+//!
+//! Not here: sending anything anywhere, running (`cas-sandbox`), storing (`cas-store`).
+
+mod messages;
+mod project;
+mod step;
+
+pub use project::{EncodedBlob, ProjectError, Projection, project};
+pub use step::{EncodedStep, Step};
