@@ -99,3 +99,51 @@ pub(crate) struct Action {
     #[prost(message, optional, tag = "10")]
     pub(crate) platform: Option<Platform>,
 }
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Tree {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) root: Option<Directory>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) children: Vec<Directory>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct OutputFile {
+    #[prost(string, tag = "1")]
+    pub(crate) path: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) digest: Option<Digest>,
+    #[prost(bool, tag = "4")]
+    pub(crate) is_executable: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct OutputDirectory {
+    #[prost(string, tag = "1")]
+    pub(crate) path: String,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) tree_digest: Option<Digest>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) root_directory_digest: Option<Digest>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct OutputSymlink {
+    #[prost(string, tag = "1")]
+    pub(crate) path: String,
+    #[prost(string, tag = "2")]
+    pub(crate) target: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ActionResult {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) output_files: Vec<OutputFile>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) output_directories: Vec<OutputDirectory>,
+    #[prost(int32, tag = "4")]
+    pub(crate) exit_code: i32,
+    #[prost(message, repeated, tag = "12")]
+    pub(crate) output_symlinks: Vec<OutputSymlink>,
+}
