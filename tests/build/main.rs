@@ -210,3 +210,12 @@ fn json_tells_the_same() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stdout).contains("\"error\":\"there is no target `//:none`\""));
 }
+
+/// A machine that nobody watches must not pin anything by itself.
+#[test]
+fn the_variable_ci_implies_locked() {
+    let home = Home::new("[workspace]\n[toolchain.t]\ndebian = { suite = \"bookworm\", packages = [] }\n");
+    let output = home.command(&["build"]).env("CI", "true").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).starts_with("error: `cas.lock` is not up to date"), "{}", text(&output.stderr));
+}

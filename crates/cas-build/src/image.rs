@@ -10,20 +10,21 @@ use cas_config::{Compression, Image as ImageTarget, Label};
 use cas_digest::DigestFunction;
 use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 use cas_store::Store;
-use cas_tar::{Codec, LayerPlan};
+use cas_tar::Codec;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
-use crate::{BuildError, Image, ImageLayer, Output, layer};
+use crate::layer::{self, LayerError};
+use crate::{BuildError, Image, ImageLayer, Output};
 
 /// What a layer is made of.
 enum Source {
     /// A tree.
-    Tree { tree: Box<Directory>, created_by: String },
+    Tree { tree: Box<Directory>, name: Descriptor, created_by: String },
     /// A layer of another image, taken as it is.
     Layer(ImageLayer),
 }
 
-/// Builds an image of the outputs that it needs. `needed` gives the output of a reference.
+/// Builds an image. `base` and `layers` are the outputs of what the target names, with their labels, in its order.
 pub(crate) fn build(
     store: &Store,
     function: DigestFunction,
@@ -40,7 +41,8 @@ pub(crate) fn build(
     match base {
         None => {}
         Some((from, Output::Toolchain(toolchain))) => {
-            sources.push(Source::Tree { tree: Box::new(toolchain.tree.clone()), created_by: format!("cas {from}") });
+            let tree = Box::new(toolchain.tree.clone());
+            sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") });
         }
         Some((_, Output::Image(image))) => sources.extend(image.layers.iter().copied().map(Source::Layer)),
         Some((from, Output::Download(_))) => {
@@ -62,7 +64,8 @@ pub(crate) fn build(
                 return Err(BuildError::Role { label: from, kind: "image", role: "a layer of an image" });
             }
         }
-        sources.push(Source::Tree { tree: Box::new(tree), created_by: format!("cas {from}") });
+        let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
+        sources.push(Source::Tree { tree: Box::new(tree), name, created_by: format!("cas {from}") });
     }
     let (mut references, mut made) = (Vec::new(), Vec::new());
     for (layer_index, source) in sources.into_iter().enumerate() {
@@ -71,14 +74,11 @@ pub(crate) fn build(
                 let recipe = layer::find(store, &layer.recipe)?.ok_or(BuildError::Record { what: layer.recipe })?;
                 (layer, recipe, format!("cas layer {}", layer.tree.digest))
             }
-            Source::Tree { tree, created_by } => {
-                let plan = LayerPlan::new(&tree).map_err(|source| BuildError::Layer {
-                    label: label.to_string(),
-                    layer_index,
-                    source,
+            Source::Tree { tree, name, created_by } => {
+                let (recipe_name, recipe) = layer::build(store, &tree, &name, codec).map_err(|error| match error {
+                    LayerError::Entry(source) => BuildError::Layer { label: label.to_string(), layer_index, source },
+                    LayerError::Build(error) => error,
                 })?;
-                let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
-                let (recipe_name, recipe) = layer::build(store, &tree, &name, codec, &plan)?;
                 (ImageLayer { recipe: recipe_name, tree: name }, recipe, created_by)
             }
         };
@@ -87,7 +87,7 @@ pub(crate) fn build(
             Codec::Gzip6 | Codec::Gzip9 => LayerKind::Gzip,
             Codec::Zstd3 => LayerKind::Zstd,
         };
-        references.push(LayerReference { kind, blob: recipe.blob, diff_id: layer::diff_id(&recipe), created_by });
+        references.push(LayerReference { kind, blob: recipe.blob, diff_id: recipe.tar.digest, created_by });
         made.push(layer);
     }
     let config = ImageConfig {

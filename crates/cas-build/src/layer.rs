@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use cas_blob::{Descriptor, OpenBlob};
-use cas_digest::{Digest, DigestFunction, HashingWriter};
+use cas_digest::{DigestFunction, HashingWriter};
 use cas_store::Store;
 use cas_tar::{Codec, Frame, FrameSummary, Group, LayerPlan, Profile, Recipe, copy_pieces};
 use cas_tree::Directory;
@@ -16,14 +16,27 @@ const IN_MEMORY_BYTES: u64 = 8 << 20;
 /// Longest recipe that is read.
 const MAX_RECIPE_BYTES: u64 = 64 << 20;
 
+/// Why a layer could not be made.
+pub(crate) enum LayerError {
+    /// The tree holds what a layer cannot tell.
+    Entry(cas_tar::EntryError),
+    /// Anything else.
+    Build(BuildError),
+}
+
+impl<E: Into<BuildError>> From<E> for LayerError {
+    fn from(error: E) -> Self {
+        Self::Build(error.into())
+    }
+}
+
 /// The recipe of the layer that holds `tree`, named `name`, and the recipe's own name.
 pub(crate) fn build(
     store: &Store,
     tree: &Directory,
     name: &Descriptor,
     codec: Codec,
-    plan: &LayerPlan,
-) -> Result<(Descriptor, Recipe), BuildError> {
+) -> Result<(Descriptor, Recipe), LayerError> {
     let function = name.digest.function();
     let key = format!("{} {} {name}", Profile::Layer1.name(), codec.id());
     if let Some(value) = store.memo("layer", key.as_bytes())?
@@ -32,9 +45,10 @@ pub(crate) fn build(
     {
         return Ok((recipe_name, recipe));
     }
+    let plan = LayerPlan::new(tree).map_err(LayerError::Entry)?;
     let (frames, tar) = rayon::join(
         || plan.groups.par_iter().map(|group| frame(store, function, codec, group)).collect::<Result<Vec<_>, _>>(),
-        || digest_of_tar(store, plan),
+        || digest_of_tar(store, &plan),
     );
     let (frames, tar) = (frames?, tar?);
     let mut recipe = Recipe { profile: Profile::Layer1, codec, tree: *name, tar, blob: tar, frames };
@@ -129,9 +143,4 @@ fn encode_by_file(
     drop(writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?);
     let mut source: Box<dyn Read> = Box::new(cas_fs::open(path)?);
     Ok((store.put(function, &mut source)?, summary))
-}
-
-/// The diffID of a recipe.
-pub(crate) fn diff_id(recipe: &Recipe) -> Digest {
-    recipe.tar.digest
 }

@@ -63,6 +63,17 @@ pub(crate) enum Command {
     Doctor,
 }
 
+/// Where inputs may come from.
+#[derive(Args, Debug, Default)]
+pub(crate) struct InputArgs {
+    /// Fail if cas.lock would change (implied by the variable CI)
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Use what is in the store, and no network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
     /// Targets: `//package:name`, `:name`, `//package/...`
@@ -71,12 +82,8 @@ pub(crate) struct BuildArgs {
     /// Targets that are built at once [default: the number of processors]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
-    /// Fail if cas.lock would change (implied by the variable CI)
-    #[arg(long)]
-    pub(crate) locked: bool,
-    /// Use what is in the store, and no network
-    #[arg(long)]
-    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
 }
 
 #[derive(Args, Debug)]
@@ -89,12 +96,8 @@ pub(crate) struct RunArgs {
     /// Set a variable in the command's environment
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
-    /// Fail if cas.lock would change (implied by the variable CI)
-    #[arg(long)]
-    pub(crate) locked: bool,
-    /// Use what is in the store, and no network
-    #[arg(long)]
-    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
 }
 
 #[derive(Args, Debug)]

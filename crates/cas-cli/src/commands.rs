@@ -20,7 +20,7 @@ use etcetera::BaseStrategy;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::args::{BuildArgs, Cli, Command, Format, Global, ImageCommand, LockArgs, RunArgs};
+use crate::args::{BuildArgs, Cli, Command, Format, Global, ImageCommand, InputArgs, LockArgs, RunArgs};
 use crate::exit::Exit;
 use crate::render::{self, Failure};
 
@@ -107,26 +107,40 @@ struct Options {
     offline: bool,
 }
 
+fn outputs_and_lock(
+    workspace: &Workspace,
+    store: &Store,
+    labels: &[Label],
+    options: &Options,
+) -> Result<(BTreeMap<Label, Output>, bool), Failure> {
+    let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
+    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    let builder = Builder {
+        workspace,
+        store,
+        fetcher: &fetcher,
+        jobs,
+        mode: options.mode,
+        apt_sources: apt_sources(),
+        now_unix_seconds: now_unix_seconds(),
+        cancel: cancel_on_signals()?,
+    };
+    Ok(builder.build(labels)?)
+}
+
+fn options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> Options {
+    let mode = if inputs.locked || variable("CI").is_some() { Mode::Locked } else { Mode::Normal };
+    Options { jobs, mode, offline: inputs.offline }
+}
+
+/// The outputs of targets, with a word when the lock changed on the way.
 fn outputs(
     workspace: &Workspace,
     store: &Store,
     labels: &[Label],
     options: &Options,
 ) -> Result<BTreeMap<Label, Output>, Failure> {
-    let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
-    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
-    let mode = if variable("CI").is_some() && options.mode == Mode::Normal { Mode::Locked } else { options.mode };
-    let builder = Builder {
-        workspace,
-        store,
-        fetcher: &fetcher,
-        jobs,
-        mode,
-        apt_sources: apt_sources(),
-        now_unix_seconds: now_unix_seconds(),
-        cancel: cancel_on_signals()?,
-    };
-    let (outputs, changed) = builder.build(labels)?;
+    let (outputs, changed) = outputs_and_lock(workspace, store, labels, options)?;
     if changed {
         render::note(&format!("note: `{LOCK_FILE}` has new entries; commit it"));
     }
@@ -138,8 +152,7 @@ fn build(global: &Global, args: &BuildArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
     let patterns = if args.targets.is_empty() { vec![Pattern::Below(None)] } else { patterns(&args.targets)? };
     let labels = workspace.select(package.as_ref(), &patterns)?;
-    let mode = if args.locked { Mode::Locked } else { Mode::Normal };
-    let options = Options { jobs: args.jobs, mode, offline: args.offline };
+    let options = options(args.jobs, &args.inputs);
     let outputs = outputs(&workspace, &store, &labels, &options)?;
     let mut rows = Vec::new();
     for (label, output) in &outputs {
@@ -239,8 +252,7 @@ fn run_command(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
         env.insert(name.to_owned(), value.to_owned());
     }
     let store = open_store(global)?;
-    let mode = if args.locked { Mode::Locked } else { Mode::Normal };
-    let image = find(global, &store, &args.image, &Options { jobs: None, mode, offline: args.offline })?;
+    let image = find(global, &store, &args.image, &options(None, &args.inputs))?;
     let own = |stream: &dyn AsFd| {
         stream.as_fd().try_clone_to_owned().map_err(|error| {
             Failure::Usable(format!("could not hand over a stream: {error}"), "leave the streams open".to_owned())
@@ -271,18 +283,8 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, true) => Mode::Update,
         (false, false) => Mode::Normal,
     };
-    let fetcher = Fetcher::new();
-    let builder = Builder {
-        workspace: &workspace,
-        store: &store,
-        fetcher: &fetcher,
-        jobs: NonZeroUsize::MIN,
-        mode,
-        apt_sources: apt_sources(),
-        now_unix_seconds: now_unix_seconds(),
-        cancel: cancel_on_signals()?,
-    };
-    let (_, changed) = builder.build(&labels)?;
+    let options = Options { jobs: None, mode, offline: false };
+    let (_, changed) = outputs_and_lock(&workspace, &store, &labels, &options)?;
     let rows = [json!({ "target": LOCK_FILE, "changed": changed })];
     print(global, &rows, |_| format!("{LOCK_FILE} {}", if changed { "was written" } else { "is up to date" }))?;
     Ok(Exit::Done)
@@ -290,7 +292,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
 
 fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let options = Options { jobs: None, mode: Mode::Normal, offline: false };
+    let options = options(None, &InputArgs::default());
     match command {
         ImageCommand::Ls => {
             let rows: Vec<Value> = list_images(&store)?
