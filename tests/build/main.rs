@@ -1,7 +1,11 @@
 //! The program as a user meets it: exit codes, messages, and the same bytes whatever must not matter.
 
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
+
+mod steps;
+mod toolchain;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -155,11 +159,12 @@ fn bad_input_has_its_exit_code_and_message() {
             2,
             "error: `cas.lock` is not up to date: `//:t` would change",
         ),
+        ("[workspace]\n[test.t]\ntoolchain = \":x\"\nrun = \"x\"\n", &["test"], 2, "error: there is no target `//:x`"),
         (
-            "[workspace]\n[test.t]\ntoolchain = \":x\"\nrun = \"x\"\n",
-            &["build"],
+            &format!("{image}[test.t]\ntoolchain = \":base\"\nrun = \"x\"\n"),
+            &["test"],
             2,
-            "error: `//:t` is a test, which this version of cas cannot build",
+            "error: `//:base` is an image, and cannot be the toolchain of a step",
         ),
     ];
     for (manifest, arguments, code, message) in rows {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
-use cas_tree::{Directory, Node, RelPath};
+use cas_tree::{Directory, Name, Node, RelPath};
 use prost::Message;
 
 use crate::messages;
@@ -19,6 +19,32 @@ pub struct Projection {
     pub root: Descriptor,
     /// Every message once, by name.
     pub directories: BTreeMap<Descriptor, Vec<u8>>,
+}
+
+impl Projection {
+    /// Puts another tree, named with the same function, at `name` in the root, in the place of what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ProjectError::NotUtf8`] for the name.
+    pub fn put(&mut self, name: &Name, below: &Self) -> Result<(), ProjectError> {
+        let Ok(text) = String::from_utf8(name.as_bytes().to_vec()) else {
+            return Err(ProjectError::NotUtf8 { path: name.clone().into() });
+        };
+        let bytes = self.directories.remove(&self.root).unwrap_or_default();
+        let mut message = messages::Directory::decode(&bytes[..]).expect("it was encoded here");
+        message.files.retain(|node| node.name != text);
+        message.symlinks.retain(|node| node.name != text);
+        message.directories.retain(|node| node.name != text);
+        let at = message.directories.partition_point(|node| node.name < text);
+        let digest = Some((&below.root).into());
+        message.directories.insert(at, messages::DirectoryNode { name: text, digest });
+        let bytes = message.encode_to_vec();
+        self.root = Descriptor::of(self.root.digest.function(), &bytes);
+        self.directories.insert(self.root, bytes);
+        self.directories.extend(below.directories.iter().map(|(name, bytes)| (*name, bytes.clone())));
+        Ok(())
+    }
 }
 
 /// Why an executor cannot be shown a tree.

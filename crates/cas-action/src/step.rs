@@ -151,6 +151,26 @@ mod tests {
         }
     }
 
+    /// What is put together of projections is the projection of what is put together.
+    #[test]
+    fn projections_are_put_together_without_encoding_them_again() {
+        let whole = project(&tree(), DigestFunction::Sha256).expect("an executor can see it");
+        let mut root = tree();
+        let sources = root.subtree(&path("src")).expect("it is a directory");
+        let sources = project(&sources, DigestFunction::Sha256).expect("an executor can see it");
+        let name = cas_tree::Name::new("src").expect("a name");
+        for before in [None, Some(Node::symlink("bin")), Some(Node::Directory(Directory::root().into()))] {
+            root.remove(&path("src"));
+            if let Some(node) = before {
+                root.insert(&path("src"), node, &Metadata::default()).expect("free");
+            }
+            let mut projection = project(&root, DigestFunction::Sha256).expect("an executor can see it");
+            projection.put(&name, &sources).expect("a name in ASCII");
+            assert_eq!(projection.root, whole.root);
+            assert!(whole.directories.iter().all(|(name, bytes)| projection.directories.get(name) == Some(bytes)));
+        }
+    }
+
     #[test]
     fn what_executors_cannot_see_is_an_error() {
         for (at, node, message) in [

@@ -5,13 +5,16 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_config::{Fetch, Label, Lock, LockedDebian, TargetKind};
+use cas_config::{Command, Fetch, Label, Lock, LockedDebian, TargetKind};
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
+use cas_snapshot::{Snapshot, SnapshotError};
 use cas_store::Store;
 
 use crate::debian::{self, Context};
-use crate::{BuildError, Download, LOCK_FILE, Output, Workspace, image, schedule};
+use crate::inputs::Sources;
+use crate::step::Job;
+use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Workspace, image, schedule};
 
 /// What a build may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,35 @@ pub enum Mode {
     Locked,
     /// Everything is resolved anew.
     Update,
+}
+
+/// What happens while a build goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A step has its outputs.
+    Step {
+        /// The target.
+        label: &'a Label,
+        /// From where.
+        origin: &'a Origin,
+    },
+}
+
+/// Who is told what happens; by several threads.
+pub trait Observer: Sync + std::fmt::Debug {
+    /// Something happened.
+    fn event(&self, event: Event<'_>);
+}
+
+/// What a build gave.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// The outputs of the targets asked for.
+    pub outputs: BTreeMap<Label, Output>,
+    /// Why targets have none. What depends on them was not tried.
+    pub failures: BTreeMap<Label, BuildError>,
+    /// Whether `cas.lock` has new entries.
+    pub lock_changed: bool,
 }
 
 /// Builds targets of a workspace.
@@ -37,6 +69,10 @@ pub struct Builder<'a> {
     pub jobs: NonZeroUsize,
     /// What may change.
     pub mode: Mode,
+    /// Whether a failure leaves what does not depend on it to be built.
+    pub keep_going: bool,
+    /// Who is told what happens.
+    pub observer: &'a dyn Observer,
     /// Texts of apt's sources, for the mirror.
     pub apt_sources: Vec<String>,
     /// The time, in seconds since 1970: only to see whether a suite's index has expired.
@@ -46,31 +82,42 @@ pub struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Builds the targets and what they need. Returns the outputs of those asked for, and whether `cas.lock` changed.
+    /// Builds the targets and what they need.
     ///
     /// # Errors
     ///
-    /// The failure of the first target in order of labels; outputs of others are kept in the store.
-    pub fn build(&self, labels: &[Label]) -> Result<(BTreeMap<Label, Output>, bool), BuildError> {
+    /// What is wrong with the graph, the workspace or the lock as a whole; the failures of targets are in the result, and
+    /// what other targets gave is kept in the store.
+    pub fn build(&self, labels: &[Label]) -> Result<Built, BuildError> {
         let graph = self.graph(labels)?;
+        let reads_files = |label: &Label| {
+            let kind = self.workspace.target(label).map(|target| &target.kind);
+            matches!(kind, Some(TargetKind::Command(_) | TargetKind::Test(_) | TargetKind::Npm(_)))
+        };
+        let snapshot = match graph.keys().any(reads_files) {
+            true => Some(Snapshot::take(&self.workspace.root).map_err(widen)?),
+            false => None,
+        };
         let lock = Mutex::new(self.workspace.lock.clone());
         let stop = || self.cancel.is_cancelled();
-        let mut finished =
-            schedule::run(&graph, self.jobs, &stop, &|label: &Label, needs| self.one(label, &needs, &lock));
+        let mut finished = schedule::run(&graph, self.jobs, self.keep_going, &stop, &|label: &Label, needs| {
+            self.one(label, &needs, &lock, snapshot.as_ref())
+        });
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
-        let changed = lock != self.workspace.lock;
-        if changed {
+        let lock_changed = lock != self.workspace.lock;
+        if lock_changed {
             cas_fs::write_atomic(&self.workspace.root.join(LOCK_FILE), lock.to_text().as_bytes())?;
-        }
-        if let Some((_, error)) = finished.errors.pop_first() {
-            return Err(error);
         }
         if self.cancel.is_cancelled() {
             return Err(BuildError::Interrupted);
         }
+        if let Some(snapshot) = &snapshot {
+            // Each result belongs to the inputs that it was made of, but together they may be of no one state of the workspace.
+            snapshot.verify_unchanged().map_err(widen)?;
+        }
         finished.values.retain(|label, _| labels.contains(label));
-        Ok((finished.values, changed))
+        Ok(Built { outputs: finished.values, failures: finished.errors, lock_changed })
     }
 
     /// What is to be built, each with what it needs.
@@ -107,12 +154,20 @@ impl Builder<'_> {
         Ok(needs)
     }
 
-    fn one(&self, label: &Label, needs: &BTreeMap<Label, Output>, lock: &Mutex<Lock>) -> Result<Output, BuildError> {
+    fn one(
+        &self,
+        label: &Label,
+        needs: &BTreeMap<Label, Output>,
+        lock: &Mutex<Lock>,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Output, BuildError> {
         let target = self.workspace.target(label).expect("the graph holds targets of the workspace");
         match &target.kind {
             TargetKind::Toolchain(toolchain) => {
                 let suite = &toolchain.debian.suite;
-                let mirror = cas_fetch::debian_mirror(&self.apt_sources, suite)
+                let mirror = toolchain.debian.mirror.clone();
+                let mirror = mirror
+                    .or_else(|| cas_fetch::debian_mirror(&self.apt_sources, suite))
                     .unwrap_or_else(|| cas_fetch::defaults::DEBIAN.to_owned());
                 let function = self.workspace.section.digest_function;
                 let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
@@ -132,8 +187,40 @@ impl Builder<'_> {
                 let function = self.workspace.section.digest_function;
                 Ok(Output::Image(Arc::new(image::build(self.store, function, label, image, base, layers)?)))
             }
+            TargetKind::Command(command) | TargetKind::Test(command) => {
+                let snapshot = snapshot.expect("it was taken for steps");
+                self.step(label, command, needs, &Sources { workspace: self.workspace, snapshot, store: self.store })
+            }
             kind => Err(BuildError::NotAvailable { label: label.to_string(), kind: kind.name() }),
         }
+    }
+
+    fn step(
+        &self,
+        label: &Label,
+        command: &Command,
+        needs: &BTreeMap<Label, Output>,
+        sources: &Sources<'_>,
+    ) -> Result<Output, BuildError> {
+        let root = self.workspace.resolve(label.package.as_ref(), &command.toolchain.value)?;
+        let toolchain = match needs.get(&root).expect("the graph names every need") {
+            Output::Toolchain(toolchain) => toolchain,
+            _ => {
+                let kind = self.workspace.target(&root).map_or("target", |target| target.kind.name());
+                return Err(BuildError::Role { label: root.to_string(), kind, role: "the toolchain of a step" });
+            }
+        };
+        let needs: Vec<(Label, Output)> = needs
+            .iter()
+            .filter(|(need, _)| **need != root)
+            .map(|(need, output)| (need.clone(), output.clone()))
+            .collect();
+        let inputs = sources.of_step(label, command, &needs)?;
+        let root = root.to_string();
+        let job = Job { store: self.store, cancel: &self.cancel, label, command, root: &root, toolchain, inputs };
+        let (files, origin) = job.run()?;
+        self.observer.event(Event::Step { label, origin: &origin });
+        Ok(Output::Files(Arc::new(files)))
     }
 
     /// The pins of a toolchain, resolved where they are missing or stale.
@@ -196,4 +283,20 @@ impl Builder<'_> {
         self.store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
         Ok(Output::Download(Arc::new(Download { blob, file_name })))
     }
+}
+
+/// Listing has no keeper of content that could fail.
+fn widen(error: SnapshotError<std::convert::Infallible>) -> BuildError {
+    BuildError::Snapshot(match error {
+        SnapshotError::Fs(error) => SnapshotError::Fs(error),
+        SnapshotError::LeavesWorkspace { path, target } => SnapshotError::LeavesWorkspace { path, target },
+        SnapshotError::Special { path, kind } => SnapshotError::Special { path, kind },
+        SnapshotError::Path { path, source } => SnapshotError::Path { path, source },
+        SnapshotError::Unstable { path } => SnapshotError::Unstable { path },
+        SnapshotError::Changed { path } => SnapshotError::Changed { path },
+        SnapshotError::Walk(error) => SnapshotError::Walk(error),
+        SnapshotError::Pattern { pattern, source } => SnapshotError::Pattern { pattern, source },
+        SnapshotError::NoMatch { pattern, package } => SnapshotError::NoMatch { pattern, package },
+        SnapshotError::Ingest { source, .. } => match source {},
+    })
 }

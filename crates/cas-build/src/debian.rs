@@ -112,7 +112,7 @@ pub(crate) fn toolchain(context: &Context<'_>, locked: &LockedDebian) -> Result<
     if let Some(name) = recorded(store.memo("debian-tree", key.as_bytes())?)
         && let Some(tree) = store.find_tree(&name)?
     {
-        return Ok(Toolchain { tree, name, package_count });
+        return Ok(Toolchain::new(tree, name, package_count));
     }
     let unpacked: Vec<Unpacked> =
         locked.packages.par_iter().map(|package| unpack(context, package)).collect::<Result<_, _>>()?;
@@ -125,7 +125,7 @@ pub(crate) fn toolchain(context: &Context<'_>, locked: &LockedDebian) -> Result<
     }
     let name = store.put_tree(&tree, context.function)?;
     store.put_memo("debian-tree", key.as_bytes(), name.to_string().as_bytes())?;
-    Ok(Toolchain { tree, name, package_count })
+    Ok(Toolchain::new(tree, name, package_count))
 }
 
 fn recorded(value: Option<Vec<u8>>) -> Option<Descriptor> {

@@ -8,8 +8,12 @@ use cas_config::{Diagnostic, LockError};
 use cas_fetch::FetchError;
 use cas_fs::FsError;
 use cas_sandbox::SandboxError;
+use cas_snapshot::SnapshotError;
 use cas_store::StoreError;
 use cas_tar::ReadTarError;
+use cas_tree::RelPath;
+
+use crate::Log;
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +63,7 @@ pub enum BuildError {
         cycle: Vec<String>,
     },
     /// A target is used as what it is not.
-    #[error("`{label}` is a {kind}, and cannot be {role}")]
+    #[error("`{label}` is {} {kind}, and cannot be {role}", article(kind))]
     Role {
         /// The target.
         label: String,
@@ -168,12 +172,138 @@ pub enum BuildError {
         /// The user.
         user: String,
     },
+    /// A step failed.
+    #[error("`{label}` failed: {how}")]
+    Step {
+        /// The target.
+        label: String,
+        /// How it ended.
+        how: String,
+        /// What it printed.
+        log: Box<Log>,
+    },
+    /// The program of a step did not start.
+    #[error("`{label}` did not start")]
+    NotStarted {
+        /// The target.
+        label: String,
+        /// Why not.
+        source: cas_sandbox::StartError,
+    },
+    /// A declared output is not there.
+    #[error("`{label}` did not make {paths}")]
+    OutputMissing {
+        /// The target.
+        label: String,
+        /// The outputs.
+        paths: String,
+        /// What it made that was not declared; may be empty.
+        written: String,
+    },
+    /// A step left files that it does not declare.
+    #[error("`{label}` left {paths}, which its `outputs` do not name")]
+    Undeclared {
+        /// The target.
+        label: String,
+        /// The files.
+        paths: String,
+    },
+    /// A step changed what it reads.
+    #[error("`{label}` changed its inputs {paths}")]
+    InputWritten {
+        /// The target.
+        label: String,
+        /// The files.
+        paths: String,
+    },
+    /// An output is not a file, folder or symbolic link.
+    #[error("`{label}` made `{path}`, a {kind}")]
+    OutputKind {
+        /// The target.
+        label: String,
+        /// Where.
+        path: RelPath,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// What a step wrote cannot be read.
+    #[error("could not read what `{label}` wrote")]
+    Capture {
+        /// The target.
+        label: String,
+        /// Why not.
+        source: cas_sandbox::ChangesError,
+    },
+    /// A layer names an output that its target does not have.
+    #[error("`{label}` has no output `{path}`")]
+    NoSuchOutput {
+        /// The target.
+        label: String,
+        /// The path in its package.
+        path: String,
+    },
+    /// Two inputs of a step are different files at one path.
+    #[error("two inputs of `{label}` differ at `{path}`")]
+    InputConflict {
+        /// The target.
+        label: String,
+        /// Where.
+        path: RelPath,
+    },
+    /// Something is in the way of an input or output.
+    #[error("inputs or outputs are in each other's way")]
+    Place {
+        /// Where.
+        source: cas_tree::EditError,
+    },
+    /// A tree holds what steps cannot be given.
+    #[error("`{label}` has a file that no step can have")]
+    Project {
+        /// Whose tree.
+        label: String,
+        /// Which file.
+        source: cas_action::ProjectError,
+    },
+    /// The output of a step could not be kept.
+    #[error("could not keep what a step prints")]
+    Log(#[source] io::Error),
+    /// The workspace could not be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError<StoreError>),
+    /// A `package.json` cannot be used.
+    #[error("`{}` cannot be used", path.display())]
+    PackageJson {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: cas_npm::ManifestError,
+    },
+    /// `^name` in a package that has no `package.json`.
+    #[error("`^{name}` of `{label}`: its package has no `package.json` that names dependencies")]
+    NoManifest {
+        /// The target.
+        label: String,
+        /// The name.
+        name: String,
+    },
     /// The build was interrupted.
     #[error("interrupted")]
     Interrupted,
 }
 
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
 impl BuildError {
+    /// What went wrong with the workspace, or with the store while files went there.
+    pub(crate) fn snapshot(error: SnapshotError<StoreError>) -> Self {
+        match error {
+            SnapshotError::Ingest { source, .. } if source.is_full() => Self::Store(source),
+            other => Self::Snapshot(other),
+        }
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -186,6 +316,14 @@ impl BuildError {
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
             }
+            Self::Step { log, .. } => format!("the whole output is in `{}`", log.path.display()),
+            Self::NotStarted { source, .. } => return source.hint(),
+            Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),
+            Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),
+            Self::Undeclared { .. } => "name them in `outputs`, or in `scratch` if nobody needs them".to_owned(),
+            Self::InputWritten { .. } => "write elsewhere, or name in `outputs` what the step makes".to_owned(),
+            Self::NoManifest { .. } => "name the targets instead".to_owned(),
+            Self::Snapshot(error) => return error.hint().map(str::to_owned),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),

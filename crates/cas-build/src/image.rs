@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_config::{Compression, Image as ImageTarget, Label};
+use cas_config::{Compression, Image as ImageTarget, ImageLayer as ImageLayerTarget, Label};
 use cas_digest::DigestFunction;
 use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 use cas_store::Store;
@@ -14,7 +14,7 @@ use cas_tar::Codec;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::layer::{self, LayerError};
-use crate::{BuildError, Image, ImageLayer, Output};
+use crate::{BuildError, Files, Image, ImageLayer, Output};
 
 /// What a layer is made of.
 enum Source {
@@ -45,8 +45,8 @@ pub(crate) fn build(
             sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") });
         }
         Some((_, Output::Image(image))) => sources.extend(image.layers.iter().copied().map(Source::Layer)),
-        Some((from, Output::Download(_))) => {
-            return Err(BuildError::Role { label: from, kind: "fetch", role: "the base of an image" });
+        Some((from, output)) => {
+            return Err(BuildError::Role { label: from, kind: output.kind(), role: "the base of an image" });
         }
     }
     for (layer, (from, output)) in target.layers.iter().zip(layers) {
@@ -57,11 +57,11 @@ pub(crate) fn build(
                 let node = Node::file(download.blob, 0o644);
                 tree.insert(&to, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
             }
-            Output::Toolchain(_) => {
-                return Err(BuildError::Role { label: from, kind: "toolchain", role: "a layer of an image" });
+            Output::Files(files) => {
+                tree = files_at(&from, &files, layer)?;
             }
-            Output::Image(_) => {
-                return Err(BuildError::Role { label: from, kind: "image", role: "a layer of an image" });
+            output @ (Output::Toolchain(_) | Output::Image(_)) => {
+                return Err(BuildError::Role { label: from, kind: output.kind(), role: "a layer of an image" });
             }
         }
         let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
@@ -106,6 +106,45 @@ pub(crate) fn build(
     let image = Image { reference: label.to_string(), manifest, config, layers: made };
     store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
     Ok(image)
+}
+
+/// The part of a step's outputs that a layer takes, where it wants it.
+fn files_at(from: &str, files: &Files, layer: &ImageLayerTarget) -> Result<Directory, BuildError> {
+    let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
+    let package = RelPath::new(package).ok();
+    let wanted = match (&package, &layer.path) {
+        (None, path) => path.clone(),
+        (Some(package), None) => Some(package.clone()),
+        (Some(package), Some(path)) => Some(package.join_path(path)),
+    };
+    let mut tree = Directory::root();
+    let place = |source| BuildError::Place { source };
+    let parents = Metadata::root_owned(0o755);
+    let Some(wanted) = wanted else {
+        return match &layer.to {
+            None => Ok(files.tree.clone()),
+            Some(to) => tree.graft(to, files.tree.clone(), &parents).map(|()| tree).map_err(place),
+        };
+    };
+    match files.tree.get(&wanted) {
+        Some(Node::Directory(_)) => {
+            let part = files.tree.subtree(&wanted).expect("it is a directory");
+            match &layer.to {
+                None => tree = part,
+                Some(to) => tree.graft(to, part, &parents).map_err(place)?,
+            }
+        }
+        Some(node) => {
+            let name = RelPath::from(wanted.name());
+            let to = layer.to.as_ref().map_or_else(|| name.clone(), |to| to.join_path(&name));
+            tree.insert(&to, node.clone(), &parents).map_err(place)?;
+        }
+        None => {
+            let path = layer.path.as_ref().map_or_else(String::new, ToString::to_string);
+            return Err(BuildError::NoSuchOutput { label: from.to_owned(), path });
+        }
+    }
+    Ok(tree)
 }
 
 /// A file keeps its name below a folder; the root is a folder.

@@ -1,4 +1,4 @@
-//! The engine: from a workspace's `cas.toml` to toolchains, downloads and images in the store.
+//! The engine: from a workspace's `cas.toml` to toolchains, downloads, outputs of steps and images in the store.
 //!
 //! [`Workspace`] is what the user wrote, [`Builder`] turns targets into [`Output`]s, several at once, and pins what it had
 //! to resolve. Images are recipes of frames, written out by [`export_image`] and run by [`run_image`].
@@ -6,20 +6,26 @@
 //! Not here: rendering and exit codes (`cas-cli`), formats of any kind (the format crates).
 
 mod builder;
+mod capture;
 mod debian;
 mod error;
 mod export;
 mod image;
+mod inputs;
 mod layer;
+mod log;
 mod output;
 mod run;
 mod schedule;
+mod step;
 mod workspace;
 
-pub use builder::{Builder, Mode};
+pub use builder::{Builder, Built, Event, Mode, Observer};
 pub use error::BuildError;
 pub use export::{Destination, DestinationError, export_image};
 pub use image::{find_image, list_images};
-pub use output::{Download, Image, ImageLayer, Output, Toolchain};
+pub use log::Log;
+pub use output::{Download, Files, Image, ImageLayer, Output, Toolchain};
 pub use run::{RunRequest, run_image};
+pub use step::Origin;
 pub use workspace::{LOCK_FILE, MANIFEST_FILE, Package, Workspace};

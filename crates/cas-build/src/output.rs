@@ -1,9 +1,13 @@
 //! What targets give each other.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_tree::Directory;
+use cas_digest::DigestFunction;
+use cas_tree::{Directory, RelPath};
+
+use crate::BuildError;
+use crate::step::StepRoot;
 
 /// What a target gave, shared with those that depend on it.
 #[derive(Clone, Debug)]
@@ -12,8 +16,23 @@ pub enum Output {
     Toolchain(Arc<Toolchain>),
     /// One downloaded file.
     Download(Arc<Download>),
+    /// What a step made; nothing, for a test.
+    Files(Arc<Files>),
     /// An image.
     Image(Arc<Image>),
+}
+
+impl Output {
+    /// The kind of target that gives it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Toolchain(_) => "toolchain",
+            Self::Download(_) => "fetch",
+            Self::Files(_) => "command",
+            Self::Image(_) => "image",
+        }
+    }
 }
 
 /// A root file system.
@@ -25,6 +44,36 @@ pub struct Toolchain {
     pub name: Descriptor,
     /// Number of packages that it is made of.
     pub package_count: usize,
+    /// What steps see of it, made when the first one asks.
+    pub(crate) root: Mutex<Option<Arc<StepRoot>>>,
+}
+
+impl Toolchain {
+    pub(crate) fn new(tree: Directory, name: Descriptor, package_count: usize) -> Self {
+        Self { tree, name, package_count, root: Mutex::new(None) }
+    }
+
+    /// What steps see of it.
+    pub(crate) fn step_root(&self, label: &str, function: DigestFunction) -> Result<Arc<StepRoot>, BuildError> {
+        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = &*root {
+            return Ok(Arc::clone(root));
+        }
+        let made = Arc::new(StepRoot::new(label, &self.tree, function)?);
+        *root = Some(Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+/// What a step made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// With paths from the workspace's root.
+    pub tree: Directory,
+    /// Name of the tree.
+    pub name: Descriptor,
+    /// The declared outputs, from the workspace's root.
+    pub paths: Vec<RelPath>,
 }
 
 /// One downloaded file.

@@ -1,7 +1,8 @@
 //! Runs the nodes of a graph, each after those it depends on, several at once.
 //!
 //! The order in which ready nodes start is that of their names, so that a run with one job is the same every time. After
-//! the first failure nothing new starts; what runs is finished. Not here: what a node does (`engine`).
+//! the first failure nothing new starts and what runs is finished; or, if asked so, everything goes on that does not
+//! depend on what failed. Not here: what a node does (`builder`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -33,6 +34,7 @@ struct State<N, V, E> {
 pub(crate) fn run<N, V, E>(
     graph: &BTreeMap<N, BTreeSet<N>>,
     jobs: NonZeroUsize,
+    keep_going: bool,
     stop: &(dyn Fn() -> bool + Sync),
     work: &Work<'_, N, V, E>,
 ) -> Finished<N, V, E>
@@ -53,7 +55,10 @@ where
     let changed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..jobs.get().min(graph.len()) {
-            scope.spawn(|| worker(graph, &dependents, &state, &changed, stop, work));
+            scope.spawn(|| {
+                let stop = |failed: bool| stop() || (failed && !keep_going);
+                worker(graph, &dependents, &state, &changed, &stop, work);
+            });
         }
     });
     let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +70,7 @@ fn worker<N, V, E>(
     dependents: &BTreeMap<&N, Vec<&N>>,
     state: &Mutex<State<N, V, E>>,
     changed: &Condvar,
-    stop: &(dyn Fn() -> bool + Sync),
+    stop: &dyn Fn(bool) -> bool,
     work: &Work<'_, N, V, E>,
 ) where
     N: Ord + Clone + Send + Sync,
@@ -76,7 +81,7 @@ fn worker<N, V, E>(
     loop {
         let mut guard = lock();
         let node = loop {
-            if !guard.errors.is_empty() || stop() {
+            if stop(!guard.errors.is_empty()) {
                 changed.notify_all();
                 return;
             }
@@ -136,7 +141,7 @@ mod tests {
     fn nodes_get_the_values_of_their_dependencies() {
         let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])]);
         for count in [1, 2, 8] {
-            let finished = run(&graph, jobs(count), &|| false, &|node, needs: BTreeMap<_, String>| {
+            let finished = run(&graph, jobs(count), false, &|| false, &|node, needs: BTreeMap<_, String>| {
                 let needs: Vec<String> = needs.into_values().collect();
                 Ok::<_, ()>(format!("{node}({})", needs.join(" ")))
             });
@@ -148,7 +153,7 @@ mod tests {
     fn nothing_starts_after_a_failure() {
         let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]);
         let started = AtomicUsize::new(0);
-        let finished = run(&graph, jobs(1), &|| false, &|node: &&str, _: BTreeMap<_, ()>| {
+        let finished = run(&graph, jobs(1), false, &|| false, &|node: &&str, _: BTreeMap<_, ()>| {
             started.fetch_add(1, Ordering::Relaxed);
             if *node == "b" { Err("failed") } else { Ok(()) }
         });
@@ -157,12 +162,22 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_depend_on_a_failure_may_go_on() {
+        let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["b"]), ("d", &["a"]), ("e", &["d"])]);
+        let finished = run(&graph, jobs(1), true, &|| false, &|node: &&str, _: BTreeMap<_, ()>| {
+            if *node == "b" { Err("failed") } else { Ok(()) }
+        });
+        assert_eq!(finished.errors, BTreeMap::from([("b", "failed")]));
+        assert_eq!(finished.values.into_keys().collect::<Vec<_>>(), ["a", "d", "e"]);
+    }
+
+    #[test]
     fn as_many_run_at_once_as_there_are_jobs() {
         let names = ["a", "b", "c", "d", "e", "f"];
         let graph: BTreeMap<_, _> = names.iter().map(|name| (*name, BTreeSet::new())).collect();
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let barrier = std::sync::Barrier::new(3);
-        run(&graph, jobs(3), &|| false, &|_: &&str, _: BTreeMap<_, ()>| {
+        run(&graph, jobs(3), false, &|| false, &|_: &&str, _: BTreeMap<_, ()>| {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             barrier.wait(); // three must be here at once, or this test hangs
             now.fetch_sub(1, Ordering::SeqCst);
@@ -175,10 +190,11 @@ mod tests {
     fn a_stop_leaves_the_rest_unstarted() {
         let graph = graph(&[("a", &[]), ("b", &["a"])]);
         let stopped = std::sync::atomic::AtomicBool::new(false);
-        let finished = run(&graph, jobs(2), &|| stopped.load(Ordering::SeqCst), &|_: &&str, _: BTreeMap<_, ()>| {
-            stopped.store(true, Ordering::SeqCst);
-            Ok::<_, ()>(())
-        });
+        let finished =
+            run(&graph, jobs(2), false, &|| stopped.load(Ordering::SeqCst), &|_: &&str, _: BTreeMap<_, ()>| {
+                stopped.store(true, Ordering::SeqCst);
+                Ok::<_, ()>(())
+            });
         assert_eq!(finished.values.into_keys().collect::<Vec<_>>(), ["a"]);
     }
 }

@@ -26,6 +26,8 @@ const MAX_LOCK_BYTES: u64 = 64 << 20;
 pub struct Package {
     /// What its `cas.toml` says.
     pub manifest: Manifest,
+    /// Its `package.json`, if it has one.
+    pub npm: Option<cas_npm::Manifest>,
 }
 
 /// What the user wrote.
@@ -70,12 +72,13 @@ impl Workspace {
     pub fn load(root: &Path) -> Result<Self, BuildError> {
         let manifest = parse(&root.join(MANIFEST_FILE))?;
         let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
-        let mut packages = BTreeMap::from([(None, Package { manifest })]);
+        let mut packages = BTreeMap::from([(None, Package { manifest, npm: package_json(root)? })]);
         for pattern in &section.members {
             for folder in members(root, pattern)? {
-                let path = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes())).join(MANIFEST_FILE);
+                let at = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes()));
+                let path = at.join(MANIFEST_FILE);
                 if !packages.contains_key(&Some(folder.clone())) && cas_fs::exists(&path)? {
-                    packages.insert(Some(folder), Package { manifest: parse(&path)? });
+                    packages.insert(Some(folder), Package { manifest: parse(&path)?, npm: package_json(&at)? });
                 }
             }
         }
@@ -164,11 +167,46 @@ impl Workspace {
         let references: Vec<&Located<Reference>> = match &target.kind {
             TargetKind::Toolchain(_) | TargetKind::Fetch(_) => Vec::new(),
             TargetKind::Image(image) => image.base.iter().chain(image.layers.iter().map(|layer| &layer.from)).collect(),
-            TargetKind::Command(_) | TargetKind::Test(_) | TargetKind::Npm(_) => {
-                return Err(BuildError::NotAvailable { label: label.to_string(), kind: target.kind.name() });
+            TargetKind::Command(command) | TargetKind::Test(command) => {
+                std::iter::once(&command.toolchain).chain(&command.deps).collect()
             }
+            TargetKind::Npm(npm) => npm.from.iter().collect(),
         };
-        references.into_iter().map(|reference| self.resolve(label.package.as_ref(), &reference.value)).collect()
+        let mut needs = Vec::new();
+        for reference in references {
+            match &reference.value {
+                Reference::Dependencies(name) => needs.extend(self.of_dependencies(label, name)?),
+                one => needs.push(self.resolve(label.package.as_ref(), one)?),
+            }
+        }
+        Ok(needs)
+    }
+
+    /// The targets of this name of every workspace package that the package of `label` depends on, itself or by others.
+    ///
+    /// What a package needs while it is developed is not needed by those that depend on it.
+    fn of_dependencies(&self, label: &Label, name: &str) -> Result<Vec<Label>, BuildError> {
+        use cas_npm::DependencyKind::{Development, Optional, Peer, Production};
+        let no_manifest = || BuildError::NoManifest { label: label.to_string(), name: name.to_owned() };
+        let own = self.packages.get(&label.package).and_then(|package| package.npm.as_ref()).ok_or_else(no_manifest)?;
+        let by_name: BTreeMap<&str, (&Option<RelPath>, &cas_npm::Manifest)> = self
+            .packages
+            .iter()
+            .filter_map(|(folder, package)| {
+                let npm = package.npm.as_ref()?;
+                Some((npm.name.as_deref()?, (folder, npm)))
+            })
+            .collect();
+        let mut found = std::collections::BTreeSet::new();
+        let mut open: Vec<&str> = own.dependency_names(&[Production, Development, Optional, Peer]).collect();
+        while let Some(dependency) = open.pop() {
+            let Some((folder, npm)) = by_name.get(dependency) else { continue };
+            if **folder != label.package && found.insert((*folder).clone()) {
+                open.extend(npm.dependency_names(&[Production, Optional, Peer]));
+            }
+        }
+        let labels = found.into_iter().map(|package| Label { package, name: name.into() });
+        Ok(labels.filter(|label| self.target(label).is_some()).collect())
     }
 
     fn unknown(&self, label: &Label) -> BuildError {
@@ -190,6 +228,17 @@ fn read(path: &Path) -> Result<String, BuildError> {
             hint: None,
         }],
     })
+}
+
+fn package_json(folder: &Path) -> Result<Option<cas_npm::Manifest>, BuildError> {
+    let path = folder.join("package.json");
+    match cas_fs::read_limited(&path, MAX_MANIFEST_BYTES) {
+        Ok(bytes) => {
+            cas_npm::Manifest::parse(&bytes).map(Some).map_err(|source| BuildError::PackageJson { path, source })
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn parse(path: &Path) -> Result<Manifest, BuildError> {

@@ -41,12 +41,17 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build targets and put images under cas-out/
+    /// Build targets and put what they give under cas-out/
     ///
-    /// What was built before from the same inputs is not built again. Images of the targets named are written as layouts
-    /// below `cas-out/` in the workspace; everything else stays in the store. Without a target, every target of the
-    /// workspace is built.
+    /// What was built before from the same inputs is not built again. What the targets named give is written below
+    /// `cas-out/` in the workspace: outputs of commands, packages, images as layouts; everything else stays in the store.
+    /// Without a target, every target of the workspace but its tests is built.
     Build(BuildArgs),
+    /// Run tests, each as a cached step
+    ///
+    /// A test that passed is not run again until one of its inputs changes. A test that fails does not keep others from
+    /// running. Without a target, every test of the workspace is run.
+    Test(BuildArgs),
     /// Run a command in an image, in the sandbox
     ///
     /// The image's layers become the root file system, its configuration gives user, environment and working directory.

@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_build::{
-    BuildError, Builder, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image, find_image,
-    list_images, run_image,
+    BuildError, Builder, Built, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image,
+    find_image, list_images, run_image,
 };
 use cas_config::{Label, Pattern, TargetKind};
 use cas_fetch::Fetcher;
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
 use cas_store::Store;
-use cas_tree::RelPath;
+use cas_tree::{Directory, RelPath};
 use etcetera::BaseStrategy;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{BuildArgs, Cli, Command, Format, Global, ImageCommand, InputArgs, LockArgs, RunArgs};
 use crate::exit::Exit;
+use crate::progress::Progress;
 use crate::render::{self, Failure};
 
 /// Signals are 128 and the number in a shell's exit codes.
@@ -30,7 +31,8 @@ const SIGNAL_BASE: i32 = 128;
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Build(args) => build(&global, &args),
+        Command::Build(args) => build(&global, &args, Purpose::Build),
+        Command::Test(args) => build(&global, &args, Purpose::Test),
         Command::Run(args) => run_command(&global, args),
         Command::Lock(args) => lock(&global, &args),
         Command::Image(command) => image(&global, command),
@@ -101,10 +103,20 @@ fn now_unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+/// What targets are built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Their outputs.
+    Build,
+    /// Whether tests pass.
+    Test,
+}
+
 struct Options {
     jobs: Option<NonZeroUsize>,
     mode: Mode,
     offline: bool,
+    keep_going: bool,
 }
 
 fn outputs_and_lock(
@@ -112,7 +124,8 @@ fn outputs_and_lock(
     store: &Store,
     labels: &[Label],
     options: &Options,
-) -> Result<(BTreeMap<Label, Output>, bool), Failure> {
+    progress: &Progress,
+) -> Result<Built, Failure> {
     let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let builder = Builder {
@@ -121,6 +134,8 @@ fn outputs_and_lock(
         fetcher: &fetcher,
         jobs,
         mode: options.mode,
+        keep_going: options.keep_going,
+        observer: progress,
         apt_sources: apt_sources(),
         now_unix_seconds: now_unix_seconds(),
         cancel: cancel_on_signals()?,
@@ -130,7 +145,7 @@ fn outputs_and_lock(
 
 fn options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> Options {
     let mode = if inputs.locked || variable("CI").is_some() { Mode::Locked } else { Mode::Normal };
-    Options { jobs, mode, offline: inputs.offline }
+    Options { jobs, mode, offline: inputs.offline, keep_going: false }
 }
 
 /// The outputs of targets, with a word when the lock changed on the way.
@@ -140,40 +155,103 @@ fn outputs(
     labels: &[Label],
     options: &Options,
 ) -> Result<BTreeMap<Label, Output>, Failure> {
-    let (outputs, changed) = outputs_and_lock(workspace, store, labels, options)?;
+    let progress = Progress::default();
+    let Built { outputs, mut failures, lock_changed } = outputs_and_lock(workspace, store, labels, options, &progress)?;
+    note_lock(lock_changed);
+    match failures.pop_first() {
+        Some((_, error)) => Err(error.into()),
+        None => Ok(outputs),
+    }
+}
+
+fn note_lock(changed: bool) {
     if changed {
         render::note(&format!("note: `{LOCK_FILE}` has new entries; commit it"));
     }
-    Ok(outputs)
 }
 
-fn build(global: &Global, args: &BuildArgs) -> Result<Exit, Failure> {
+fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Failure> {
     let (workspace, package) = open_workspace(global)?;
     let store = open_store(global)?;
-    let patterns = if args.targets.is_empty() { vec![Pattern::Below(None)] } else { patterns(&args.targets)? };
-    let labels = workspace.select(package.as_ref(), &patterns)?;
-    let options = options(args.jobs, &args.inputs);
-    let outputs = outputs(&workspace, &store, &labels, &options)?;
+    let labels = if args.targets.is_empty() {
+        wanted(&workspace, workspace.targets().map(|(label, _)| label).collect(), purpose)
+    } else {
+        let mut labels = Vec::new();
+        for pattern in patterns(&args.targets)? {
+            let exact = matches!(pattern, Pattern::One(_));
+            let found = workspace.select(package.as_ref(), &[pattern])?;
+            // What is named is built whatever it is; a pattern means what the command is for.
+            labels.extend(if exact { found } else { wanted(&workspace, found, purpose) });
+        }
+        labels.sort();
+        labels.dedup();
+        labels
+    };
+    let options = Options { keep_going: purpose == Purpose::Test, ..options(args.jobs, &args.inputs) };
+    let progress = Progress::default();
+    let built = outputs_and_lock(&workspace, &store, &labels, &options, &progress)?;
+    note_lock(built.lock_changed);
     let mut rows = Vec::new();
-    for (label, output) in &outputs {
-        let mut row = describe(label, output);
-        if let Output::Image(image) = output {
-            let mut folder = workspace.root.join("cas-out");
-            if let Some(package) = &label.package {
-                folder.push(package.to_string());
-            }
-            folder.push(&*label.name);
-            let destination = Destination::Layout { folder: folder.clone(), tag: label.name.to_string() };
-            export_image(&store, image, &destination)?;
-            row["path"] = json!(folder.strip_prefix(&workspace.root).unwrap_or(&folder).display().to_string());
+    for (label, output) in &built.outputs {
+        let kind = workspace.target(label).map_or("target", |target| target.kind.name());
+        let mut row = describe(label, kind, output);
+        if let Some(path) = place(&workspace, &store, label, output)? {
+            row["path"] = json!(path.strip_prefix(&workspace.root).unwrap_or(&path).display().to_string());
         }
         rows.push(row);
     }
-    print(global, &rows, |row| {
-        let path = row["path"].as_str().map(|path| format!("  {path}")).unwrap_or_default();
-        format!("{} {} {}{path}", text(&row["kind"]), text(&row["target"]), text(&row["digest"]))
-    })?;
-    Ok(Exit::Done)
+    let failures: Vec<(Label, Failure)> =
+        built.failures.into_iter().map(|(label, error)| (label, error.into())).collect();
+    let counts = progress.counts();
+    render::results(global.format, &rows, &failures, counts)
+}
+
+/// Of what a pattern selects, what the command is for.
+fn wanted(workspace: &Workspace, labels: Vec<Label>, purpose: Purpose) -> Vec<Label> {
+    let is_test =
+        |label: &Label| matches!(workspace.target(label).map(|target| &target.kind), Some(TargetKind::Test(_)));
+    labels.into_iter().filter(|label| is_test(label) == (purpose == Purpose::Test)).collect()
+}
+
+/// Writes what a target gave below `cas-out`; returns where it is.
+fn place(workspace: &Workspace, store: &Store, label: &Label, output: &Output) -> Result<Option<PathBuf>, Failure> {
+    let mut folder = workspace.root.join("cas-out");
+    if let Some(package) = &label.package {
+        folder.push(package.to_string());
+    }
+    folder.push(&*label.name);
+    match output {
+        Output::Image(image) => {
+            let destination = Destination::Layout { folder: folder.clone(), tag: label.name.to_string() };
+            export_image(store, image, &destination)?;
+        }
+        Output::Files(files) if !files.paths.is_empty() => {
+            let tree = match &label.package {
+                None => files.tree.clone(),
+                Some(package) => files.tree.subtree(package).unwrap_or_else(Directory::root),
+            };
+            write_out(store, &tree, &folder)?;
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(folder))
+}
+
+/// Puts a tree in the place of whatever is there; never half of it.
+fn write_out(store: &Store, tree: &Directory, folder: &Path) -> Result<(), Failure> {
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    cas_fs::create_dir_all(parent).map_err(BuildError::from)?;
+    let temporary = cas_fs::temporary_dir_in(parent, ".cas-").map_err(BuildError::from)?;
+    let written = store.write_tree(tree, &temporary.join("new")).map_err(BuildError::from).and_then(|()| {
+        cas_fs::set_mode(&temporary.join("new"), 0o755)?;
+        if cas_fs::symlink_metadata(folder).is_ok() {
+            cas_fs::rename(folder, &temporary.join("old"))?;
+        }
+        Ok(cas_fs::rename(&temporary.join("new"), folder)?)
+    });
+    let removed = cas_fs::remove_tree(&temporary);
+    written?;
+    Ok(removed.map_err(BuildError::from)?)
 }
 
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
@@ -186,21 +264,24 @@ fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     texts.iter().map(parse).collect()
 }
 
-fn describe(label: &Label, output: &Output) -> Value {
+fn describe(label: &Label, kind: &str, output: &Output) -> Value {
+    let mut row = json!({ "target": label.to_string(), "kind": kind });
     match output {
-        Output::Toolchain(toolchain) => json!({
-            "target": label.to_string(), "kind": "toolchain", "digest": toolchain.name.digest.to_string(),
-            "packages": toolchain.package_count,
-        }),
-        Output::Download(download) => json!({
-            "target": label.to_string(), "kind": "fetch", "digest": download.blob.digest.to_string(),
-            "size": download.blob.size,
-        }),
-        Output::Image(image) => json!({
-            "target": label.to_string(), "kind": "image", "digest": image.manifest.digest.to_string(),
-            "layers": image.layers.len(),
-        }),
+        Output::Toolchain(toolchain) => {
+            row["digest"] = json!(toolchain.name.digest.to_string());
+            row["packages"] = json!(toolchain.package_count);
+        }
+        Output::Download(download) => {
+            row["digest"] = json!(download.blob.digest.to_string());
+            row["size"] = json!(download.blob.size);
+        }
+        Output::Files(files) => row["digest"] = json!(files.name.digest.to_string()),
+        Output::Image(image) => {
+            row["digest"] = json!(image.manifest.digest.to_string());
+            row["layers"] = json!(image.layers.len());
+        }
     }
+    row
 }
 
 fn text(value: &Value) -> &str {
@@ -283,8 +364,12 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, true) => Mode::Update,
         (false, false) => Mode::Normal,
     };
-    let options = Options { jobs: None, mode, offline: false };
-    let (_, changed) = outputs_and_lock(&workspace, &store, &labels, &options)?;
+    let options = Options { jobs: None, mode, offline: false, keep_going: false };
+    let mut built = outputs_and_lock(&workspace, &store, &labels, &options, &Progress::default())?;
+    if let Some((_, error)) = built.failures.pop_first() {
+        return Err(error.into());
+    }
+    let changed = built.lock_changed;
     let rows = [json!({ "target": LOCK_FILE, "changed": changed })];
     print(global, &rows, |_| format!("{LOCK_FILE} {}", if changed { "was written" } else { "is up to date" }))?;
     Ok(Exit::Done)

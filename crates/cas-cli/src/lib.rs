@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod exit;
+mod progress;
 mod render;
 
 pub use exit::Exit;

@@ -5,12 +5,15 @@ use std::io::{self, Write};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use cas_build::BuildError;
+use cas_config::Label;
 use cas_sandbox::SandboxError;
+use cas_snapshot::SnapshotError;
 use cas_store::StoreError;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::Format;
 use crate::exit::Exit;
+use crate::progress::Counts;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -55,6 +58,13 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Members { .. }
         | BuildError::UnknownImage { .. }
         | BuildError::NoCommand { .. }
+        | BuildError::NoManifest { .. }
+        | BuildError::PackageJson { .. }
+        | BuildError::NoSuchOutput { .. }
+        | BuildError::InputConflict { .. }
+        | BuildError::Place { .. }
+        | BuildError::Project { .. }
+        | BuildError::Snapshot(SnapshotError::NoMatch { .. } | SnapshotError::Pattern { .. })
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
         BuildError::Fetch(_) | BuildError::PackageGone { .. } => Exit::Remote,
@@ -67,6 +77,15 @@ fn exit_of(error: &BuildError) -> Exit {
         BuildError::Store(_) | BuildError::Record { .. } => Exit::Store,
         BuildError::Sandbox(SandboxError::Host(_)) => Exit::Host,
         BuildError::Sandbox(_)
+        | BuildError::Step { .. }
+        | BuildError::NotStarted { .. }
+        | BuildError::OutputMissing { .. }
+        | BuildError::Undeclared { .. }
+        | BuildError::InputWritten { .. }
+        | BuildError::OutputKind { .. }
+        | BuildError::Capture { .. }
+        | BuildError::Log(_)
+        | BuildError::Snapshot(_)
         | BuildError::Fs(_)
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
@@ -78,41 +97,122 @@ fn exit_of(error: &BuildError) -> Exit {
 /// Prints a failure; returns what the process ends with.
 pub(crate) fn failure(failure: &Failure, format: Format) -> Exit {
     let exit = failure.exit();
-    let (message, causes, hint) = match failure {
+    if let Failure::Output(error) = failure
+        && error.kind() == io::ErrorKind::BrokenPipe
+    {
+        return exit;
+    }
+    // Where a stream is closed there is nobody to tell.
+    let _ = match format {
+        Format::Json => {
+            let mut document = explain(failure);
+            document["exit"] = json!(exit.word());
+            writeln!(io::stdout().lock(), "{document}")
+        }
+        Format::Text => tell(failure),
+    };
+    exit
+}
+
+/// Prints what a build gave, and why parts of it gave nothing.
+pub(crate) fn results(
+    format: Format,
+    rows: &[Value],
+    failures: &[(Label, Failure)],
+    counts: Counts,
+) -> Result<Exit, Failure> {
+    let exit = failures.first().map_or(Exit::Done, |(_, failure)| failure.exit());
+    match format {
+        Format::Json => {
+            let failed: Vec<Value> = failures
+                .iter()
+                .map(|(label, failure)| {
+                    let mut document = explain(failure);
+                    document["target"] = json!(label.to_string());
+                    document
+                })
+                .collect();
+            let steps = json!({ "ran": counts.ran, "cached": counts.cached });
+            let mut document = json!({ "exit": exit.word(), "results": rows, "steps": steps });
+            if let [first, ..] = failed.as_slice() {
+                for key in ["error", "causes", "hint", "findings"] {
+                    document[key] = first[key].clone();
+                }
+                document["failures"] = json!(failed);
+            }
+            lines([document.to_string()])?;
+        }
+        Format::Text => {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            lines(rows.iter().map(|row| {
+                let path = row["path"].as_str().map(|path| format!("  {path}")).unwrap_or_default();
+                format!("{} {} {}{path}", text(&row["kind"]), text(&row["target"]), text(&row["digest"]))
+            }))?;
+            for (_, failure) in failures {
+                // As above.
+                let _ = tell(failure);
+            }
+            if counts != Counts::default() {
+                note(&format!("{} steps ran, {} were cached", counts.ran, counts.cached));
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
+    match failure {
         Failure::Build(error) => (error.to_string(), causes(error.as_ref()), error.hint()),
         Failure::Usage(message) => (message.clone(), Vec::new(), None),
         Failure::Usable(message, hint) => (message.clone(), Vec::new(), Some(hint.clone())),
-        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return exit,
         Failure::Output(error) => ("could not print the result".to_owned(), vec![error.to_string()], None),
-    };
+    }
+}
+
+fn explain(failure: &Failure) -> Value {
+    let (message, causes, hint) = message(failure);
+    let mut document = json!({ "error": message, "causes": causes, "hint": hint, "findings": findings(failure) });
+    if let Some(log) = log(failure) {
+        document["log"] = json!({ "path": log.path.display().to_string(), "tail": log.tail });
+    }
+    document
+}
+
+/// What the step printed that failed.
+fn log(failure: &Failure) -> Option<&cas_build::Log> {
+    match failure {
+        Failure::Build(error) => match error.as_ref() {
+            BuildError::Step { log, .. } => Some(log),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn tell(failure: &Failure) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
-    // Where standard error is closed there is nobody to tell.
-    let _ = match format {
-        Format::Json => writeln!(
-            io::stdout().lock(),
-            "{}",
-            json!({ "exit": exit.word(), "error": message, "causes": causes, "hint": hint, "findings": findings(failure) })
-        ),
-        Format::Text => {
-            if let Failure::Build(error) = failure
-                && let BuildError::Manifest { path, text, findings } = error.as_ref()
-            {
-                for finding in findings {
-                    let _ = writeln!(stderr, "{}", draw(&path.display().to_string(), text, finding));
-                }
-                return exit;
-            }
-            let _ = writeln!(stderr, "error: {message}");
-            for cause in causes {
-                let _ = writeln!(stderr, "  cause: {cause}");
-            }
-            match hint {
-                Some(hint) => writeln!(stderr, "hint: {hint}"),
-                None => Ok(()),
-            }
+    if let Failure::Build(error) = failure
+        && let BuildError::Manifest { path, text, findings } = error.as_ref()
+    {
+        for finding in findings {
+            writeln!(stderr, "{}", draw(&path.display().to_string(), text, finding))?;
         }
-    };
-    exit
+        return Ok(());
+    }
+    let (message, causes, hint) = message(failure);
+    writeln!(stderr, "error: {message}")?;
+    for cause in causes {
+        writeln!(stderr, "  cause: {cause}")?;
+    }
+    for line in log(failure).map(|log| log.tail.lines()).into_iter().flatten() {
+        // What steps print must not move the cursor of whoever reads it here.
+        let shown: String = line.chars().filter(|c| *c == '\t' || !c.is_control()).collect();
+        writeln!(stderr, "  | {shown}")?;
+    }
+    match hint.filter(|hint| !hint.is_empty()) {
+        Some(hint) => writeln!(stderr, "hint: {hint}"),
+        None => Ok(()),
+    }
 }
 
 fn causes(error: &dyn Error) -> Vec<String> {

@@ -126,6 +126,8 @@ pub struct Debian {
     pub components: Vec<Box<str>>,
     /// Sorted names.
     pub packages: Vec<Box<str>>,
+    /// Address of the archive, instead of the one that the machine's apt uses.
+    pub mirror: Option<String>,
 }
 
 /// `[fetch.NAME]`
@@ -374,7 +376,7 @@ impl Checker {
     }
 
     fn toolchain(&mut self, section: raw::Toolchain) -> Toolchain {
-        let raw::Debian { suite, components, packages } = section.debian;
+        let raw::Debian { suite, components, packages, mirror } = section.debian;
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'+');
         let mut words = |texts: &[raw::Text], what: &str| -> Vec<Box<str>> {
             let mut words: Vec<Box<str>> = Vec::new();
@@ -395,20 +397,26 @@ impl Checker {
         if components.is_empty() {
             self.report(Diagnostic::new("`components` is empty", suite.span()));
         }
-        Toolchain { debian: Debian { suite: suite.get_ref().as_str().into(), components, packages } }
+        let mirror = mirror.map(|mirror| {
+            self.address(&mirror);
+            mirror.get_ref().trim_end_matches('/').to_owned()
+        });
+        Toolchain { debian: Debian { suite: suite.get_ref().as_str().into(), components, packages, mirror } }
+    }
+
+    fn address(&mut self, url: &raw::Text) {
+        let known = ["http://", "https://", "file://"];
+        if !known.iter().any(|scheme| url.get_ref().starts_with(scheme)) {
+            let message = format!("`{}` is not an address that can be fetched", url.get_ref());
+            self.report(Diagnostic::new(message, url.span()).with_hint("write one that begins with `https://`"));
+        }
     }
 
     fn fetch(&mut self, section: raw::Fetch, span: Range<usize>) -> Option<Fetch> {
         match section {
             raw::Fetch { url: Some(url), sha256: Some(sha256), npm: None, lockfile: None } => {
                 let located = Located { value: url.get_ref().clone(), span: url.span() };
-                let known = ["http://", "https://", "file://"];
-                if !known.iter().any(|scheme| located.value.starts_with(scheme)) {
-                    let message = format!("`{}` is not an address that can be fetched", located.value);
-                    self.report(
-                        Diagnostic::new(message, url.span()).with_hint("write one that begins with `https://`"),
-                    );
-                }
+                self.address(&url);
                 match Digest::from_hex(DigestFunction::Sha256, sha256.get_ref()) {
                     Ok(digest) => Some(Fetch::Url { url: located, digest }),
                     Err(error) => {

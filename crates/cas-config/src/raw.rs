@@ -48,6 +48,7 @@ pub(crate) struct Debian {
     pub(crate) suite: Text,
     pub(crate) components: Option<Vec<Text>>,
     pub(crate) packages: Vec<Text>,
+    pub(crate) mirror: Option<Text>,
 }
 
 #[derive(Deserialize)]

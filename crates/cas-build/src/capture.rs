@@ -1,0 +1,186 @@
+//! From what a step wrote to its outputs. Rules: docs/formats/step.md.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_digest::DigestFunction;
+use cas_sandbox::{Change, Kind, changes};
+use cas_store::Store;
+use cas_tree::{Directory, Metadata, Node, RelPath};
+
+use crate::BuildError;
+
+/// Folders in a package that tools use for themselves; writes there are dropped as those in `scratch` are.
+const ALWAYS_SCRATCH: [&str; 4] = [".cache", ".turbo", ".npm", "node_modules/.cache"];
+/// Most names of one kind that an error tells.
+const MAX_TOLD: usize = 8;
+
+/// What a step may do in `/src`; paths are those of the workspace.
+pub(crate) struct Allowed<'a> {
+    pub(crate) label: String,
+    pub(crate) package: Option<&'a RelPath>,
+    pub(crate) outputs: &'a [RelPath],
+    pub(crate) scratch: &'a [RelPath],
+}
+
+impl Allowed<'_> {
+    fn is_output(&self, path: &RelPath) -> bool {
+        self.outputs.iter().any(|output| is_at_or_below(path, output))
+    }
+
+    fn is_above_output(&self, path: &RelPath) -> bool {
+        self.outputs.iter().any(|output| output.strip_prefix(path).is_some())
+    }
+
+    fn is_scratch(&self, path: &RelPath) -> bool {
+        let always = ALWAYS_SCRATCH
+            .iter()
+            .map(|text| crate::inputs::in_package(self.package, &RelPath::new(text).expect("they are paths")));
+        self.scratch.iter().any(|scratch| is_at_or_below(path, scratch))
+            // A folder that is only there to hold one of them was made for it.
+            || always.clone().any(|scratch| is_at_or_below(path, &scratch) || scratch.strip_prefix(path).is_some())
+    }
+}
+
+fn is_at_or_below(path: &RelPath, folder: &RelPath) -> bool {
+    path == folder || path.strip_prefix(folder).is_some()
+}
+
+/// The tree of the outputs, with paths of the workspace; their content is in the store.
+///
+/// `inputs` is what the step saw, `upper` what it changed.
+pub(crate) fn outputs(
+    store: &Store,
+    function: DigestFunction,
+    allowed: &Allowed<'_>,
+    inputs: &Directory,
+    upper: &Path,
+) -> Result<Directory, BuildError> {
+    let parents = Metadata::root_owned(0o755);
+    let mut outputs = Directory::root();
+    for path in allowed.outputs {
+        // What a dependency gave there is in the output as well.
+        if let Some(node) = inputs.get(path) {
+            outputs.insert(path, node.clone(), &parents).map_err(|source| BuildError::Place { source })?;
+        }
+    }
+    let (mut undeclared, mut overwritten) = (Vec::new(), Vec::new());
+    let failed = |source| BuildError::Capture { label: allowed.label.clone(), source };
+    for change in changes(upper).map_err(failed)? {
+        let path = change.path().clone();
+        if !allowed.is_output(&path) {
+            if allowed.is_scratch(&path) {
+                continue;
+            }
+            let input = inputs.get(&path);
+            let fine = match &change {
+                Change::Written { kind: Kind::Directory, .. } => {
+                    allowed.is_above_output(&path) || matches!(input, Some(Node::Directory(_)))
+                }
+                // Only a directory that hides nothing is marked so and was no input.
+                Change::Opaque { .. } => input.is_none(),
+                Change::Removed { .. } => false,
+                Change::Written { kind, mode, .. } => {
+                    input.is_some_and(|input| is_unchanged(inputs, input, *kind, *mode, &at(upper, &path), function))
+                }
+            };
+            match input {
+                _ if fine => {}
+                Some(_) => overwritten.push(path),
+                None => undeclared.push(path),
+            }
+            continue;
+        }
+        match change {
+            Change::Removed { .. } => {
+                outputs.remove(&path);
+            }
+            Change::Opaque { .. } => {
+                if matches!(inputs.get(&path), Some(Node::Directory(_))) {
+                    insert(&mut outputs, &path, empty())?;
+                }
+            }
+            Change::Written { kind, mode, .. } => {
+                let node = match kind {
+                    Kind::File => {
+                        let mut file = cas_fs::open_no_follow(&at(upper, &path))?;
+                        Node::file(store.put(function, &mut file)?, if mode & 0o100 != 0 { 0o755 } else { 0o644 })
+                    }
+                    Kind::Symlink => Node::symlink(link_target(&at(upper, &path))?),
+                    Kind::Directory if matches!(outputs.get(&path), Some(Node::Directory(_))) => continue,
+                    Kind::Directory => empty(),
+                    Kind::Fifo => return Err(special(allowed, &path, "fifo")),
+                    Kind::Socket => return Err(special(allowed, &path, "socket")),
+                    Kind::Device => return Err(special(allowed, &path, "device")),
+                };
+                insert(&mut outputs, &path, node)?;
+            }
+        }
+    }
+    if !overwritten.is_empty() {
+        return Err(BuildError::InputWritten { label: allowed.label.clone(), paths: told(&overwritten) });
+    }
+    let missing: Vec<RelPath> = allowed.outputs.iter().filter(|path| outputs.get(path).is_none()).cloned().collect();
+    // One mistake in a name is both; then the missing one says more.
+    if !missing.is_empty() {
+        let written = told(&undeclared);
+        return Err(BuildError::OutputMissing { label: allowed.label.clone(), paths: told(&missing), written });
+    }
+    if !undeclared.is_empty() {
+        return Err(BuildError::Undeclared { label: allowed.label.clone(), paths: told(&undeclared) });
+    }
+    Ok(outputs)
+}
+
+fn insert(tree: &mut Directory, path: &RelPath, node: Node) -> Result<(), BuildError> {
+    tree.insert(path, node, &Metadata::root_owned(0o755)).map_err(|source| BuildError::Place { source })
+}
+
+fn empty() -> Node {
+    Node::Directory(Arc::new(Directory::new(Metadata::root_owned(0o755))))
+}
+
+fn special(allowed: &Allowed<'_>, path: &RelPath, kind: &'static str) -> BuildError {
+    BuildError::OutputKind { label: allowed.label.clone(), path: path.clone(), kind }
+}
+
+fn told(paths: &[RelPath]) -> String {
+    let mut text = paths.iter().take(MAX_TOLD).map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ");
+    if paths.len() > MAX_TOLD {
+        text.push_str(&format!(" and {} more", paths.len() - MAX_TOLD));
+    }
+    text
+}
+
+fn at(upper: &Path, path: &RelPath) -> std::path::PathBuf {
+    upper.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path.as_bytes()))
+}
+
+fn link_target(path: &Path) -> Result<Vec<u8>, BuildError> {
+    Ok(std::os::unix::ffi::OsStringExt::into_vec(cas_fs::read_link(path)?.into_os_string()))
+}
+
+/// Whether what is at an input's path now is what was there: tools touch files, or write what they read.
+fn is_unchanged(
+    inputs: &Directory,
+    input: &Node,
+    kind: Kind,
+    mode: u32,
+    file: &Path,
+    function: DigestFunction,
+) -> bool {
+    match (kind, input) {
+        (Kind::Symlink, Node::Symlink { target, .. }) => link_target(file).is_ok_and(|now| now[..] == target[..]),
+        (Kind::File, _) => inputs.file_of(input).is_some_and(|(metadata, blob)| {
+            let same_right = (metadata.mode & 0o100 != 0) == (mode & 0o100 != 0);
+            let now = cas_fs::open_no_follow(file).ok().and_then(|mut content| {
+                let mut writer = cas_digest::HashingWriter::new(std::io::sink(), &[function]);
+                std::io::copy(&mut content, &mut writer).ok()?;
+                let (_, digests, size) = writer.finish();
+                Some(cas_blob::Descriptor { digest: digests[0], size })
+            });
+            same_right && now == Some(blob)
+        }),
+        _ => false,
+    }
+}

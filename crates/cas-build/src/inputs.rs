@@ -1,0 +1,138 @@
+//! What a step finds in `/src`: files of its package, outputs of what it depends on. Rules: docs/formats/step.md.
+
+use std::sync::Arc;
+
+use cas_blob::Descriptor;
+use cas_config::{Command, Label};
+use cas_snapshot::{Selection, Snapshot};
+use cas_store::{Store, StoreError};
+use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
+
+use crate::{BuildError, Output, Workspace};
+
+/// The manifest that comes with a dependency's outputs.
+const PACKAGE_JSON: &str = "package.json";
+
+/// What a step finds in `/src`, with paths from the workspace's root.
+pub(crate) struct Inputs {
+    /// All of it.
+    pub(crate) tree: Directory,
+    /// What is this step's own: written out for it and removed afterwards.
+    pub(crate) own: Directory,
+    /// Large parts that other steps have as well, with their names: written out once.
+    pub(crate) shared: Vec<(Descriptor, Arc<Directory>)>,
+}
+
+/// Where inputs come from.
+pub(crate) struct Sources<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) store: &'a Store,
+}
+
+impl Sources<'_> {
+    /// The inputs of a step. `needs` are the outputs of what it depends on.
+    pub(crate) fn of_step(
+        &self,
+        label: &Label,
+        command: &Command,
+        needs: &[(Label, Output)],
+    ) -> Result<Inputs, BuildError> {
+        let package = label.package.as_ref();
+        let mut own = self.package_files(package, command.inputs.as_ref())?;
+        // What the step makes is not what it reads: a stale copy in the workspace must not matter.
+        for path in command.outputs.iter().map(|output| &output.value).chain(&command.scratch) {
+            own.remove(&in_package(package, path));
+        }
+        let mut shared: Vec<(Descriptor, Arc<Directory>)> = Vec::new();
+        let mut given = Directory::root();
+        for (need, output) in needs {
+            let tree = match output {
+                Output::Files(files) => {
+                    for path in &files.paths {
+                        own.remove(path);
+                    }
+                    let mut tree = files.tree.clone();
+                    if need.package != label.package {
+                        let manifest = RelPath::new(PACKAGE_JSON).expect("it is a name");
+                        let manifest = in_package(need.package.as_ref(), &manifest);
+                        graft(&mut tree, &self.files(&[manifest])?, label)?;
+                    }
+                    tree
+                }
+                Output::Download(download) => {
+                    let mut tree = Directory::root();
+                    let name = RelPath::new(&download.file_name).expect("a download's name is one");
+                    let folder = RelPath::new(need.name.as_bytes()).expect("a target's name is one");
+                    let path = in_package(need.package.as_ref(), &folder.join_path(&name));
+                    put(&mut tree, &path, Node::file(download.blob, 0o644))?;
+                    tree
+                }
+                Output::Toolchain(_) | Output::Image(_) => {
+                    let role = "an input of a step";
+                    return Err(BuildError::Role { label: need.to_string(), kind: output.kind(), role });
+                }
+            };
+            graft(&mut given, &tree, label)?;
+        }
+        graft(&mut own, &given, label)?;
+        // The folder that the step starts in, and those of its outputs.
+        for path in package.into_iter().cloned().chain(
+            command
+                .outputs
+                .iter()
+                .filter_map(|output| output.value.parent().map(|parent| in_package(package, &parent))),
+        ) {
+            if own.get(&path).is_none() {
+                put(&mut own, &path, Node::Directory(Arc::new(Directory::new(Metadata::root_owned(0o755)))))?;
+            }
+        }
+        let mut tree = own.clone();
+        for (_, part) in &shared {
+            graft(&mut tree, part, label)?;
+        }
+        shared.sort_by_key(|(name, _)| *name);
+        Ok(Inputs { tree, own, shared })
+    }
+
+    /// The files of a package, and those that the workspace gives to all.
+    pub(crate) fn package_files(
+        &self,
+        package: Option<&RelPath>,
+        inputs: Option<&Vec<String>>,
+    ) -> Result<Directory, BuildError> {
+        let other_packages = self.workspace.packages.keys().flatten();
+        let selection = Selection {
+            package: package.cloned(),
+            // A folder above is another package, too, but its files are not below this one.
+            other_packages: other_packages
+                .filter(|other| package.is_none_or(|package| other.strip_prefix(package).is_some()))
+                .cloned()
+                .collect(),
+            inputs: inputs.cloned(),
+            workspace_inputs: self.workspace.section.inputs.clone(),
+        };
+        let paths = self.snapshot.select::<StoreError>(&selection).map_err(BuildError::snapshot)?;
+        self.files(&paths)
+    }
+
+    /// The files at these paths; those that the snapshot lacks are left out.
+    pub(crate) fn files(&self, paths: &[RelPath]) -> Result<Directory, BuildError> {
+        let function = self.workspace.section.digest_function;
+        self.snapshot.tree(paths, &|content| self.store.put(function, content)).map_err(BuildError::snapshot)
+    }
+}
+
+/// A path of a package as one of the workspace.
+pub(crate) fn in_package(package: Option<&RelPath>, path: &RelPath) -> RelPath {
+    package.map_or_else(|| path.clone(), |package| package.join_path(path))
+}
+
+fn put(tree: &mut Directory, path: &RelPath, node: Node) -> Result<(), BuildError> {
+    tree.insert(path, node, &Metadata::root_owned(0o755)).map_err(|source| BuildError::Place { source })
+}
+
+fn graft(tree: &mut Directory, other: &Directory, label: &Label) -> Result<(), BuildError> {
+    tree.merge(other, &mut |_, _, _| MergeRule::Refuse)
+        .map_err(|conflict| BuildError::InputConflict { label: label.to_string(), path: conflict.path })
+}

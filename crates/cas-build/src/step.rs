@@ -1,0 +1,291 @@
+//! Steps: their key, looking for what they gave before, running them. Rules: docs/formats/step.md.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cas_action::{EncodedStep, Projection, Step, decode_result, encode_result, project};
+use cas_blob::Descriptor;
+use cas_config::{Command, Label, Program};
+use cas_digest::DigestFunction;
+use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
+use cas_store::{ActionLane, Store};
+use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
+
+use crate::capture::{self, Allowed};
+use crate::inputs::{Inputs, in_package};
+use crate::log::{Log, Recorder};
+use crate::{BuildError, Files, Toolchain};
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The folder of the sources in the input root.
+const SOURCE: &str = "src";
+/// Longest `Tree` message that is read.
+const MAX_TREE_BYTES: u64 = 1 << 30;
+
+/// A toolchain as steps see it: no owners, no rights but the one to execute, no attributes, no links between files.
+#[derive(Debug)]
+pub(crate) struct StepRoot {
+    name: Descriptor,
+    tree: Directory,
+    projection: Projection,
+    /// Where it is written out; held while that is done, so that it is done once.
+    folder: Mutex<Option<PathBuf>>,
+}
+
+impl StepRoot {
+    /// What steps see of a toolchain's tree.
+    pub(crate) fn new(label: &str, tree: &Directory, function: DigestFunction) -> Result<Self, BuildError> {
+        let failed = |source| BuildError::Project { label: label.to_owned(), source };
+        let projection = project(tree, function).map_err(failed)?;
+        let view = view(tree, tree);
+        let name = view.encode(function).map_err(cas_store::StoreError::from)?.root;
+        Ok(Self { name, tree: view, projection, folder: Mutex::new(None) })
+    }
+
+    fn folder(&self, store: &Store) -> Result<PathBuf, BuildError> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*folder {
+            return Ok(folder.clone());
+        }
+        let path = store.materialize(&self.name, &self.tree)?;
+        *folder = Some(path.clone());
+        Ok(path)
+    }
+}
+
+/// Trees are at most 1,024 directories deep, so recursion is bounded.
+fn view(top: &Directory, directory: &Directory) -> Directory {
+    let mut seen = Directory::new(Metadata::root_owned(0o755));
+    for (name, node) in directory.entries() {
+        let node = match node {
+            Node::Directory(child) => Node::Directory(Arc::new(view(top, child))),
+            Node::Symlink { target, .. } => Node::symlink(target),
+            node => match top.file_of(node) {
+                Some((metadata, blob)) => Node::file(blob, if metadata.mode & 0o100 != 0 { 0o755 } else { 0o644 }),
+                None => continue,
+            },
+        };
+        seen.insert(&RelPath::from(name.clone()), node, &Metadata::root_owned(0o755)).expect("names are there once");
+    }
+    seen
+}
+
+/// How a step got its outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An equal step gave them before.
+    Cached,
+    /// It ran.
+    Ran {
+        /// How long it took.
+        elapsed: std::time::Duration,
+        /// What it printed.
+        log: Log,
+    },
+}
+
+/// Everything that a step is made of.
+pub(crate) struct Job<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) label: &'a Label,
+    pub(crate) command: &'a Command,
+    /// Label of the toolchain.
+    pub(crate) root: &'a str,
+    pub(crate) toolchain: &'a Toolchain,
+    pub(crate) inputs: Inputs,
+}
+
+impl Job<'_> {
+    fn package(&self) -> Option<&RelPath> {
+        self.label.package.as_ref()
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        match &self.command.run {
+            Program::Shell(text) => vec!["/bin/sh".to_owned(), "-euc".to_owned(), text.clone()],
+            Program::Arguments(arguments) => arguments.clone(),
+        }
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment: BTreeMap<String, String> = [
+            ("PATH", PATH),
+            ("HOME", "/tmp"),
+            ("TMPDIR", "/tmp"),
+            ("LANG", "C.UTF-8"),
+            ("LC_ALL", "C.UTF-8"),
+            ("TZ", "UTC"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        environment.insert("SOURCE_DATE_EPOCH".to_owned(), EPOCH_SECONDS.to_string());
+        environment.extend(self.command.env.clone());
+        environment
+    }
+
+    /// The step as an action; its name is the key.
+    fn encode(&self, root: &StepRoot) -> Result<EncodedStep, BuildError> {
+        let function = root.name.digest.function();
+        let failed = |source| BuildError::Project { label: self.label.to_string(), source };
+        let sources = project(&self.inputs.tree, function).map_err(failed)?;
+        let mut whole = root.projection.clone();
+        whole.put(&Name::new(SOURCE).expect("it is a name"), &sources).map_err(failed)?;
+        let isa = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86-64" };
+        let step = Step {
+            arguments: self.arguments(),
+            environment: self.environment(),
+            working_directory: match self.package() {
+                None => SOURCE.to_owned(),
+                Some(package) => format!("{SOURCE}/{package}"),
+            },
+            output_paths: self.command.outputs.iter().map(|output| output.value.to_string()).collect(),
+            platform: [("OSFamily", "linux"), ("ISA", isa)]
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            input_root: whole.root,
+            timeout_seconds: u32::try_from(self.command.timeout.as_secs()).unwrap_or(u32::MAX),
+        };
+        Ok(step.encode())
+    }
+
+    /// The outputs, from the cache or by running.
+    pub(crate) fn run(&self) -> Result<(Files, Origin), BuildError> {
+        let function = self.toolchain.name.digest.function();
+        let root = self.toolchain.step_root(self.root, function)?;
+        let encoded = self.encode(&root)?;
+        let key = encoded.action.0;
+        let lane = ActionLane::strict();
+        if let Some(result) = self.store.action_result(&lane, &key)? {
+            if let Some(outputs) = self.complete(&result, function)? {
+                return Ok((self.files(&outputs)?, Origin::Cached));
+            }
+            // What it names is gone or it makes no sense: it is made again.
+            self.store.remove_action_result(&lane, &key)?;
+        }
+        let (outputs, elapsed, log) = self.execute(&root, &key)?;
+        let in_package = match self.package() {
+            None => outputs,
+            // Without outputs there is nothing at the package's path.
+            Some(package) => outputs.subtree(package).unwrap_or_else(Directory::root),
+        };
+        let paths: Vec<RelPath> = self.command.outputs.iter().map(|output| output.value.clone()).collect();
+        let failed = |source| BuildError::Project { label: self.label.to_string(), source };
+        let result = encode_result(&in_package, &paths, function).map_err(failed)?;
+        for (_, bytes) in &result.trees {
+            self.store.put_bytes(function, bytes)?;
+        }
+        for (_, bytes) in [&encoded.action, &encoded.command] {
+            self.store.put_bytes(function, bytes)?;
+        }
+        // Another process may have been first; everybody goes on with the same result.
+        let result = self.store.put_action_result(&lane, &key, &result.bytes)?;
+        let outputs = self.complete(&result, function)?.ok_or(BuildError::Record { what: key })?;
+        Ok((self.files(&outputs)?, Origin::Ran { elapsed, log }))
+    }
+
+    /// The outputs that a result names, relative to the package, if all of them are here.
+    fn complete(&self, result: &[u8], function: DigestFunction) -> Result<Option<Directory>, BuildError> {
+        let load = &mut |blob: &Descriptor| self.store.load(blob, MAX_TREE_BYTES);
+        let Ok(outputs) = decode_result(result, function, load) else { return Ok(None) };
+        for (_, node) in outputs.walk() {
+            if let Node::File { blob, .. } = node
+                && !self.store.contains(blob)?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(outputs))
+    }
+
+    fn files(&self, outputs: &Directory) -> Result<Files, BuildError> {
+        let mut tree = Directory::root();
+        match self.package() {
+            None => tree = outputs.clone(),
+            Some(package) if !outputs.is_empty() => tree
+                .graft(package, outputs.clone(), &Metadata::root_owned(0o755))
+                .map_err(|source| BuildError::Place { source })?,
+            Some(_) => {}
+        }
+        let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
+        Ok(Files { tree, name, paths: self.output_paths() })
+    }
+
+    fn output_paths(&self) -> Vec<RelPath> {
+        self.command.outputs.iter().map(|output| in_package(self.package(), &output.value)).collect()
+    }
+
+    /// Runs the step; the tree that it gave has paths of the workspace.
+    fn execute(&self, root: &StepRoot, key: &Descriptor) -> Result<(Directory, std::time::Duration, Log), BuildError> {
+        let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
+        let result = self.execute_in(root, key, &scratch);
+        let removed = remove_scratch(&scratch);
+        let done = result?;
+        removed?;
+        Ok(done)
+    }
+
+    fn execute_in(
+        &self,
+        root: &StepRoot,
+        key: &Descriptor,
+        scratch: &Path,
+    ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
+        let own = scratch.join("inputs");
+        self.store.write_tree(&self.inputs.own, &own)?;
+        let mut lowers = vec![own];
+        for (name, tree) in &self.inputs.shared {
+            lowers.push(self.store.materialize(name, tree)?);
+        }
+        let source = Overlay { lowers, scratch: scratch.join("source") };
+        let root = Overlay { lowers: vec![root.folder(self.store)?], scratch: scratch.join("root") };
+        let mut working_directory = PathBuf::from("/").join(SOURCE);
+        if let Some(package) = self.package() {
+            working_directory.push(package.to_string());
+        }
+        let environment: BTreeMap<OsString, OsString> =
+            self.environment().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let upper = source.upper();
+        let spec = Spec {
+            source: Some(source),
+            environment,
+            working_directory,
+            timeout: Some(self.command.timeout),
+            ..Spec::new(root, self.arguments())
+        };
+        let (recorder, stdout) = Recorder::start(&scratch.join("log"))?;
+        let stderr = stdout.try_clone().map_err(BuildError::Log)?;
+        let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), self.cancel);
+        let logs = self.store.logs();
+        cas_fs::create_dir_all(&logs)?;
+        let log = recorder.finish(&logs.join(format!("{}.log", key.digest.to_hex())))?;
+        let outcome = outcome.map_err(|error| match error {
+            cas_sandbox::SandboxError::Start(source) => {
+                BuildError::NotStarted { label: self.label.to_string(), source }
+            }
+            other => other.into(),
+        })?;
+        let failed = |how: String| BuildError::Step { label: self.label.to_string(), how, log: Box::new(log.clone()) };
+        match outcome.ending {
+            Ending::Exited(0) => {}
+            Ending::Exited(code) => return Err(failed(format!("exit code {code}"))),
+            Ending::Signalled(signal) => return Err(failed(format!("signal {signal}"))),
+            Ending::TimedOut => {
+                return Err(failed(format!("it ran longer than {} s", self.command.timeout.as_secs())));
+            }
+            Ending::Cancelled => return Err(BuildError::Interrupted),
+        }
+        let outputs = self.output_paths();
+        let scratch: Vec<RelPath> = self.command.scratch.iter().map(|path| in_package(self.package(), path)).collect();
+        let allowed =
+            Allowed { label: self.label.to_string(), package: self.package(), outputs: &outputs, scratch: &scratch };
+        let function = key.digest.function();
+        let tree = capture::outputs(self.store, function, &allowed, &self.inputs.tree, &upper)?;
+        Ok((tree, outcome.elapsed, log))
+    }
+}
