@@ -1,10 +1,22 @@
-//! npm packages: manifests, file selection, the order of tarballs, lockfiles and the `node_modules` trees that they
-//! describe.
+//! npm packages: manifests, file selection, the order of tarballs, lockfiles and what a package reaches by them.
 //!
 //! Pure: names and bytes in, values out. Rules: docs/formats/npm.md.
 //!
-//! Not here: the tarball's bytes (`cas-tar`), fetching (`cas-fetch`), which files a package has (`cas-snapshot`).
+//! Not here: the tarball's bytes (`cas-tar`), fetching (`cas-fetch`), which files a package has (`cas-snapshot`), the
+//! trees of `node_modules` (`cas-build`).
 
+mod glob;
+mod integrity;
+mod json;
+mod lockfile;
 mod manifest;
+mod order;
+mod packlist;
+mod workspace;
 
+pub use integrity::{Integrity, IntegrityError};
+pub use lockfile::{Location, LockedPackage, Lockfile, LockfileError, PackageSource, Part};
 pub use manifest::{DependencyKind, Manifest, ManifestError};
+pub use order::in_tarball_order;
+pub use packlist::{PackError, PackFile, PatternError, packed_files};
+pub use workspace::{RewriteError, WorkspaceMember, rewrite_workspace_ranges};

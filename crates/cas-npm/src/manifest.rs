@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Longest `package.json` that is read, in bytes.
 pub(crate) const MAX_MANIFEST_BYTES: usize = 4 << 20;
@@ -44,6 +44,7 @@ pub struct Manifest {
     pub private: bool,
     /// Names and ranges by kind.
     pub dependencies: BTreeMap<DependencyKind, BTreeMap<Box<str>, Box<str>>>,
+    pub(crate) document: Map<String, Value>,
 }
 
 /// Why a `package.json` cannot be used.
@@ -97,7 +98,7 @@ impl Manifest {
             dependencies.insert(kind, ranges);
         }
         let private = document.get("private") == Some(&Value::Bool(true));
-        Ok(Self { name, version: text("version"), private, dependencies })
+        Ok(Self { name, version: text("version"), private, dependencies, document })
     }
 
     /// Names that the package depends on in one of these ways.
