@@ -5,14 +5,16 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_config::{Command, Fetch, Label, Lock, LockedDebian, TargetKind};
+use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, NpmPackage, TargetKind};
+use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
 use cas_snapshot::{Snapshot, SnapshotError};
-use cas_store::Store;
+use cas_store::{Store, StoreError};
 
 use crate::debian::{self, Context};
-use crate::inputs::Sources;
+use crate::inputs::{Sources, in_package};
+use crate::npm::{self, Registry};
 use crate::step::Job;
 use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Workspace, image, schedule};
 
@@ -75,6 +77,8 @@ pub struct Builder<'a> {
     pub observer: &'a dyn Observer,
     /// Texts of apt's sources, for the mirror.
     pub apt_sources: Vec<String>,
+    /// Address of the npm registry, without a slash at its end.
+    pub npm_registry: String,
     /// The time, in seconds since 1970: only to see whether a suite's index has expired.
     pub now_unix_seconds: u64,
     /// Ends the build.
@@ -92,7 +96,15 @@ impl Builder<'_> {
         let graph = self.graph(labels)?;
         let reads_files = |label: &Label| {
             let kind = self.workspace.target(label).map(|target| &target.kind);
-            matches!(kind, Some(TargetKind::Command(_) | TargetKind::Test(_) | TargetKind::Npm(_)))
+            matches!(
+                kind,
+                Some(
+                    TargetKind::Command(_)
+                        | TargetKind::Test(_)
+                        | TargetKind::Npm(_)
+                        | TargetKind::Fetch(Fetch::Lockfile(_))
+                )
+            )
         };
         let snapshot = match graph.keys().any(reads_files) {
             true => Some(Snapshot::take(&self.workspace.root).map_err(widen)?),
@@ -185,14 +197,47 @@ impl Builder<'_> {
                 let base = image.base.as_ref().map(|base| output(&base.value)).transpose()?;
                 let layers = image.layers.iter().map(|layer| output(&layer.from.value)).collect::<Result<_, _>>()?;
                 let function = self.workspace.section.digest_function;
-                Ok(Output::Image(Arc::new(image::build(self.store, function, label, image, base, layers)?)))
+                let context = image::Context { store: self.store, workspace: self.workspace, function };
+                Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
             TargetKind::Command(command) | TargetKind::Test(command) => {
-                let snapshot = snapshot.expect("it was taken for steps");
-                self.step(label, command, needs, &Sources { workspace: self.workspace, snapshot, store: self.store })
+                self.step(label, command, needs, &self.sources(snapshot))
             }
-            kind => Err(BuildError::NotAvailable { label: label.to_string(), kind: kind.name() }),
+            TargetKind::Fetch(Fetch::Npm(package)) => {
+                let registry = self.registry();
+                let locked = self.locked_npm(&registry, label, &package.value, lock)?;
+                Ok(Output::Package(Arc::new(registry.pinned(&locked)?)))
+            }
+            TargetKind::Fetch(Fetch::Lockfile(path)) => {
+                let path = in_package(label.package.as_ref(), &path.value);
+                let bytes = npm::read_lockfile(&self.sources(snapshot), &path)?;
+                let packages = self.registry().packages(path.parent(), &bytes, &path.to_string())?;
+                Ok(Output::Packages(Arc::new(packages)))
+            }
+            TargetKind::Npm(_) => {
+                let mut outputs = Vec::new();
+                for (need, output) in needs {
+                    match output {
+                        Output::Files(files) => outputs.push(files.tree.clone()),
+                        other => {
+                            let role = "packed";
+                            return Err(BuildError::Role { label: need.to_string(), kind: other.kind(), role });
+                        }
+                    }
+                }
+                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(snapshot), label, &outputs)?)))
+            }
         }
+    }
+
+    fn registry(&self) -> Registry<'_> {
+        let function = self.workspace.section.digest_function;
+        Registry { store: self.store, fetcher: self.fetcher, function, address: &self.npm_registry }
+    }
+
+    fn sources<'a>(&'a self, snapshot: Option<&'a Snapshot>) -> Sources<'a> {
+        let snapshot = snapshot.expect("it was taken for targets that read files");
+        Sources { workspace: self.workspace, snapshot, store: self.store }
     }
 
     fn step(
@@ -255,34 +300,68 @@ impl Builder<'_> {
         let path = url.split(['?', '#']).next().unwrap_or(url);
         let last = path.rsplit('/').next().filter(|name| cas_tree::Name::new(name).is_ok()).unwrap_or("download");
         let file_name = last.to_owned();
-        // Sizes are not announced; a memo remembers the one that had this digest.
-        let key = digest.to_string();
-        let known = self.store.memo("download", key.as_bytes())?;
-        let blob = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
-        if let Some(blob) = blob
-            && self.store.contains(&blob)?
-        {
-            let blob = self.store.name_with(self.workspace.section.digest_function, &blob)?;
-            return Ok(Output::Download(Arc::new(Download { blob, file_name })));
-        }
-        let mut body = self.fetcher.get(url)?;
         let function = self.workspace.section.digest_function;
-        let (blob, named) =
-            self.store.put_with_alias(function, digest.function(), &mut body).map_err(|error| match error {
-                cas_store::StoreError::Source(source) => BuildError::Fetch(cas_fetch::FetchError::Transport {
-                    url: cas_fetch::redact(url),
-                    source: Box::new(source),
-                }),
-                other => other.into(),
-            })?;
-        if named.digest != digest {
-            let expected = Descriptor { digest, size: named.size };
-            let source = cas_blob::VerifyError::Digest { expected, actual: named.digest };
-            return Err(BuildError::Mismatch { url: cas_fetch::redact(url), source: source.into() });
-        }
-        self.store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
+        let blob = fetch_pinned(self.store, self.fetcher, function, url, digest)?;
         Ok(Output::Download(Arc::new(Download { blob, file_name })))
     }
+
+    /// The pin of an npm package, resolved where it is missing or stale.
+    fn locked_npm(
+        &self,
+        registry: &Registry<'_>,
+        label: &Label,
+        package: &NpmPackage,
+        lock: &Mutex<Lock>,
+    ) -> Result<LockedNpm, BuildError> {
+        let target = label.to_string();
+        let found = self.workspace.lock.npm.iter().find(|entry| entry.target == target);
+        if let Some(entry) = found
+            && entry.request == format!("{}@{}", package.name, package.version)
+            && self.mode != Mode::Update
+        {
+            return Ok(entry.clone());
+        }
+        if self.mode == Mode::Locked {
+            return Err(BuildError::LockStale { entry: format!("`{target}`") });
+        }
+        let entry = registry.resolve(&target, package)?;
+        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.npm.retain(|other| other.target != target);
+        lock.npm.push(entry.clone());
+        lock.npm.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(entry)
+    }
+}
+
+/// A file by address and digest, from the store if it is there; its size is not announced.
+pub(crate) fn fetch_pinned(
+    store: &Store,
+    fetcher: &Fetcher,
+    function: DigestFunction,
+    url: &str,
+    digest: cas_digest::Digest,
+) -> Result<Descriptor, BuildError> {
+    // A memo remembers the size that had this digest.
+    let key = digest.to_string();
+    let known = store.memo("download", key.as_bytes())?;
+    let blob = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
+    if let Some(blob) = blob
+        && store.contains(&blob)?
+    {
+        return Ok(store.name_with(function, &blob)?);
+    }
+    let mut body = fetcher.get(url)?;
+    let (blob, named) = store.put_with_alias(function, digest.function(), &mut body).map_err(|error| match error {
+        StoreError::Source(source) => npm::transport(url, source),
+        other => other.into(),
+    })?;
+    if named.digest != digest {
+        let expected = Descriptor { digest, size: named.size };
+        let source = cas_blob::VerifyError::Digest { expected, actual: named.digest };
+        return Err(BuildError::Mismatch { url: cas_fetch::redact(url), source: source.into() });
+    }
+    store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
+    Ok(blob)
 }
 
 /// Listing has no keeper of content that could fail.

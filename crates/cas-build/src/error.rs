@@ -72,14 +72,6 @@ pub enum BuildError {
         /// What it is used as.
         role: &'static str,
     },
-    /// A kind of target that this version cannot build.
-    #[error("`{label}` is a {kind}, which this version of cas cannot build")]
-    NotAvailable {
-        /// The target.
-        label: String,
-        /// What it is.
-        kind: &'static str,
-    },
     /// A pattern of `members` is not one.
     #[error("`{pattern}` of `members` is not a glob of folders")]
     Members {
@@ -278,6 +270,44 @@ pub enum BuildError {
         /// Why not.
         source: cas_npm::ManifestError,
     },
+    /// A lockfile of npm cannot be used.
+    #[error("`{path}` cannot be used")]
+    Lockfile {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: cas_npm::LockfileError,
+    },
+    /// There is no such lockfile, or it is ignored.
+    #[error("the workspace has no file `{path}`")]
+    NoLockfile {
+        /// Its path.
+        path: String,
+    },
+    /// A target uses a lockfile that is not for its package.
+    #[error("`{label}` uses `{path}`, but its package has no `package.json` or is not below it")]
+    OutsideLockfile {
+        /// The target.
+        label: String,
+        /// The lockfile.
+        path: String,
+    },
+    /// A folder cannot hold both.
+    #[error("`{label}` would need both {places} at one place")]
+    TwoVersions {
+        /// The target.
+        label: String,
+        /// Two places of the lockfile.
+        places: String,
+    },
+    /// A package cannot be packed.
+    #[error("could not pack `{label}`")]
+    Pack {
+        /// The target.
+        label: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// `^name` in a package that has no `package.json`.
     #[error("`^{name}` of `{label}`: its package has no `package.json` that names dependencies")]
     NoManifest {
@@ -322,6 +352,12 @@ impl BuildError {
             Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),
             Self::Undeclared { .. } => "name them in `outputs`, or in `scratch` if nobody needs them".to_owned(),
             Self::InputWritten { .. } => "write elsewhere, or name in `outputs` what the step makes".to_owned(),
+            Self::Lockfile {
+                source: cas_npm::LockfileError::Unmet { .. } | cas_npm::LockfileError::Stale { .. },
+                ..
+            } => "run `npm install --package-lock-only` and commit the lockfile".to_owned(),
+            Self::NoLockfile { .. } => "make it with `npm install --package-lock-only`".to_owned(),
+            Self::TwoVersions { .. } => "let the lockfile have one version of it, with `npm dedupe`".to_owned(),
             Self::NoManifest { .. } => "name the targets instead".to_owned(),
             Self::Snapshot(error) => return error.hint().map(str::to_owned),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),

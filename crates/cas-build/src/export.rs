@@ -8,10 +8,10 @@ use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
 use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, parse_index};
 use cas_store::{Store, StoreError};
-use cas_tar::{LayerPlan, copy_pieces};
+use cas_tar::{LayerPlan, Recipe, copy_pieces};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
-use crate::{BuildError, Image, layer};
+use crate::{BuildError, Image, Tarball, layer};
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
@@ -74,6 +74,53 @@ pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> 
         Destination::Layout { folder, tag } => layout(store, image, folder, tag),
         Destination::Archive { file, tag } => archive(store, image, file, tag),
     }
+}
+
+/// Writes a tarball into a folder, under the name that npm gives it; returns its path. A file of that name is replaced.
+///
+/// # Errors
+///
+/// [`BuildError::Fs`], [`BuildError::Store`].
+pub fn write_tarball(store: &Store, tarball: &Tarball, folder: &Path) -> Result<PathBuf, BuildError> {
+    cas_fs::create_dir_all(folder)?;
+    let path = folder.join(&tarball.file_name);
+    let temporary = cas_fs::temporary_dir_in(folder, ".cas-")?;
+    let part = temporary.join("tarball");
+    let written = (|| -> Result<(), BuildError> {
+        let mut writer = std::io::BufWriter::new(cas_fs::create_new(&part, 0o644)?);
+        layer::write(store, &tarball.recipe, &mut writer)?;
+        writer.flush().map_err(BuildError::Compress)?;
+        Ok(cas_fs::rename(&part, &path)?)
+    })();
+    let removed = cas_fs::remove_tree(&temporary);
+    written?;
+    removed?;
+    Ok(path)
+}
+
+/// The bytes of a tarball as one blob, named with the function of its tree.
+pub(crate) fn tarball_blob(store: &Store, tarball: &Tarball) -> Result<Descriptor, BuildError> {
+    keep_whole(store, &tarball.recipe)?;
+    Ok(store.name_with(tarball.recipe.tree.digest.function(), &tarball.recipe.blob)?)
+}
+
+/// Keeps the bytes of an archive as one blob, for those who cannot read recipes.
+fn keep_whole(store: &Store, recipe: &Recipe) -> Result<(), BuildError> {
+    if store.contains(&recipe.blob)? {
+        return Ok(());
+    }
+    let folder = cas_fs::temporary_dir_in(store.scratch(), "archive-")?;
+    let kept = (|| -> Result<(), BuildError> {
+        let path = folder.join("part");
+        let mut part = std::io::BufWriter::new(cas_fs::create_new(&path, 0o600)?);
+        layer::write(store, recipe, &mut part)?;
+        part.flush().map_err(BuildError::Compress)?;
+        drop(part);
+        store.put_expected(&mut cas_fs::open(&path)?, &recipe.blob)?;
+        Ok(())
+    })();
+    cas_fs::remove_tree(&folder)?;
+    kept
 }
 
 fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), BuildError> {
@@ -148,15 +195,7 @@ fn archive(store: &Store, image: &Image, file: &Path, tag: &str) -> Result<(), B
     let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
     for layer in &image.layers {
         let recipe = layer::find(store, &layer.recipe)?.ok_or(BuildError::Record { what: layer.recipe })?;
-        let path = store.scratch().join(format!("layer-{}", recipe.blob.digest.to_hex()));
-        if !store.contains(&recipe.blob)? {
-            let mut part = cas_fs::create_new(&path, 0o600)?;
-            layer::write(store, &recipe, &mut part)?;
-            drop(part);
-            let stored = store.put_expected(&mut cas_fs::open(&path)?, &recipe.blob);
-            cas_fs::remove_file(&path)?;
-            stored?;
-        }
+        keep_whole(store, &recipe)?;
         add(named(&recipe.blob), recipe.blob);
     }
     add(named(&image.config), image.config);

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use cas_blob::Descriptor;
 use cas_config::{Compression, Image as ImageTarget, ImageLayer as ImageLayerTarget, Label};
 use cas_digest::DigestFunction;
+use cas_npm::Part;
 use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 use cas_store::Store;
 use cas_tar::Codec;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::layer::{self, LayerError};
-use crate::{BuildError, Files, Image, ImageLayer, Output};
+use crate::{BuildError, Files, Image, ImageLayer, Output, Workspace, npm};
 
 /// What a layer is made of.
 enum Source {
@@ -24,15 +25,22 @@ enum Source {
     Layer(ImageLayer),
 }
 
+/// Where an image is built.
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) function: DigestFunction,
+}
+
 /// Builds an image. `base` and `layers` are the outputs of what the target names, with their labels, in its order.
 pub(crate) fn build(
-    store: &Store,
-    function: DigestFunction,
+    context: &Context<'_>,
     label: &Label,
     target: &ImageTarget,
     base: Option<(String, Output)>,
     layers: Vec<(String, Output)>,
 ) -> Result<Image, BuildError> {
+    let Context { store, workspace, function } = *context;
     let codec = match target.compression {
         Compression::Gzip => Codec::Gzip6,
         Compression::Zstd => Codec::Zstd3,
@@ -59,6 +67,13 @@ pub(crate) fn build(
             }
             Output::Files(files) => {
                 tree = files_at(&from, &files, layer)?;
+            }
+            Output::Package(package) => tree = placed(&package.tree, layer.to.as_ref())?,
+            Output::Tarball(tarball) => tree = placed(&tarball.tree, layer.to.as_ref())?,
+            Output::Packages(packages) => {
+                let part = if layer.production { Part::Production } else { Part::All };
+                let modules = npm::portable_modules(store, &packages, workspace, label, part)?;
+                tree = placed(&modules, layer.to.as_ref())?;
             }
             output @ (Output::Toolchain(_) | Output::Image(_)) => {
                 return Err(BuildError::Role { label: from, kind: output.kind(), role: "a layer of an image" });
@@ -108,6 +123,15 @@ pub(crate) fn build(
     Ok(image)
 }
 
+/// A tree where a layer wants it; without a place, at the root.
+fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildError> {
+    let Some(to) = to else { return Ok(tree.clone()) };
+    let mut whole = Directory::root();
+    let parents = Metadata::root_owned(0o755);
+    whole.graft(to, tree.clone(), &parents).map_err(|source| BuildError::Place { source })?;
+    Ok(whole)
+}
+
 /// The part of a step's outputs that a layer takes, where it wants it.
 fn files_at(from: &str, files: &Files, layer: &ImageLayerTarget) -> Result<Directory, BuildError> {
     let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
@@ -121,18 +145,12 @@ fn files_at(from: &str, files: &Files, layer: &ImageLayerTarget) -> Result<Direc
     let place = |source| BuildError::Place { source };
     let parents = Metadata::root_owned(0o755);
     let Some(wanted) = wanted else {
-        return match &layer.to {
-            None => Ok(files.tree.clone()),
-            Some(to) => tree.graft(to, files.tree.clone(), &parents).map(|()| tree).map_err(place),
-        };
+        return placed(&files.tree, layer.to.as_ref());
     };
     match files.tree.get(&wanted) {
         Some(Node::Directory(_)) => {
             let part = files.tree.subtree(&wanted).expect("it is a directory");
-            match &layer.to {
-                None => tree = part,
-                Some(to) => tree.graft(to, part, &parents).map_err(place)?,
-            }
+            tree = placed(&part, layer.to.as_ref())?;
         }
         Some(node) => {
             let name = RelPath::from(wanted.name());

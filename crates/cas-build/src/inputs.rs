@@ -68,6 +68,33 @@ impl Sources<'_> {
                     put(&mut tree, &path, Node::file(download.blob, 0o644))?;
                     tree
                 }
+                Output::Package(package) => {
+                    let mut tree = Directory::root();
+                    let folder = RelPath::new(need.name.as_bytes()).expect("a target's name is one");
+                    let at = in_package(need.package.as_ref(), &folder);
+                    tree.graft(&at, package.tree.clone(), &Metadata::root_owned(0o755))
+                        .map_err(|source| BuildError::Place { source })?;
+                    tree
+                }
+                Output::Packages(packages) => {
+                    let tree = crate::npm::modules(self.store, packages, self.workspace, label)?;
+                    let function = self.workspace.section.digest_function;
+                    let name = tree.encode(function).map_err(StoreError::from)?.root;
+                    shared.push((name, Arc::new(tree)));
+                    continue;
+                }
+                Output::Tarball(tarball) => {
+                    let blob = crate::export::tarball_blob(self.store, tarball)?;
+                    let folder = RelPath::new(need.name.as_bytes()).expect("a target's name is one");
+                    let file = RelPath::new(&tarball.file_name).expect("name and version were checked");
+                    let mut tree = Directory::root();
+                    put(
+                        &mut tree,
+                        &in_package(need.package.as_ref(), &folder.join_path(&file)),
+                        Node::file(blob, 0o644),
+                    )?;
+                    tree
+                }
                 Output::Toolchain(_) | Output::Image(_) => {
                     let role = "an input of a step";
                     return Err(BuildError::Role { label: need.to_string(), kind: output.kind(), role });

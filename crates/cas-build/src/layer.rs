@@ -46,21 +46,33 @@ pub(crate) fn build(
         return Ok((recipe_name, recipe));
     }
     let plan = LayerPlan::new(tree).map_err(LayerError::Entry)?;
-    let (frames, tar) = rayon::join(
-        || plan.groups.par_iter().map(|group| frame(store, function, codec, group)).collect::<Result<Vec<_>, _>>(),
-        || digest_of_tar(store, &plan),
-    );
-    let (frames, tar) = (frames?, tar?);
-    let mut recipe = Recipe { profile: Profile::Layer1, codec, tree: *name, tar, blob: tar, frames };
-    let mut writer = HashingWriter::new(io::sink(), &[DigestFunction::Sha256]);
-    write(store, &recipe, &mut writer)?;
-    let (_, digests, size) = writer.finish();
-    recipe.blob = Descriptor { digest: digests[0], size };
-    let recipe_name = store.put_bytes(function, &recipe.encode())?;
+    let (recipe_name, recipe) = assemble(store, Profile::Layer1, codec, name, &plan)?;
     // The tree is kept with its recipe: what runs an image needs it.
     store.put_tree(tree, function)?;
     store.put_memo("layer", key.as_bytes(), recipe_name.to_string().as_bytes())?;
     Ok((recipe_name, recipe))
+}
+
+/// Makes the frames of a plan, and the recipe that holds them.
+pub(crate) fn assemble(
+    store: &Store,
+    profile: Profile,
+    codec: Codec,
+    tree: &Descriptor,
+    plan: &LayerPlan,
+) -> Result<(Descriptor, Recipe), BuildError> {
+    let function = tree.digest.function();
+    let (frames, tar) = rayon::join(
+        || plan.groups.par_iter().map(|group| frame(store, function, codec, group)).collect::<Result<Vec<_>, _>>(),
+        || digest_of_tar(store, plan),
+    );
+    let (frames, tar) = (frames?, tar?);
+    let mut recipe = Recipe { profile, codec, tree: *tree, tar, blob: tar, frames };
+    let mut writer = HashingWriter::new(io::sink(), &[DigestFunction::Sha256]);
+    write(store, &recipe, &mut writer)?;
+    let (_, digests, size) = writer.finish();
+    recipe.blob = Descriptor { digest: digests[0], size };
+    Ok((store.put_bytes(function, &recipe.encode())?, recipe))
 }
 
 /// Loads a recipe all of whose frames are here.

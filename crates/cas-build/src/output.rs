@@ -1,9 +1,12 @@
 //! What targets give each other.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
+use cas_npm::{Integrity, Lockfile};
+use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
 
 use crate::BuildError;
@@ -16,6 +19,12 @@ pub enum Output {
     Toolchain(Arc<Toolchain>),
     /// One downloaded file.
     Download(Arc<Download>),
+    /// The content of an npm package.
+    Package(Arc<Package>),
+    /// The packages of an npm lockfile.
+    Packages(Arc<Packages>),
+    /// An npm tarball.
+    Tarball(Arc<Tarball>),
     /// What a step made; nothing, for a test.
     Files(Arc<Files>),
     /// An image.
@@ -28,7 +37,8 @@ impl Output {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Toolchain(_) => "toolchain",
-            Self::Download(_) => "fetch",
+            Self::Download(_) | Self::Package(_) | Self::Packages(_) => "fetch",
+            Self::Tarball(_) => "npm",
             Self::Files(_) => "command",
             Self::Image(_) => "image",
         }
@@ -63,6 +73,49 @@ impl Toolchain {
         *root = Some(Arc::clone(&made));
         Ok(made)
     }
+}
+
+/// The content of an npm package.
+#[derive(Debug)]
+pub struct Package {
+    /// Its files, without the folder that they have in the tarball.
+    pub tree: Directory,
+    /// Name of the tree.
+    pub name: Descriptor,
+}
+
+/// The packages of an npm lockfile.
+#[derive(Debug)]
+pub struct Packages {
+    /// What it says.
+    pub lockfile: Lockfile,
+    /// Its folder; `None` for the workspace's root.
+    pub folder: Option<RelPath>,
+    /// Its path, for errors.
+    pub path: String,
+    /// Trees of the packages that this machine can use, by place.
+    pub trees: BTreeMap<String, Descriptor>,
+    /// Name of the list of them.
+    pub name: Descriptor,
+}
+
+/// An npm tarball.
+#[derive(Debug)]
+pub struct Tarball {
+    /// Name of the package.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// As npm names it: `scope-name-1.2.3.tgz`.
+    pub file_name: String,
+    /// How its bytes are made.
+    pub recipe: Recipe,
+    /// SHA-512 of its bytes.
+    pub integrity: Integrity,
+    /// Its files.
+    pub tree: Directory,
+    /// Their paths, in the order of the tarball.
+    pub paths: Vec<RelPath>,
 }
 
 /// What a step made.

@@ -23,7 +23,7 @@ const MAX_LOCK_BYTES: u64 = 64 << 20;
 
 /// A folder with a `cas.toml`.
 #[derive(Debug)]
-pub struct Package {
+pub struct WorkspacePackage {
     /// What its `cas.toml` says.
     pub manifest: Manifest,
     /// Its `package.json`, if it has one.
@@ -38,7 +38,7 @@ pub struct Workspace {
     /// `[workspace]`
     pub section: WorkspaceSection,
     /// By folder; `None` is the root.
-    pub packages: BTreeMap<Option<RelPath>, Package>,
+    pub packages: BTreeMap<Option<RelPath>, WorkspacePackage>,
     /// What is pinned.
     pub lock: Lock,
 }
@@ -72,13 +72,14 @@ impl Workspace {
     pub fn load(root: &Path) -> Result<Self, BuildError> {
         let manifest = parse(&root.join(MANIFEST_FILE))?;
         let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
-        let mut packages = BTreeMap::from([(None, Package { manifest, npm: package_json(root)? })]);
+        let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm: package_json(root)? })]);
         for pattern in &section.members {
             for folder in members(root, pattern)? {
                 let at = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes()));
                 let path = at.join(MANIFEST_FILE);
                 if !packages.contains_key(&Some(folder.clone())) && cas_fs::exists(&path)? {
-                    packages.insert(Some(folder), Package { manifest: parse(&path)?, npm: package_json(&at)? });
+                    packages
+                        .insert(Some(folder), WorkspacePackage { manifest: parse(&path)?, npm: package_json(&at)? });
                 }
             }
         }

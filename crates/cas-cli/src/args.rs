@@ -61,6 +61,9 @@ pub(crate) enum Command {
     ///
     /// Resolves what has no entry yet. With `--update` everything is resolved anew.
     Lock(LockArgs),
+    /// Make npm tarballs
+    #[command(subcommand)]
+    Npm(NpmCommand),
     /// Look at images in the store, and write them out
     #[command(subcommand)]
     Image(ImageCommand),
@@ -131,4 +134,28 @@ pub(crate) enum ImageCommand {
         /// Where to: `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
         destination: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NpmCommand {
+    /// Build `npm` targets and write their tarballs to a folder
+    ///
+    /// The tarball has the files that `npm pack` takes, the outputs of the target's `from`, and ranges of the workspace
+    /// written as a registry needs them. Without a target, every `npm` target of the current package is packed.
+    Pack(PackArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PackArgs {
+    /// Targets: `//package:name`, `:name`, `//package/...`
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Folder that the tarballs are written to
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(crate) pack_destination: PathBuf,
+    /// Print the files of the tarballs and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use cas_build::{
     BuildError, Builder, Built, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image,
-    find_image, list_images, run_image,
+    find_image, list_images, run_image, write_tarball,
 };
-use cas_config::{Label, Pattern, TargetKind};
-use cas_fetch::Fetcher;
+use cas_config::{Fetch, Label, Pattern, TargetKind};
+use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
 use cas_store::Store;
 use cas_tree::{Directory, RelPath};
@@ -20,7 +20,9 @@ use etcetera::BaseStrategy;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::args::{BuildArgs, Cli, Command, Format, Global, ImageCommand, InputArgs, LockArgs, RunArgs};
+use crate::args::{
+    BuildArgs, Cli, Command, Format, Global, ImageCommand, InputArgs, LockArgs, NpmCommand, PackArgs, RunArgs,
+};
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
@@ -35,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Test(args) => build(&global, &args, Purpose::Test),
         Command::Run(args) => run_command(&global, args),
         Command::Lock(args) => lock(&global, &args),
+        Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image(&global, command),
         Command::Doctor => doctor(&global),
     }
@@ -98,6 +101,23 @@ fn apt_sources() -> Vec<String> {
     paths.iter().filter_map(|path| cas_fs::read_to_string(path).ok()).collect()
 }
 
+/// The registry that npm would use: of its variable, the workspace's `.npmrc`, the user's, else npm's own.
+fn npm_registry(workspace: &Workspace) -> String {
+    let address = |text: &str| fetch_npm_registry(&format!("registry={text}"));
+    let named = ["npm_config_registry", "NPM_CONFIG_REGISTRY"]
+        .into_iter()
+        .find_map(|name| address(&variable(name)?.into_string().ok()?));
+    let file = |path: &Path| fetch_npm_registry(&cas_fs::read_to_string(path).ok()?);
+    named
+        .or_else(|| file(&workspace.root.join(".npmrc")))
+        .or_else(|| {
+            let user = variable("NPM_CONFIG_USERCONFIG").or_else(|| variable("npm_config_userconfig"));
+            let home = variable("HOME").map(|home| PathBuf::from(home).join(".npmrc"));
+            file(&user.map(PathBuf::from).or(home)?)
+        })
+        .unwrap_or_else(|| cas_fetch::defaults::NPM.to_owned())
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read: to see expired indexes")]
 fn now_unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
@@ -137,6 +157,7 @@ fn outputs_and_lock(
         keep_going: options.keep_going,
         observer: progress,
         apt_sources: apt_sources(),
+        npm_registry: npm_registry(workspace),
         now_unix_seconds: now_unix_seconds(),
         cancel: cancel_on_signals()?,
     };
@@ -225,6 +246,7 @@ fn place(workspace: &Workspace, store: &Store, label: &Label, output: &Output) -
             let destination = Destination::Layout { folder: folder.clone(), tag: label.name.to_string() };
             export_image(store, image, &destination)?;
         }
+        Output::Tarball(tarball) => return Ok(Some(write_tarball(store, tarball, &folder)?)),
         Output::Files(files) if !files.paths.is_empty() => {
             let tree = match &label.package {
                 None => files.tree.clone(),
@@ -254,6 +276,52 @@ fn write_out(store: &Store, tree: &Directory, folder: &Path) -> Result<(), Failu
     Ok(removed.map_err(BuildError::from)?)
 }
 
+fn npm_pack(global: &Global, args: &PackArgs) -> Result<Exit, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let store = open_store(global)?;
+    let is_npm = |label: &Label| matches!(workspace.target(label).map(|target| &target.kind), Some(TargetKind::Npm(_)));
+    let labels: Vec<Label> = if args.targets.is_empty() {
+        let own = workspace.targets().map(|(label, _)| label).filter(|label| label.package == package);
+        own.filter(|label| is_npm(label)).collect()
+    } else {
+        let mut labels = Vec::new();
+        for pattern in patterns(&args.targets)? {
+            let exact = matches!(pattern, Pattern::One(_));
+            let found = workspace.select(package.as_ref(), &[pattern])?;
+            labels.extend(found.into_iter().filter(|label| exact || is_npm(label)));
+        }
+        labels
+    };
+    if labels.is_empty() {
+        return Err(Failure::Usable("there is no `npm` target here".to_owned(), "name one".to_owned()));
+    }
+    for label in &labels {
+        if !is_npm(label) {
+            let kind = workspace.target(label).map_or("target", |target| target.kind.name());
+            return Err(BuildError::Role { label: label.to_string(), kind, role: "packed" }.into());
+        }
+    }
+    let built = outputs(&workspace, &store, &labels, &options(None, &args.inputs))?;
+    let mut rows = Vec::new();
+    for (label, output) in &built {
+        let Output::Tarball(tarball) = output else { continue };
+        let mut row = describe(label, "npm", output);
+        if !args.dry_run {
+            let path = write_tarball(&store, tarball, &here(global).join(&args.pack_destination))?;
+            row["path"] = json!(path.display().to_string());
+        }
+        rows.push(row);
+    }
+    print(global, &rows, |row| match row["path"].as_str() {
+        Some(path) => format!("{} {} {path}", text(&row["name"]), text(&row["integrity"])),
+        None => {
+            let files = row["files"].as_array().into_iter().flatten().map(text);
+            files.collect::<Vec<_>>().join("\n")
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     let parse = |text: &String| {
         text.parse().map_err(|error: cas_config::LabelError| match error.hint() {
@@ -274,6 +342,20 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
         Output::Download(download) => {
             row["digest"] = json!(download.blob.digest.to_string());
             row["size"] = json!(download.blob.size);
+        }
+        Output::Package(package) => row["digest"] = json!(package.name.digest.to_string()),
+        Output::Packages(packages) => {
+            row["digest"] = json!(packages.name.digest.to_string());
+            row["packages"] = json!(packages.trees.len());
+        }
+        Output::Tarball(tarball) => {
+            row["digest"] = json!(tarball.recipe.blob.digest.to_string());
+            row["name"] = json!(tarball.name);
+            row["version"] = json!(tarball.version);
+            row["integrity"] = json!(tarball.integrity.to_string());
+            row["tar"] = json!(tarball.recipe.tar.digest.to_string());
+            row["size"] = json!(tarball.recipe.blob.size);
+            row["files"] = json!(tarball.paths.iter().map(ToString::to_string).collect::<Vec<_>>());
         }
         Output::Files(files) => row["digest"] = json!(files.name.digest.to_string()),
         Output::Image(image) => {
@@ -356,7 +438,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
     let labels: Vec<Label> = workspace
         .targets()
-        .filter(|(_, target)| matches!(target.kind, TargetKind::Toolchain(_)))
+        .filter(|(_, target)| matches!(target.kind, TargetKind::Toolchain(_) | TargetKind::Fetch(Fetch::Npm(_))))
         .map(|(label, _)| label)
         .collect();
     let mode = match (args.check, args.update) {

@@ -54,11 +54,15 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::UnknownTarget { .. }
         | BuildError::Cycle { .. }
         | BuildError::Role { .. }
-        | BuildError::NotAvailable { .. }
         | BuildError::Members { .. }
         | BuildError::UnknownImage { .. }
         | BuildError::NoCommand { .. }
         | BuildError::NoManifest { .. }
+        | BuildError::Lockfile { .. }
+        | BuildError::NoLockfile { .. }
+        | BuildError::OutsideLockfile { .. }
+        | BuildError::TwoVersions { .. }
+        | BuildError::Pack { .. }
         | BuildError::PackageJson { .. }
         | BuildError::NoSuchOutput { .. }
         | BuildError::InputConflict { .. }

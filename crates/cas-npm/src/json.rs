@@ -106,7 +106,8 @@ mod tests {
     fn strings_are_found_where_they_are() {
         let text = r#" { "x" : [ { "dependencies": {"no": "1"} } , "}" ], "dependencies": { "a\"b" : "w:*" ,"c":7,"d":"\\" } ,"y":{} } "#;
         let found = strings_of_sections(text, |section| section == "dependencies");
-        let found: Vec<(&str, &str)> = found.iter().map(|(_, name, range)| (name.as_str(), &text[range.clone()])).collect();
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|(_, name, range)| (name.as_str(), &text[range.clone()])).collect();
         assert_eq!(found, [("a\"b", "\"w:*\""), ("d", "\"\\\\\"")]);
     }
 }

@@ -302,9 +302,11 @@ impl Lockfile {
                         return Err(LockfileError::Source { location: location.to_owned(), source_url });
                     }
                 };
-                let integrity = raw.integrity.ok_or_else(|| missing("integrity"))?.parse().map_err(|source| {
-                    LockfileError::Integrity { location: location.to_owned(), source }
-                })?;
+                let integrity = raw
+                    .integrity
+                    .ok_or_else(|| missing("integrity"))?
+                    .parse()
+                    .map_err(|source| LockfileError::Integrity { location: location.to_owned(), source })?;
                 let version = raw.version.ok_or_else(|| missing("version"))?;
                 if version.contains(['/', '\\', '?', '#', '%']) {
                     return Err(LockfileError::Path { path: version });
@@ -350,7 +352,8 @@ impl Lockfile {
                 .map(|(name, range)| (&**name, &**range));
             let then = entry.dependencies[&kind].iter().map(|(name, range)| (name.as_str(), range.as_str()));
             if !now.eq(then) {
-                let package = if folder.is_empty() { "package.json".to_owned() } else { format!("{folder}/package.json") };
+                let package =
+                    if folder.is_empty() { "package.json".to_owned() } else { format!("{folder}/package.json") };
                 return Err(LockfileError::Stale { package, section: kind.section() });
             }
         }
@@ -522,13 +525,19 @@ mod tests {
             (r#""/node_modules/x": {OK}"#, "it names the path `/node_modules/x`"),
             (r#""node_modules/x/y": {OK}"#, "it names the path `node_modules/x/y`"),
             (r#""node_modules/x": {"link": true, "resolved": "../x"}"#, "it names the path `../x`"),
-            (r#""node_modules/x": {"link": true, "resolved": "y"}"#, "`node_modules/x` links to `y`, which it does not have"),
+            (
+                r#""node_modules/x": {"link": true, "resolved": "y"}"#,
+                "`node_modules/x` links to `y`, which it does not have",
+            ),
             (r#""node_modules/x": {OK, "bin": {"../y": "a"}}"#, "it names the path `a`"),
             (r#""node_modules/x": {OK, "bin": {"y": "../a"}}"#, "it names the path `../a`"),
             (r#""node_modules/x": {OK, "name": "../y"}"#, "it names the path `../y`"),
             (r#""node_modules/x": {"version": "1"}"#, "`node_modules/x` has no integrity"),
             (r#""node_modules/x": {"integrity": "md5-x"}"#, "`node_modules/x` has a bad integrity"),
-            (r#""node_modules/x": {OK, "resolved": "git+ssh://x"}"#, "`node_modules/x` comes from `git+ssh://x`, which is not supported"),
+            (
+                r#""node_modules/x": {OK, "resolved": "git+ssh://x"}"#,
+                "`node_modules/x` comes from `git+ssh://x`, which is not supported",
+            ),
         ] {
             assert_eq!(lock(packages).expect_err("it is wrong").to_string(), message, "{packages}");
         }
@@ -538,7 +547,8 @@ mod tests {
 
     #[test]
     fn a_lockfile_for_another_manifest_is_stale() {
-        let lock = lock(r#""": {"dependencies": {"a": "1"}}, "node_modules/a": {OK, "dependencies": {"b": "1"}}"#).expect("one");
+        let lock = lock(r#""": {"dependencies": {"a": "1"}}, "node_modules/a": {OK, "dependencies": {"b": "1"}}"#)
+            .expect("one");
         let check = |text: &str| {
             lock.check("", &Manifest::parse(text.as_bytes()).expect("a manifest")).map_err(|error| error.to_string())
         };

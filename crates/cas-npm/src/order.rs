@@ -11,8 +11,8 @@ use icu_locale_core::locale;
 /// Sorts paths as `npm pack` does. Paths that collate equal are in the order of their bytes.
 #[must_use]
 pub fn in_tarball_order<T>(mut files: Vec<T>, path: impl Fn(&T) -> &str) -> Vec<T> {
-    let collator: CollatorBorrowed<'static> =
-        Collator::try_new(locale!("en").into(), CollatorOptions::default()).expect("the data of English are compiled in");
+    let collator: CollatorBorrowed<'static> = Collator::try_new(locale!("en").into(), CollatorOptions::default())
+        .expect("the data of English are compiled in");
     files.sort_by(|a, b| compare(&collator, path(a), path(b)));
     files
 }
@@ -51,7 +51,15 @@ mod tests {
     #[test]
     fn the_order_is_that_of_npm() {
         let mut names = vec![
-            ".env", "_u.js", "alpha.js", "sub/b.js", "cli.js", "\u{e9}a.js", "index.js", "Zed.js", "package.json",
+            ".env",
+            "_u.js",
+            "alpha.js",
+            "sub/b.js",
+            "cli.js",
+            "\u{e9}a.js",
+            "index.js",
+            "Zed.js",
+            "package.json",
             "README.md",
         ];
         let expected = names.clone();

@@ -190,10 +190,13 @@ fn metadata<R: Read, E: Error + 'static>(
     let mut mode = entry.header().mode().map_err(|_| bad("mode"))?;
     mode &= 0o7777;
     let id = |value: io::Result<u64>, field| value.ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| bad(field));
+    // npm leaves the fields of the owner empty.
+    let is_empty = |field: &[u8]| field.iter().all(|byte| matches!(byte, 0 | b' '));
+    let header = entry.header();
     let mut metadata = Metadata {
         mode,
-        uid: id(entry.header().uid(), "user id")?,
-        gid: id(entry.header().gid(), "group id")?,
+        uid: if is_empty(&header.as_old().uid) { 0 } else { id(header.uid(), "user id")? },
+        gid: if is_empty(&header.as_old().gid) { 0 } else { id(header.gid(), "group id")? },
         xattrs: std::collections::BTreeMap::new(),
     };
     let Some(extensions) = entry.pax_extensions().map_err(ReadTarError::Archive)? else { return Ok(metadata) };

@@ -1,0 +1,435 @@
+//! npm: packages from a registry, `node_modules` trees from a lockfile, tarballs. Rules: docs/formats/npm.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cas_blob::{Descriptor, OpenBlob};
+use cas_config::{Label, LockedNpm, NpmPackage};
+use cas_digest::{Digest, DigestFunction, HashingWriter};
+use cas_fetch::{FetchError, Fetcher};
+use cas_npm::{Integrity, Lockfile, Manifest, PackageSource, Part, WorkspaceMember};
+use cas_store::{Store, StoreError};
+use cas_tar::{Codec, Compression, ReadTarLimits, Whiteouts, decompress, npm_plan, read_tree};
+use cas_tree::{Directory, Metadata, Name, Node, RelPath};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use crate::inputs::{Sources, in_package};
+use crate::{BuildError, Package, Packages, Tarball, Workspace, layer};
+
+/// Largest content of one package.
+const MAX_PACKAGE_BYTES: u64 = 4 << 30;
+/// Longest document of a registry.
+const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
+/// Longest `package.json` or ignore file.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+const PACKAGE_JSON: &str = "package.json";
+
+/// A registry, and where its packages go.
+pub(crate) struct Registry<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) fetcher: &'a Fetcher,
+    pub(crate) function: DigestFunction,
+    /// Its address.
+    pub(crate) address: &'a str,
+}
+
+impl Registry<'_> {
+    /// The content of a tarball, from the store where it was unpacked before.
+    pub(crate) fn package(&self, what: &str, url: &str, integrity: &Integrity) -> Result<Descriptor, BuildError> {
+        let key = format!("1 {} {integrity}", self.function);
+        if let Some(value) = self.store.memo("npm-package", key.as_bytes())?
+            && let Some(name) = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok())
+            && self.store.find_tree(&name)?.is_some()
+        {
+            return Ok(name);
+        }
+        let blob = self.fetch(url, integrity.0)?;
+        let damaged =
+            |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Package { package: what.to_owned(), source };
+        let file = self.store.open_blob(&blob).map_err(StoreError::from)?;
+        let mut tar = decompress(file, Compression::Gzip, MAX_PACKAGE_BYTES.saturating_mul(2))
+            .map_err(|error| damaged(Box::new(error)))?;
+        let limits = ReadTarLimits { content_bytes: MAX_PACKAGE_BYTES };
+        let keep = &mut |content: &mut dyn std::io::Read| self.store.put(self.function, content);
+        let tree = read_tree(&mut tar, Whiteouts::Plain, limits, keep).map_err(|error| damaged(Box::new(error)))?;
+        let name = self.store.put_tree(&installed(&tree), self.function)?;
+        self.store.put_memo("npm-package", key.as_bytes(), name.to_string().as_bytes())?;
+        Ok(name)
+    }
+
+    /// Downloads a file that has this digest; its size is not announced.
+    fn fetch(&self, url: &str, digest: Digest) -> Result<Descriptor, BuildError> {
+        crate::builder::fetch_pinned(self.store, self.fetcher, self.function, url, digest)
+    }
+
+    /// Address of a tarball. A lockfile's words for npm's own registry mean the registry that is configured.
+    fn tarball_url(&self, name: &str, version: &str, source: &PackageSource) -> String {
+        let address = self.address;
+        match source {
+            PackageSource::Registry => format!("{address}/{}", tarball_path(name, version)),
+            PackageSource::Url(url) => {
+                match url.strip_prefix(cas_fetch::defaults::NPM).and_then(|rest| rest.strip_prefix('/')) {
+                    Some(path) => format!("{address}/{path}"),
+                    None => url.clone(),
+                }
+            }
+        }
+    }
+
+    /// Every package of a lockfile that this machine can use.
+    pub(crate) fn packages(&self, folder: Option<RelPath>, bytes: &[u8], at: &str) -> Result<Packages, BuildError> {
+        let lockfile = Lockfile::parse(bytes).map_err(|source| BuildError::Lockfile { path: at.to_owned(), source })?;
+        let found: Vec<_> = lockfile.packages().collect();
+        let names: Result<Vec<Descriptor>, BuildError> = found
+            .par_iter()
+            .map(|(_, package)| {
+                let url = self.tarball_url(&package.name, &package.version, &package.source);
+                self.package(&format!("{}@{}", package.name, package.version), &url, &package.integrity)
+            })
+            .collect();
+        let trees: BTreeMap<String, Descriptor> =
+            found.iter().map(|(location, _)| (*location).clone()).zip(names?).collect();
+        let mut text = String::new();
+        for (location, name) in &trees {
+            text.push_str(&format!("{location} {name}\n"));
+        }
+        let name = Descriptor::of(self.function, text.as_bytes());
+        Ok(Packages { lockfile, folder, path: at.to_owned(), trees, name })
+    }
+
+    /// What the registry says of a package.
+    pub(crate) fn resolve(&self, target: &str, package: &NpmPackage) -> Result<LockedNpm, BuildError> {
+        #[derive(Deserialize)]
+        struct Document {
+            #[serde(default)]
+            versions: BTreeMap<String, Version>,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            dist: Dist,
+        }
+        #[derive(Deserialize)]
+        struct Dist {
+            integrity: Option<String>,
+        }
+        let what = format!("{}@{}", package.name, package.version);
+        let damaged =
+            |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Package { package: what.clone(), source };
+        let url = format!("{}/{}", self.address, package.name.replace('/', "%2f"));
+        let body = std::io::Read::take(self.fetcher.get(&url)?, MAX_DOCUMENT_BYTES);
+        let document: Document =
+            serde_json::from_reader(std::io::BufReader::new(body)).map_err(|error| damaged(Box::new(error)))?;
+        let version = document.versions.get(&*package.version);
+        let version = version.ok_or_else(|| damaged("the registry has no such version".into()))?;
+        let integrity = version.dist.integrity.as_deref().unwrap_or_default();
+        let integrity: Integrity = integrity.parse().map_err(|error| damaged(Box::new(error)))?;
+        let path =
+            RelPath::new(tarball_path(&package.name, &package.version)).map_err(|error| damaged(Box::new(error)))?;
+        Ok(LockedNpm { target: target.to_owned(), request: what, path, integrity: integrity.to_string() })
+    }
+
+    /// The content of a pinned package.
+    pub(crate) fn pinned(&self, locked: &LockedNpm) -> Result<Package, BuildError> {
+        let integrity: Integrity = locked
+            .integrity
+            .parse()
+            .map_err(|error| BuildError::Package { package: locked.request.clone(), source: Box::new(error) })?;
+        let url = format!("{}/{}", self.address, locked.path);
+        let name = self.package(&locked.request, &url, &integrity).map_err(|error| match error {
+            BuildError::Fetch(source) if source.is_not_found() => {
+                BuildError::PackageGone { package: locked.request.clone(), source }
+            }
+            other => other,
+        })?;
+        Ok(Package { tree: self.store.load_tree(&name)?, name })
+    }
+}
+
+fn tarball_path(name: &str, version: &str) -> String {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    format!("{name}/-/{base}-{version}.tgz")
+}
+
+/// What npm makes of a tarball: its first folder is taken off, links are dropped, an ignore file of git is npm's.
+fn installed(tree: &Directory) -> Directory {
+    let mut package = Directory::root();
+    for (path, node) in tree.walk() {
+        let mut components: Vec<&[u8]> = path.components().collect();
+        if components.len() < 2 || !matches!(node, Node::File { .. }) {
+            continue;
+        }
+        let ignore_file =
+            [&path.parent().map(|parent| parent.as_bytes().to_vec()).unwrap_or_default()[..], b"/.npmignore"].concat();
+        if *components.last().expect("it has two") == b".gitignore" {
+            if RelPath::new(ignore_file).is_ok_and(|npm| tree.get(&npm).is_some()) {
+                continue;
+            }
+            components.pop();
+            components.push(b".npmignore");
+        }
+        let path = RelPath::new(components[1..].join(&b'/')).expect("a part of a path is one");
+        if let Some((metadata, blob)) = tree.file_of(node) {
+            let mode = if metadata.mode & 0o111 != 0 { 0o755 } else { 0o644 };
+            // Two first folders may hold one name: then the first stays.
+            let _ = package
+                .get(&path)
+                .is_none()
+                .then(|| package.insert(&path, Node::file(blob, mode), &Metadata::root_owned(0o755)));
+        }
+    }
+    package
+}
+
+/// `node_modules` of a package, with paths of the workspace.
+pub(crate) fn modules(
+    store: &Store,
+    packages: &Packages,
+    workspace: &Workspace,
+    label: &Label,
+) -> Result<Directory, BuildError> {
+    let folder = own_folder(packages, workspace, label)?;
+    let reached = packages
+        .lockfile
+        .reached(&folder, Part::All)
+        .map_err(|source| BuildError::Lockfile { path: packages.path.clone(), source })?;
+    let places: BTreeMap<String, String> = reached.into_iter().map(|place| (place.clone(), place.clone())).collect();
+    let tree = assemble(store, packages, &places)?;
+    match &packages.folder {
+        None => Ok(tree),
+        Some(at) => {
+            let mut whole = Directory::root();
+            whole.graft(at, tree, &Metadata::root_owned(0o755)).map_err(|source| BuildError::Place { source })?;
+            Ok(whole)
+        }
+    }
+}
+
+/// What a package needs in its `node_modules` when that folder is taken elsewhere: no links to other folders.
+pub(crate) fn portable_modules(
+    store: &Store,
+    packages: &Packages,
+    workspace: &Workspace,
+    label: &Label,
+    part: Part,
+) -> Result<Directory, BuildError> {
+    let folder = own_folder(packages, workspace, label)?;
+    let wrong = |source| BuildError::Lockfile { path: packages.path.clone(), source };
+    let reached = packages.lockfile.reached(&folder, part).map_err(wrong)?;
+    let own = if folder.is_empty() { "node_modules/".to_owned() } else { format!("{folder}/node_modules/") };
+    // Names by which packages of the workspace are linked.
+    let links: BTreeMap<&str, &str> = reached
+        .iter()
+        .filter_map(|place| Some((packages.lockfile.link_target(place)?, place.strip_prefix("node_modules/")?)))
+        .collect();
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+    for place in &reached {
+        if packages.lockfile.link_target(place).is_some() {
+            continue;
+        }
+        let to = if let Some(rest) = place.strip_prefix(&own).or_else(|| place.strip_prefix("node_modules/")) {
+            rest.to_owned()
+        } else {
+            let (member, rest) = place.split_once("/node_modules/").unwrap_or((place, ""));
+            match links.get(member) {
+                Some(link) => format!("{link}/node_modules/{rest}"),
+                None => continue,
+            }
+        };
+        if let Some(other) = taken.insert(to.clone(), place) {
+            return Err(BuildError::TwoVersions {
+                label: label.to_string(),
+                places: format!("`{other}` and `{place}`"),
+            });
+        }
+        places.insert((*place).clone(), format!("node_modules/{to}"));
+    }
+    let tree = assemble(store, packages, &places)?;
+    let modules = RelPath::new("node_modules").expect("it is a name");
+    Ok(tree.subtree(&modules).unwrap_or_else(Directory::root))
+}
+
+/// The folder of a target's package, from the lockfile's on; the lockfile must have been made for its `package.json`.
+fn own_folder(packages: &Packages, workspace: &Workspace, label: &Label) -> Result<String, BuildError> {
+    let folder = match (&packages.folder, &label.package) {
+        (None, None) => String::new(),
+        (None, Some(package)) => package.to_string(),
+        (Some(at), Some(package)) if at == package => String::new(),
+        (Some(at), package) => match package.as_ref().and_then(|package| package.strip_prefix(at)) {
+            Some(rest) => rest.to_string(),
+            None => {
+                return Err(BuildError::OutsideLockfile { label: label.to_string(), path: packages.path.clone() });
+            }
+        },
+    };
+    let manifest = workspace.packages.get(&label.package).and_then(|package| package.npm.as_ref());
+    let manifest = manifest
+        .ok_or_else(|| BuildError::OutsideLockfile { label: label.to_string(), path: packages.path.clone() })?;
+    packages
+        .lockfile
+        .check(&folder, manifest)
+        .map_err(|source| BuildError::Lockfile { path: packages.path.clone(), source })?;
+    Ok(folder)
+}
+
+/// Puts packages at their places, with the links to programs that npm makes in `.bin`.
+fn assemble(store: &Store, packages: &Packages, places: &BTreeMap<String, String>) -> Result<Directory, BuildError> {
+    let parents = Metadata::root_owned(0o755);
+    let failed = |source| BuildError::Place { source };
+    let path = |text: &str| RelPath::new(text).expect("places of a lockfile are paths");
+    let mut tree = Directory::root();
+    // A package before those inside of it: the order of the places.
+    let mut by_place: Vec<(&String, &String)> = places.iter().map(|(from, to)| (to, from)).collect();
+    by_place.sort();
+    for (to, from) in &by_place {
+        if let Some(target) = packages.lockfile.link_target(from) {
+            let up = "../".repeat(to.split('/').count() - 1);
+            let target = if target.is_empty() { up.trim_end_matches('/').to_owned() } else { format!("{up}{target}") };
+            tree.insert(&path(to), Node::symlink(target), &parents).map_err(failed)?;
+        } else if let Some(name) = packages.trees.get(*from) {
+            tree.graft(&path(to), store.load_tree(name)?, &parents).map_err(failed)?;
+        }
+    }
+    let mut linked = BTreeSet::new();
+    for (to, from) in &by_place {
+        let (modules, package) = match to.rfind("node_modules/") {
+            Some(at) => to.split_at(at + "node_modules/".len()),
+            None => continue,
+        };
+        for (name, program) in packages.lockfile.programs(from) {
+            let place = path(&format!("{modules}.bin/{name}"));
+            if !linked.insert(place.clone()) || tree.get(&place).is_some() {
+                continue;
+            }
+            tree.insert(&place, Node::symlink(format!("../{package}/{program}")), &parents).map_err(failed)?;
+            let file = path(&format!("{to}/{program}"));
+            if let Some((_, blob)) = tree.get_file(&file) {
+                tree.insert(&file, Node::file(blob, 0o755), &parents).map_err(failed)?;
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// Packs a package: its files and the outputs of what it names.
+pub(crate) fn pack(sources: &Sources<'_>, label: &Label, outputs: &[Directory]) -> Result<Tarball, BuildError> {
+    let store = sources.store;
+    let function = sources.workspace.section.digest_function;
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Pack { label: label.to_string(), source };
+    let package = label.package.as_ref();
+    let parents = Metadata::root_owned(0o755);
+    let mut whole = sources.package_files(package, None)?;
+    for output in outputs {
+        for (path, node) in output.walk() {
+            // What a step made goes before a stale copy in the workspace.
+            if !matches!(node, Node::Directory(_)) {
+                whole.insert(&path, node.clone(), &parents).map_err(|source| BuildError::Place { source })?;
+            }
+        }
+    }
+    let mut files = match package {
+        None => whole.clone(),
+        Some(package) => whole.subtree(package).unwrap_or_else(Directory::root),
+    };
+    let path = RelPath::new(PACKAGE_JSON).expect("it is a name");
+    let (_, blob) = files.get_file(&path).ok_or_else(|| failed("the package has no `package.json`".into()))?;
+    let text = String::from_utf8(store.load(&blob, MAX_FILE_BYTES)?)
+        .map_err(|_| failed("`package.json` is not UTF-8".into()))?;
+    let manifest = Manifest::parse(text.as_bytes()).map_err(|error| failed(Box::new(error)))?;
+    let missing = |what: &str| failed(format!("`package.json` has no `{what}`").into());
+    let name = manifest.name.clone().ok_or_else(|| missing("name"))?;
+    let version = manifest.version.clone().ok_or_else(|| missing("version"))?;
+    if RelPath::new(&*version).is_err() || version.contains('/') {
+        return Err(failed(format!("`{version}` is not a version").into()));
+    }
+    let members = sources.workspace.npm_members();
+    let folder = package.map(ToString::to_string).unwrap_or_default();
+    let rewritten =
+        cas_npm::rewrite_workspace_ranges(&text, &folder, &members).map_err(|error| failed(Box::new(error)))?;
+    let blob = store.put_bytes(function, rewritten.as_bytes())?;
+    files.insert(&path, Node::file(blob, 0o644), &parents).map_err(|source| BuildError::Place { source })?;
+    let outer = outer_rules(sources, package)?;
+    let packed = cas_npm::packed_files(&manifest, &files, &outer, &mut |blob| store.load(blob, MAX_FILE_BYTES))
+        .map_err(|error| failed(Box::new(error)))?;
+    let mut tree = Directory::root();
+    for file in &packed {
+        tree.insert(&file.path, Node::file(file.blob, file.mode), &parents)
+            .map_err(|source| BuildError::Place { source })?;
+    }
+    let list: Vec<_> = packed.into_iter().map(|file| (file.path, file.mode, file.blob)).collect();
+    let (recipe, integrity) = tarball(store, &tree, &list, function)?;
+    let file_name = format!("{}-{version}.tgz", name.trim_start_matches('@').replace('/', "-"));
+    let paths = list.into_iter().map(|(path, _, _)| path).collect();
+    Ok(Tarball { name: name.into(), version: version.into(), file_name, recipe, integrity, tree, paths })
+}
+
+/// Recipe and integrity of a tarball.
+fn tarball(
+    store: &Store,
+    tree: &Directory,
+    files: &[(RelPath, u32, Descriptor)],
+    function: DigestFunction,
+) -> Result<(cas_tar::Recipe, Integrity), BuildError> {
+    let name = store.put_tree(tree, function)?;
+    let plan = npm_plan(files);
+    let (_, recipe) = layer::assemble(store, cas_tar::Profile::Npm1, Codec::Gzip9, &name, &plan)?;
+    let mut writer = HashingWriter::new(std::io::sink(), &[DigestFunction::Sha512]);
+    layer::write(store, &recipe, &mut writer)?;
+    let (_, digests, _) = writer.finish();
+    Ok((recipe, Integrity(digests[0])))
+}
+
+/// The ignore files of the folders above a package, as npm reads them in a workspace; at the root, the other packages.
+fn outer_rules(sources: &Sources<'_>, package: Option<&RelPath>) -> Result<Vec<String>, BuildError> {
+    let Some(package) = package else {
+        return Ok(sources.workspace.packages.keys().flatten().map(|folder| format!("/{folder}")).collect());
+    };
+    let mut folders = vec![None];
+    let mut above = Vec::new();
+    let mut next = package.parent();
+    while let Some(folder) = next {
+        next = folder.parent();
+        above.push(Some(folder));
+    }
+    folders.extend(above.into_iter().rev());
+    let mut rules = Vec::new();
+    for folder in folders {
+        for name in [".npmignore", ".gitignore"] {
+            let path = in_package(folder.as_ref(), &RelPath::from(Name::new(name).expect("it is a name")));
+            if let Some((_, blob)) = sources.files(std::slice::from_ref(&path))?.get_file(&path) {
+                rules.push(String::from_utf8_lossy(&sources.store.load(&blob, MAX_FILE_BYTES)?).into_owned());
+                break;
+            }
+        }
+    }
+    Ok(rules)
+}
+
+/// Reads a lockfile of the workspace.
+pub(crate) fn read_lockfile(sources: &Sources<'_>, path: &RelPath) -> Result<Vec<u8>, BuildError> {
+    let tree = sources.files(std::slice::from_ref(path))?;
+    let none = || BuildError::NoLockfile { path: path.to_string() };
+    let (_, blob) = tree.get_file(path).ok_or_else(none)?;
+    Ok(sources.store.load(&blob, MAX_DOCUMENT_BYTES)?)
+}
+
+impl Workspace {
+    /// The npm packages of the workspace, by name.
+    pub(crate) fn npm_members(&self) -> BTreeMap<String, WorkspaceMember> {
+        self.packages
+            .iter()
+            .filter_map(|(folder, package)| {
+                let npm = package.npm.as_ref()?;
+                let folder = folder.as_ref().map(ToString::to_string).unwrap_or_default();
+                let version = npm.version.as_deref().map(str::to_owned);
+                Some((npm.name.as_deref()?.to_owned(), WorkspaceMember { folder, version }))
+            })
+            .collect()
+    }
+}
+
+/// What a fetch says when the origin is not there.
+pub(crate) fn transport(url: &str, source: std::io::Error) -> BuildError {
+    BuildError::Fetch(FetchError::Transport { url: cas_fetch::redact(url), source: Box::new(source) })
+}

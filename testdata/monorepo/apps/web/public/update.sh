@@ -1,0 +1,3 @@
+#!/bin/sh
+# An executable file.
+exit 0
