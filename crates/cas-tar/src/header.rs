@@ -43,21 +43,13 @@ pub enum EntryError {
     },
 }
 
-/// How a field of an owner is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// Numbers.
-    Ids { uid: u32, gid: u32 },
-    /// Nothing at all, as npm's tarballs.
-    Absent,
-}
-
 /// What a header tells.
 pub(crate) struct Header<'a> {
     /// Without a leading `/`; of a directory with one at its end.
     pub(crate) name: &'a [u8],
     pub(crate) mode: u32,
-    pub(crate) owner: Owner,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     pub(crate) size: u64,
     pub(crate) time: u32,
     pub(crate) type_flag: u8,
@@ -71,7 +63,8 @@ impl<'a> Header<'a> {
         Self {
             name,
             mode: 0,
-            owner: Owner::Ids { uid: 0, gid: 0 },
+            uid: 0,
+            gid: 0,
             size: 0,
             time: EPOCH_SECONDS,
             type_flag,
@@ -94,11 +87,9 @@ impl<'a> Header<'a> {
         if self.size > MAX_SHORT_SIZE {
             records.insert(b"size".to_vec(), self.size.to_string().into_bytes());
         }
-        if let Owner::Ids { uid, gid } = self.owner {
-            for (key, id) in [(&b"uid"[..], uid), (b"gid", gid)] {
-                if id > MAX_SHORT_ID {
-                    records.insert(key.to_vec(), id.to_string().into_bytes());
-                }
+        for (key, id) in [(&b"uid"[..], self.uid), (b"gid", self.gid)] {
+            if id > MAX_SHORT_ID {
+                records.insert(key.to_vec(), id.to_string().into_bytes());
             }
         }
         for (name, value) in self.xattrs {
@@ -108,11 +99,11 @@ impl<'a> Header<'a> {
             let body: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
             let mut block = Block::new();
             block.text(0, NAME_BYTES, b"pax");
-            block.mode(0o644, self.owner);
-            block.owner(self.owner, true);
+            block.octal(100, 8, 0o644);
+            block.owner(0, 0);
             block.octal(124, 12, body.len() as u64);
             block.octal(136, 12, 0);
-            block.finish(b'x', self.owner, (0, 0), into);
+            block.finish(b'x', (0, 0), into);
             into.extend_from_slice(&body);
             pad(into, body.len() as u64);
         }
@@ -126,8 +117,8 @@ impl<'a> Header<'a> {
             // The extended header has the name; old readers see its beginning.
             None => block.text(0, NAME_BYTES, &narrow(self.name)),
         }
-        block.mode(self.mode, self.owner);
-        block.owner(self.owner, false);
+        block.octal(100, 8, u64::from(self.mode));
+        block.owner(self.uid, self.gid);
         block.octal(124, 12, self.size.min(MAX_SHORT_SIZE));
         block.octal(136, 12, u64::from(self.time));
         if self.link_name.len() <= NAME_BYTES && ascii(self.link_name) {
@@ -135,7 +126,7 @@ impl<'a> Header<'a> {
         } else {
             block.text(157, NAME_BYTES, &narrow(self.link_name));
         }
-        block.finish(self.type_flag, self.owner, self.device, into);
+        block.finish(self.type_flag, self.device, into);
     }
 }
 
@@ -168,7 +159,7 @@ fn narrow(name: &[u8]) -> Vec<u8> {
 }
 
 /// One record of an extended header: its own length, the key, the value.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+pub(crate) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     // The length counts its own digits.
     let mut length = rest + 1;
@@ -196,34 +187,18 @@ impl Block {
         self.text(at, length, digits.as_bytes());
     }
 
-    fn mode(&mut self, mode: u32, owner: Owner) {
-        match owner {
-            Owner::Ids { .. } => self.octal(100, 8, u64::from(mode)),
-            Owner::Absent => self.text(100, 8, format!("{mode:06o} ").as_bytes()),
-        }
+    fn owner(&mut self, uid: u32, gid: u32) {
+        // The extended header has what is too large.
+        let short = |id: u32| if id > MAX_SHORT_ID { 0 } else { u64::from(id) };
+        self.octal(108, 8, short(uid));
+        self.octal(116, 8, short(gid));
     }
 
-    fn owner(&mut self, owner: Owner, zero: bool) {
-        if let Owner::Ids { uid, gid } = owner {
-            let short = |id: u32| if zero || id > MAX_SHORT_ID { 0 } else { u64::from(id) };
-            self.octal(108, 8, short(uid));
-            self.octal(116, 8, short(gid));
-        }
-    }
-
-    fn finish(mut self, type_flag: u8, owner: Owner, device: (u32, u32), into: &mut Vec<u8>) {
+    fn finish(mut self, type_flag: u8, device: (u32, u32), into: &mut Vec<u8>) {
         self.0[156] = type_flag;
         self.text(257, 8, b"ustar\x0000");
-        match owner {
-            Owner::Ids { .. } => {
-                self.octal(329, 8, u64::from(device.0));
-                self.octal(337, 8, u64::from(device.1));
-            }
-            Owner::Absent => {
-                self.text(329, 8, b"000000 ");
-                self.text(337, 8, b"000000 ");
-            }
-        }
+        self.octal(329, 8, u64::from(device.0));
+        self.octal(337, 8, u64::from(device.1));
         // The sum is over the header with spaces in its own field.
         let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
         self.text(148, 8, format!("{sum:06o}\0 ").as_bytes());

@@ -11,6 +11,7 @@ mod codec;
 mod decompress;
 mod group;
 mod header;
+mod npm;
 mod plan;
 mod read;
 mod recipe;

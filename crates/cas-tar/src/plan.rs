@@ -7,7 +7,8 @@ use cas_digest::{Digest, DigestFunction};
 use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath};
 
 use crate::group::Group;
-use crate::header::{BLOCK_BYTES, EntryError, Header, Owner, pad};
+use crate::header::{BLOCK_BYTES, EntryError, Header, pad};
+use crate::npm;
 
 /// A file of this size is a group of its own; a group that has it looks for a border.
 const LARGE_BYTES: u64 = 1 << 20;
@@ -82,21 +83,16 @@ impl LayerPlan {
     }
 }
 
-/// Plans an npm tarball of files, given in the order that npm has: path below the package, mode, content.
+/// Plans an npm tarball of files, given in the order that npm has: path below the package, UTF-8, mode, content.
 ///
 /// The whole tarball is one group: tarballs are small, and one stream is what npm's own look like.
 #[must_use]
 pub fn npm_plan(files: &[(RelPath, u32, Descriptor)]) -> LayerPlan {
     let mut group = Group::default();
-    let none = BTreeMap::new();
     for (path, mode, blob) in files {
-        let name = [b"package/", path.as_bytes()].concat();
-        let mut bytes = Vec::new();
-        let header = Header { mode: *mode, owner: Owner::Absent, size: blob.size, ..Header::new(&name, b'0', &none) };
-        header.encode(&mut bytes);
-        group.push_bytes(&bytes);
+        group.push_bytes(&npm::header(&format!("package/{path}"), *mode, blob.size));
         group.push_content(*blob);
-        bytes.clear();
+        let mut bytes = Vec::new();
         pad(&mut bytes, blob.size);
         group.push_bytes(&bytes);
     }
@@ -192,11 +188,8 @@ fn layer_header(path: &RelPath, node: &Node, into: &mut Vec<u8>) -> Result<Optio
         name.push(b'/');
     }
     let xattrs = if type_flag == b'1' { &none } else { &metadata.xattrs };
-    let mut header = Header {
-        mode: metadata.mode,
-        owner: Owner::Ids { uid: metadata.uid, gid: metadata.gid },
-        ..Header::new(&name, type_flag, xattrs)
-    };
+    let mut header =
+        Header { mode: metadata.mode, uid: metadata.uid, gid: metadata.gid, ..Header::new(&name, type_flag, xattrs) };
     let mut content = None;
     match node {
         Node::File { blob, .. } => {
