@@ -107,8 +107,11 @@ fn ranges_of_the_workspace_become_versions() {
     assert_eq!(text(&output.stderr), message);
 }
 
+/// Name, version, and files beside `package.json`.
+type Made<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// A registry of files with packages made from `files`, given as name, version and further files; returns integrities.
-fn registry(home: &Home, packages: &[(&str, &str, &[(&str, &str)])]) -> Vec<String> {
+fn registry(home: &Home, packages: &[Made<'_>]) -> Vec<String> {
     let folder = home.folder.path().join("registry");
     packages
         .iter()

@@ -357,6 +357,8 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
             row["size"] = json!(tarball.recipe.blob.size);
             row["files"] = json!(tarball.paths.iter().map(ToString::to_string).collect::<Vec<_>>());
         }
+        // A test that has an output is one that passed.
+        Output::Files(_) if kind == "test" => row["status"] = json!("passed"),
         Output::Files(files) => row["digest"] = json!(files.name.digest.to_string()),
         Output::Image(image) => {
             row["digest"] = json!(image.manifest.digest.to_string());

@@ -150,7 +150,8 @@ pub(crate) fn results(
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             lines(rows.iter().map(|row| {
                 let path = row["path"].as_str().map(|path| format!("  {path}")).unwrap_or_default();
-                format!("{} {} {}{path}", text(&row["kind"]), text(&row["target"]), text(&row["digest"]))
+                let value = if row["status"].is_string() { &row["status"] } else { &row["digest"] };
+                format!("{} {} {}{path}", text(&row["kind"]), text(&row["target"]), text(value))
             }))?;
             for (_, failure) in failures {
                 // As above.

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line tool")]
 #![expect(clippy::disallowed_methods, reason = "the rules are those of cas; this runs beside it")]
 
+mod demo;
 mod run;
 mod test;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
+  demo            build the example monorepo twice, run it, install its packages
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
   lint            check formatting, and compile with every warning an error
 ";
@@ -19,6 +21,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["demo"] => match demo::run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         ["test"] => test::run(None),
         ["test", filter] => test::run(Some(filter)),
         ["lint"] => run::lint(),
