@@ -6,7 +6,9 @@
 
 mod npm;
 mod steps;
+#[path = "../common/toolchain.rs"]
 mod toolchain;
+mod workspace;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -63,7 +65,7 @@ fn image() -> String {
 /// The manifests of `image()`: what these bytes are is part of `format_version` 1. Checked once with skopeo and umoci.
 const GOLDEN: &str = "\
 image //:base sha256:54645f4e73fc441ea4df182bb10589de5be4412a6b8baf6f895522c78286ecf0  cas-out/base
-fetch //:data blake3:51f855e8f080df9cbc2a561b6ddaad85e1bbf884ea4b73f3455e8c86202d0422
+fetch //:data blake3:51f855e8f080df9cbc2a561b6ddaad85e1bbf884ea4b73f3455e8c86202d0422  cas-out/data/data.txt
 image //:web sha256:e845326d492384f8d5ae65fbe266e27f175c3a6c26ebec9dc9cb24017b941062  cas-out/web
 ";
 

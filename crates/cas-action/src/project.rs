@@ -22,6 +22,13 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// The messages that another projection does not have.
+    #[must_use]
+    pub fn without(mut self, other: &Self) -> Self {
+        self.directories.retain(|name, _| !other.directories.contains_key(name));
+        self
+    }
+
     /// Puts another tree, named with the same function, at `name` in the root, in the place of what is there.
     ///
     /// # Errors

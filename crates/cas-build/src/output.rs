@@ -125,6 +125,8 @@ pub struct Files {
     pub tree: Directory,
     /// Name of the tree.
     pub name: Descriptor,
+    /// Name of the action that made it; its messages are in the store.
+    pub action: Descriptor,
     /// The declared outputs, from the workspace's root.
     pub paths: Vec<RelPath>,
 }

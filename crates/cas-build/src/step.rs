@@ -33,6 +33,8 @@ pub(crate) struct StepRoot {
     projection: Projection,
     /// Where it is written out; held while that is done, so that it is done once.
     folder: Mutex<Option<PathBuf>>,
+    /// Whether its messages are in the store.
+    is_kept: Mutex<bool>,
 }
 
 impl StepRoot {
@@ -42,7 +44,17 @@ impl StepRoot {
         let projection = project(tree, function).map_err(failed)?;
         let view = view(tree, tree);
         let name = view.encode(function).map_err(cas_store::StoreError::from)?.root;
-        Ok(Self { name, tree: view, projection, folder: Mutex::new(None) })
+        Ok(Self { name, tree: view, projection, folder: Mutex::new(None), is_kept: Mutex::new(false) })
+    }
+
+    /// Keeps its messages, once.
+    fn keep(&self, store: &Store) -> Result<(), BuildError> {
+        let mut is_kept = self.is_kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_kept {
+            keep(store, &self.projection)?;
+            *is_kept = true;
+        }
+        Ok(())
     }
 
     fn folder(&self, store: &Store) -> Result<PathBuf, BuildError> {
@@ -54,6 +66,16 @@ impl StepRoot {
         *folder = Some(path.clone());
         Ok(path)
     }
+}
+
+/// Keeps the messages of a projection, so that an action can be sent elsewhere or run again from the store alone.
+fn keep(store: &Store, projection: &Projection) -> Result<(), BuildError> {
+    for (name, bytes) in &projection.directories {
+        if !store.contains(name)? {
+            store.put_bytes(name.digest.function(), bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Trees are at most 1,024 directories deep, so recursion is bounded.
@@ -128,8 +150,8 @@ impl Job<'_> {
         environment
     }
 
-    /// The step as an action; its name is the key.
-    fn encode(&self, root: &StepRoot) -> Result<EncodedStep, BuildError> {
+    /// The step as an action, whose name is the key; and the projection of its sources in the whole.
+    fn encode(&self, root: &StepRoot) -> Result<(EncodedStep, Projection), BuildError> {
         let function = root.name.digest.function();
         let failed = |source| BuildError::Project { label: self.label.to_string(), source };
         let sources = project(&self.inputs.tree, function).map_err(failed)?;
@@ -151,22 +173,27 @@ impl Job<'_> {
             input_root: whole.root,
             timeout_seconds: u32::try_from(self.command.timeout.as_secs()).unwrap_or(u32::MAX),
         };
-        Ok(step.encode())
+        Ok((step.encode(), whole))
     }
 
     /// The outputs, from the cache or by running.
     pub(crate) fn run(&self) -> Result<(Files, Origin), BuildError> {
         let function = self.toolchain.name.digest.function();
         let root = self.toolchain.step_root(self.root, function)?;
-        let encoded = self.encode(&root)?;
+        let (encoded, input_root) = self.encode(&root)?;
         let key = encoded.action.0;
         let lane = ActionLane::strict();
         if let Some(result) = self.store.action_result(&lane, &key)? {
             if let Some(outputs) = self.complete(&result, function)? {
-                return Ok((self.files(&outputs)?, Origin::Cached));
+                return Ok((self.files(key, &outputs)?, Origin::Cached));
             }
             // What it names is gone or it makes no sense: it is made again.
             self.store.remove_action_result(&lane, &key)?;
+        }
+        root.keep(self.store)?;
+        keep(self.store, &input_root.without(&root.projection))?;
+        for (_, bytes) in [&encoded.action, &encoded.command] {
+            self.store.put_bytes(function, bytes)?;
         }
         let (outputs, elapsed, log) = self.execute(&root, &key)?;
         let in_package = match self.package() {
@@ -180,13 +207,10 @@ impl Job<'_> {
         for (_, bytes) in &result.trees {
             self.store.put_bytes(function, bytes)?;
         }
-        for (_, bytes) in [&encoded.action, &encoded.command] {
-            self.store.put_bytes(function, bytes)?;
-        }
         // Another process may have been first; everybody goes on with the same result.
         let result = self.store.put_action_result(&lane, &key, &result.bytes)?;
         let outputs = self.complete(&result, function)?.ok_or(BuildError::Record { what: key })?;
-        Ok((self.files(&outputs)?, Origin::Ran { elapsed, log }))
+        Ok((self.files(key, &outputs)?, Origin::Ran { elapsed, log }))
     }
 
     /// The outputs that a result names, relative to the package, if all of them are here.
@@ -203,7 +227,7 @@ impl Job<'_> {
         Ok(Some(outputs))
     }
 
-    fn files(&self, outputs: &Directory) -> Result<Files, BuildError> {
+    fn files(&self, action: Descriptor, outputs: &Directory) -> Result<Files, BuildError> {
         let mut tree = Directory::root();
         match self.package() {
             None => tree = outputs.clone(),
@@ -213,7 +237,7 @@ impl Job<'_> {
             Some(_) => {}
         }
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
-        Ok(Files { tree, name, paths: self.output_paths() })
+        Ok(Files { tree, name, action, paths: self.output_paths() })
     }
 
     fn output_paths(&self) -> Vec<RelPath> {

@@ -15,7 +15,7 @@ use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
 use cas_store::Store;
-use cas_tree::{Directory, RelPath};
+use cas_tree::{Directory, Metadata, Node, RelPath};
 use etcetera::BaseStrategy;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -247,6 +247,13 @@ fn place(workspace: &Workspace, store: &Store, label: &Label, output: &Output) -
             export_image(store, image, &destination)?;
         }
         Output::Tarball(tarball) => return Ok(Some(write_tarball(store, tarball, &folder)?)),
+        Output::Download(download) => {
+            let mut tree = Directory::root();
+            let name = RelPath::new(&download.file_name).expect("a download's name is one");
+            tree.insert(&name, Node::file(download.blob, 0o644), &Metadata::default()).expect("the tree is empty");
+            write_out(store, &tree, &folder)?;
+            return Ok(Some(folder.join(&download.file_name)));
+        }
         Output::Files(files) if !files.paths.is_empty() => {
             let tree = match &label.package {
                 None => files.tree.clone(),
@@ -334,6 +341,9 @@ fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
 
 fn describe(label: &Label, kind: &str, output: &Output) -> Value {
     let mut row = json!({ "target": label.to_string(), "kind": kind });
+    if let Output::Files(files) = output {
+        row["action"] = json!(files.action.to_string());
+    }
     match output {
         Output::Toolchain(toolchain) => {
             row["digest"] = json!(toolchain.name.digest.to_string());

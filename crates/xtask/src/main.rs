@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "the rules are those of cas; this runs beside it")]
 
 mod demo;
+mod peers;
 mod run;
 mod test;
 
@@ -13,6 +14,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   demo            build the example monorepo twice, run it, install its packages
+  peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
   lint            check formatting, and compile with every warning an error
 ";
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        ["peers"] => peers::install(),
         ["test"] => test::run(None),
         ["test", filter] => test::run(Some(filter)),
         ["lint"] => run::lint(),

