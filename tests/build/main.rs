@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod example;
+mod failures;
 mod npm;
 mod steps;
 #[path = "../common/toolchain.rs"]

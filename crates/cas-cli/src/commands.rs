@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_build::{
     BuildError, Builder, Built, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image,
@@ -79,13 +80,22 @@ fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPath>), Failu
     Ok((workspace, package))
 }
 
+/// Whether it was `SIGTERM` that ended the work.
+static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+/// The exit of work that was interrupted, by the signal that did it.
+pub(crate) fn interrupted() -> Exit {
+    if TERMINATED.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted }
+}
+
 fn cancel_on_signals() -> Result<Cancel, Failure> {
     let failed = |error: io::Error| Failure::Usable(format!("could not watch for signals: {error}"), String::new());
     let cancel = Cancel::new().map_err(failed)?;
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let switch = cancel.clone();
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if let Some(signal) = signals.forever().next() {
+            TERMINATED.store(signal == SIGTERM, Ordering::SeqCst);
             switch.cancel();
         }
     });
@@ -146,7 +156,10 @@ fn outputs_and_lock(
     options: &Options,
     progress: &Progress,
 ) -> Result<Built, Failure> {
+    let cancel = cancel_on_signals()?;
+    let switch = cancel.clone();
     let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
+    let fetcher = fetcher.until(move || switch.is_cancelled());
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let builder = Builder {
         workspace,
@@ -159,7 +172,7 @@ fn outputs_and_lock(
         apt_sources: apt_sources(),
         npm_registry: npm_registry(workspace),
         now_unix_seconds: now_unix_seconds(),
-        cancel: cancel_on_signals()?,
+        cancel,
     };
     Ok(builder.build(labels)?)
 }
@@ -441,7 +454,7 @@ fn run_command(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
         Ending::Exited(number) => code(number),
         Ending::Signalled(signal) => code(SIGNAL_BASE + signal),
         Ending::TimedOut => Exit::Failed,
-        Ending::Cancelled => Exit::Interrupted,
+        Ending::Cancelled => interrupted(),
     })
 }
 

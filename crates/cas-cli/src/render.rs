@@ -12,6 +12,7 @@ use cas_store::StoreError;
 use serde_json::{Value, json};
 
 use crate::args::Format;
+use crate::commands;
 use crate::exit::Exit;
 use crate::progress::Counts;
 
@@ -94,7 +95,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
         | BuildError::Compress(_) => Exit::Failed,
-        BuildError::Interrupted => Exit::Interrupted,
+        BuildError::Interrupted => commands::interrupted(),
     }
 }
 

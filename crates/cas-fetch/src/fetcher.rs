@@ -1,8 +1,8 @@
 //! The client.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::blocking::{Client, Response};
@@ -19,24 +19,59 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest pause that a server may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
+/// Asked whether to stop.
+type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Fetches files. Threads share one.
-#[derive(Debug)]
 pub struct Fetcher {
     offline: bool,
     client: OnceLock<Client>,
+    stop: Option<Stop>,
+}
+
+impl std::fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetcher").field("offline", &self.offline).finish_non_exhaustive()
+    }
+}
+
+/// A body that ends with an error when it is to stop.
+struct Stoppable<R> {
+    body: R,
+    stop: Option<Stop>,
+}
+
+impl<R: Read> Read for Stoppable<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.as_ref().is_some_and(|stop| stop()) {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.body.read(buffer)
+    }
 }
 
 impl Fetcher {
     /// A fetcher that uses the network.
     #[must_use]
     pub const fn new() -> Self {
-        Self { offline: false, client: OnceLock::new() }
+        Self { offline: false, client: OnceLock::new(), stop: None }
     }
 
     /// One that refuses every address, local files too: what is not in the store is not there.
     #[must_use]
     pub const fn offline() -> Self {
-        Self { offline: true, client: OnceLock::new() }
+        Self { offline: true, client: OnceLock::new(), stop: None }
+    }
+
+    /// The same, which gives up when `stop` says so: nothing is asked again, bodies end with an error.
+    #[must_use]
+    pub fn until(mut self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.stop = Some(Arc::new(stop));
+        self
+    }
+
+    fn stoppable<R: Read + Send + 'static>(&self, body: R) -> Box<dyn Read + Send> {
+        Box::new(Stoppable { body, stop: self.stop.clone() })
     }
 
     /// Opens what is at `url`: `http`, `https` or `file`.
@@ -57,7 +92,7 @@ impl Fetcher {
             }
             let file =
                 cas_fs::open(Path::new(path)).map_err(|source| FetchError::File { url: url.to_owned(), source })?;
-            return Ok(Box::new(file));
+            return Ok(self.stoppable(file));
         }
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(FetchError::Address { url: redact(url) });
@@ -65,9 +100,10 @@ impl Fetcher {
         let mut attempt = 1;
         loop {
             match self.request(url) {
-                Ok(response) => return Ok(Box::new(response)),
+                Ok(response) => return Ok(self.stoppable(response)),
                 Err((error, pause)) => {
-                    if attempt == ATTEMPTS || !error.is_retryable() {
+                    let stopped = self.stop.as_ref().is_some_and(|stop| stop());
+                    if attempt == ATTEMPTS || stopped || !error.is_retryable() {
                         return Err(error);
                     }
                     let pause = pause.unwrap_or_else(|| Duration::from_millis(250) * 4u32.pow(attempt - 1));
@@ -175,6 +211,15 @@ mod tests {
         assert!(error.ends_with("/a` does not exist there (HTTP status 404)"), "{error}");
         assert!(!error.contains("secret"), "{error}");
         thread.join().expect("it ended");
+    }
+
+    #[test]
+    fn a_body_ends_when_it_is_to_stop() {
+        let file = tempfile::NamedTempFile::new().expect("the temporary folder is writable");
+        cas_fs::write(file.path(), b"local").expect("our file");
+        let fetcher = Fetcher::new().until(|| true);
+        let mut body = fetcher.get(&format!("file://{}", file.path().display())).expect("it is there");
+        assert_eq!(body.read(&mut [0; 8]).expect_err("it was stopped").to_string(), "interrupted");
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! Damage from outside: bad packages and signatures, full disks, killed builds. Nothing is lost, nothing wrong is used.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cas_digest::{Digest, DigestFunction};
+
+use crate::toolchain::{lock, package};
+use crate::{Home, text};
+
+const STEP: &str = "[workspace]\n[test.x]\ntoolchain = \":sh\"\nrun = \"true\"\n";
+
+#[test]
+fn a_package_that_is_another_is_refused() {
+    let Some(home) = Home::with_busybox(STEP, &[]) else { return };
+    let path = home.folder.path().join("mirror/busybox.deb");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let output = home.cas(&["test"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("busybox.deb` is not what is pinned"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_damaged_package_is_told() {
+    let Some(mut bytes) = package() else { return };
+    let Some(home) = Home::with_busybox(STEP, &[]) else { return };
+    // The lock pins just these bytes, which are no package.
+    bytes.truncate(bytes.len() - 600);
+    fs::write(home.folder.path().join("mirror/busybox.deb"), &bytes).unwrap();
+    home.write("cas.lock", &lock(&bytes));
+    let output = home.cas(&["test"]);
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("error: package `busybox 1` is damaged\n  cause: "), "{stderr}");
+}
+
+#[test]
+fn a_package_that_the_archive_lost_names_the_way_out() {
+    let Some(home) = Home::with_busybox(STEP, &[]) else { return };
+    fs::remove_file(home.folder.path().join("mirror/busybox.deb")).unwrap();
+    let output = home.cas(&["test"]);
+    assert_eq!(output.status.code(), Some(4));
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.starts_with("error: the archive no longer has `busybox 1`, which `cas.lock` pins\n")
+            && stderr.contains("hint: run `cas lock --update`"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_index_with_a_bad_signature_is_refused() {
+    let Some(home) = Home::with_busybox(STEP, &[]) else { return };
+    fs::remove_file(home.workspace().join("cas.lock")).unwrap();
+    let suite = home.folder.path().join("mirror/dists/test");
+    fs::create_dir_all(&suite).unwrap();
+    let signature = "iHUEARYKAB0WIQQAAAAAAAAAAAAAAAAAAAAAAAAAAAUCAAAAAAAKCRAAAAAAAAAAAAAA";
+    let message = format!(
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nSuite: test\n-----BEGIN PGP SIGNATURE-----\n\n{signature}\n=AAAA\n-----END PGP SIGNATURE-----\n"
+    );
+    for text_of_index in [message.as_str(), "Suite: test\n", ""] {
+        fs::write(suite.join("InRelease"), text_of_index).unwrap();
+        let output = home.cas(&["test"]);
+        let stderr = text(&output.stderr);
+        assert!(stderr.starts_with("error: could not make the toolchain of `test`\n  cause: "), "{stderr}");
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        assert!(!home.workspace().join("cas.lock").exists());
+    }
+}
+
+/// A disk of 4 MiB, in namespaces of its own, that the store fills.
+#[test]
+fn a_full_disk_is_told_and_harms_nothing() {
+    let home = Home::new("");
+    let content = "x".repeat(6 << 20);
+    fs::write(home.folder.path().join("data.txt"), &content).unwrap();
+    let manifest = format!(
+        "[workspace]\n[fetch.data]\nurl = \"file://{}/data.txt\"\nsha256 = \"{}\"\n",
+        home.folder.path().display(),
+        Digest::of(DigestFunction::Sha256, content.as_bytes()).to_hex()
+    );
+    home.write("cas.toml", &manifest);
+    let disk = home.folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let script = "mount -t tmpfs -o size=4m cas \"$1\" || exit 99; \"$0\" build --store \"$1/store\"; code=$?; \
+                  find \"$1/store/v1/objects\" -type f | wc -l; exit $code";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_cas")])
+        .arg(&disk)
+        .current_dir(home.workspace())
+        .output();
+    let Some(output) = output.ok().filter(|output| !matches!(output.status.code(), Some(1 | 99))) else {
+        eprintln!("SKIPPED: no memory file system can be mounted here");
+        return;
+    };
+    let stderr = text(&output.stderr);
+    assert_eq!((output.status.code(), text(&output.stdout).trim()), (Some(5), "0"), "{stderr}");
+    assert!(stderr.contains("hint: make room on the disk of the store"), "{stderr}");
+}
+
+#[test]
+fn a_killed_build_leaves_nothing_that_is_in_the_way() {
+    let manifest = "[workspace]\n[command.a]\ntoolchain = \":sh\"\nrun = \"echo 1 > a\"\noutputs = [\"a\"]\n\
+        [command.b]\ntoolchain = \":sh\"\nrun = \"sleep 1; cat a a > b\"\ndeps = [\":a\"]\noutputs = [\"b\"]\n";
+    for delay_ms in [0, 30, 120, 700] {
+        let Some(home) = Home::with_busybox(manifest, &[]) else { return };
+        let mut child = home.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let output = home.cas(&["build"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(home.read("cas-out/b/b"), "1\n1\n");
+        let store = home.folder.path().join("store/v1");
+        assert_eq!(fs::read_dir(store.join("quarantine")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(store.join("tmp")).unwrap().count(), 0, "work of the dead is cleared");
+    }
+}
+
+/// Both signals end the build and its steps at once, each with its own exit code.
+#[test]
+fn signals_end_a_build_with_its_steps() {
+    let manifest = "[workspace]\n[test.x]\ntoolchain = \":sh\"\nrun = \"sleep 60\"\n";
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let Some(home) = Home::with_busybox(manifest, &[]) else { return };
+        let child = home.command(&["test"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        // Until the step runs, the whole store is being filled.
+        while !home.folder.path().join("store/v1/roots").read_dir().is_ok_and(|mut roots| roots.next().is_some()) {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(text(&output.stderr), "error: interrupted\n");
+        assert!(started.elapsed() < Duration::from_secs(25));
+    }
+}
