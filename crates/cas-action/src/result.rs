@@ -92,10 +92,12 @@ pub fn encode_result(
     // Refuses, with its place, everything that messages cannot carry.
     let mut declared = Directory::root();
     for path in paths {
-        if let Some(node) = resolved(outputs, path) {
-            // Declared paths do not overlap, so nothing is in the way.
-            let _ = declared.insert(path, node, &Metadata::root_owned(0o755));
-        }
+        // Declared paths do not overlap, so nothing is in the way.
+        let parents = Metadata::root_owned(0o755);
+        let _ = match outputs.subtree(path) {
+            Some(directory) => declared.graft(path, directory, &parents),
+            None => resolved(outputs, path).map_or(Ok(()), |node| declared.insert(path, node, &parents)),
+        };
     }
     project(&declared, function)?;
     let mut result = messages::ActionResult::default();
@@ -103,10 +105,13 @@ pub fn encode_result(
     let sorted: BTreeSet<&RelPath> = paths.iter().collect();
     for path in sorted {
         let Some(node) = declared.get(path) else { continue };
+        let at = path;
         let path = path.to_string();
         match node {
-            Node::Directory(directory) => {
-                let (root, tree) = tree(directory, function)?;
+            Node::Directory(_) => {
+                // By itself, so that its links are its own.
+                let directory = declared.subtree(at).expect("it is a directory");
+                let (root, tree) = tree(&directory, function)?;
                 let output = messages::OutputDirectory {
                     path,
                     tree_digest: Some((&tree.0).into()),
@@ -131,10 +136,9 @@ pub fn encode_result(
     Ok(EncodedResult { bytes: result.encode_to_vec(), trees })
 }
 
-/// The node at a path, with hard links to elsewhere made files of their own.
+/// The node at a path that is no directory, with a hard link to elsewhere made a file of its own.
 fn resolved(tree: &Directory, path: &RelPath) -> Option<Node> {
     match tree.get(path)? {
-        Node::Directory(_) => tree.subtree(path).map(|directory| Node::Directory(directory.into())),
         node @ Node::Link { .. } => {
             let (metadata, blob) = tree.file_of(node)?;
             Some(Node::File { metadata: metadata.clone(), blob })

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line tool")]
 #![expect(clippy::disallowed_methods, reason = "the rules are those of cas; this runs beside it")]
 
+mod bench;
 mod demo;
 mod peers;
 mod run;
@@ -14,6 +15,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   demo            build the example monorepo twice, run it, install its packages
+  bench [NAME]    time cas beside its peers, and write docs/benchmarks
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
   lint            check formatting, and compile with every warning an error
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        ["bench"] => bench::run(""),
+        ["bench", name] => bench::run(name),
         ["peers"] => peers::install(),
         ["test"] => test::run(None),
         ["test", filter] => test::run(Some(filter)),

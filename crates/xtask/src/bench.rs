@@ -1,0 +1,352 @@
+//! `cargo xtask bench [NAME]`: cas and its peers side by side, in one run. Writes `docs/benchmarks/NAME.md`.
+//!
+//! Each row is a job that both do, from the same files to what a user would take away. After the timing a file is edited
+//! so that size and time stay; the result of the next run must change, and be that of a build that knows nothing.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::run::{Failure, cargo, workspace};
+
+/// Runs of each command; the median counts.
+const RUNS: usize = 5;
+/// Steps whose time is compared with bubblewrap's.
+const STEPS: usize = 40;
+/// Files that each of them reads.
+const STEP_INPUTS: usize = 1000;
+
+/// Measures and reports.
+type Row = fn(&mut Bench) -> Result<(), Failure>;
+
+struct Bench {
+    cas: PathBuf,
+    folder: PathBuf,
+    report: String,
+}
+
+/// Runs the benchmarks whose name holds `filter`.
+pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
+    let root = workspace();
+    if !cargo(&["build", "--locked", "--release", "--bin", "cas"]).status()?.success() {
+        return Ok(false);
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let folder = target.join("bench");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let rows: [(&str, Row); 3] = [("image", image), ("step", step), ("example", example)];
+    for (name, row) in rows {
+        if !name.contains(filter) {
+            continue;
+        }
+        println!("== {name}");
+        let mut bench = Bench { cas: target.join("release/cas"), folder: folder.join(name), report: String::new() };
+        fs::create_dir_all(&bench.folder)?;
+        row(&mut bench)?;
+        let path = root.join(format!("docs/benchmarks/{name}.md"));
+        fs::create_dir_all(root.join("docs/benchmarks"))?;
+        fs::write(&path, &bench.report)?;
+        print!("{}", bench.report);
+        println!("written to {}", path.display());
+        fs::remove_dir_all(&bench.folder)?;
+    }
+    Ok(true)
+}
+
+impl Bench {
+    fn cas(&self, workspace: &Path, store: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.cas);
+        command.arg("--store").arg(self.folder.join(store)).args(arguments).current_dir(workspace).env_remove("CI");
+        command
+    }
+
+    fn write(&mut self, text: &str) {
+        self.report.push_str(text);
+        self.report.push('\n');
+    }
+
+    fn head(&mut self, title: &str) -> Result<(), Failure> {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let cores = std::thread::available_parallelism()?;
+        let model = fs::read_to_string("/proc/cpuinfo")?;
+        let model = model
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"))
+            .unwrap_or(": unknown")
+            .trim_start_matches(['\t', ':', ' ']);
+        self.write(&format!(
+            "# {title}\n\nWritten by `cargo xtask bench`. Linux {}, {cores} cores, {model}; warm page cache; medians of {RUNS} runs.\n",
+            kernel.trim()
+        ));
+        Ok(())
+    }
+}
+
+/// Runs a command that must succeed; returns its standard output.
+fn output(command: &mut Command) -> Result<String, Failure> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The median time of a command, each run after its preparation.
+fn median(mut prepare: impl FnMut() -> Result<Command, Failure>) -> Result<Duration, Failure> {
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let mut command = prepare()?;
+        let started = Instant::now();
+        output(&mut command)?;
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[RUNS / 2])
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn ratio(ours: Duration, theirs: Duration) -> String {
+    format!("{:.2}", ours.as_secs_f64() / theirs.as_secs_f64())
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    if path.exists() {
+        fs::remove_dir_all(path)?;
+    }
+    Ok(())
+}
+
+/// Files and bytes of a folder.
+fn count(folder: &Path) -> Result<(u64, u64), Failure> {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            let (more, size) = count(&entry.path())?;
+            files += more;
+            bytes += size;
+        } else {
+            files += 1;
+            bytes += if kind.is_file() { entry.metadata()?.len() } else { 0 };
+        }
+    }
+    Ok((files, bytes))
+}
+
+/// Changes one byte of a file; size and modification time stay.
+fn edit(path: &Path) -> Result<(), Failure> {
+    let before = fs::metadata(path)?.modified()?;
+    let mut bytes = fs::read(path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    fs::write(path, bytes)?;
+    fs::File::options().write(true).open(path)?.set_modified(before)?;
+    Ok(())
+}
+
+fn version(program: &str) -> String {
+    let output = Command::new(program).arg("--version").output();
+    output.map_or_else(|_| "missing".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Makes R, a Debian root file system with node, as a folder, and the packages' downloads.
+fn root_file_system(bench: &Bench, store: &str) -> Result<PathBuf, Failure> {
+    let maker = bench.folder.join("maker");
+    fs::create_dir_all(&maker)?;
+    fs::write(
+        maker.join("cas.toml"),
+        "[workspace]\n[toolchain.node]\ndebian = { suite = \"bookworm\", packages = [\"nodejs\"] }\n\
+         [command.r]\ntoolchain = \":node\"\nrun = \"mkdir r && for f in bin boot etc home lib lib64 media mnt opt root sbin srv usr var; do cp -dR --no-preserve=ownership /$f r/; done\"\noutputs = [\"r\"]\n",
+    )?;
+    output(&mut bench.cas(&maker, store, &["build", ":r"]))?;
+    Ok(maker.join("cas-out/r/r"))
+}
+
+const SHELL: &str = "[toolchain.sh]\ndebian = { suite = \"bookworm\", packages = [] }\n";
+
+fn image(bench: &mut Bench) -> Result<(), Failure> {
+    let root = root_file_system(bench, "maker-store")?;
+    let place = bench.folder.join("workspace");
+    fs::create_dir_all(place.join("app"))?;
+    fs::rename(&root, place.join("app/in"))?;
+    let manifest =
+        format!("[workspace]\nmembers = [\"app\"]\n{SHELL}[image.base]\nbase = \":sh\"\ncompression = \"zstd\"\n");
+    fs::write(place.join("cas.toml"), manifest)?;
+    fs::write(
+        place.join("app/cas.toml"),
+        "[command.copy]\ntoolchain = \"//:sh\"\nrun = \"cp -R in out\"\noutputs = [\"out\"]\n\
+         [image.image]\ncompression = \"zstd\"\nlayers = [{ from = \":copy\", path = \"out\", to = \"/\" }]\n\
+         [image.gzip]\nlayers = [{ from = \":copy\", path = \"out\", to = \"/\" }]\n",
+    )?;
+    let folder = place.join("app/in");
+    let (files, bytes) = count(&folder)?;
+    // The toolchain of the step is there before; what is measured begins with the files.
+    output(&mut bench.cas(&place, "seed", &["build", "//:sh"]))?;
+    let build = |bench: &Bench, store: &str, target: &str| bench.cas(&place, store, &["build", target]);
+    let cold = |bench: &Bench, target: &str| {
+        median(|| {
+            remove(&bench.folder.join("cold"))?;
+            remove(&place.join("cas-out"))?;
+            output(Command::new("cp").arg("-a").arg(bench.folder.join("seed")).arg(bench.folder.join("cold")))?;
+            Ok(build(bench, "cold", target))
+        })
+    };
+    let zstd = cold(bench, "//app:image")?;
+    let gzip = cold(bench, "//app:gzip")?;
+    let store = "seed";
+    output(&mut build(bench, store, "//app:image"))?;
+    let nothing = median(|| Ok(build(bench, store, "//app:image")))?;
+    let some = folder.join("etc/deb.conf");
+    fs::write(&some, "first\n")?;
+    let mut edits = 0;
+    let one = median(|| {
+        edits += 1;
+        fs::write(&some, format!("edit {edits}\n"))?;
+        Ok(build(bench, store, "//app:image"))
+    })?;
+    let before = output(&mut build(bench, store, "//app:image"))?;
+    edit(&folder.join("usr/bin/env"))?;
+    let after = output(&mut build(bench, store, "//app:image"))?;
+    output(&mut bench.cas(&place, "fresh", &["build", "//:sh"]))?;
+    let clean = output(&mut build(bench, "fresh", "//app:image"))?;
+    if before == after || after != clean {
+        return Err("an edit that keeps size and time was not seen".into());
+    }
+    let layout = bench.folder.join("umoci");
+    let umoci = median(|| {
+        remove(&layout)?;
+        output(Command::new("umoci").args(["init", "--layout"]).arg(&layout))?;
+        let image = format!("{}:r", layout.display());
+        output(Command::new("umoci").args(["new", "--image", &image]))?;
+        let mut command = Command::new("umoci");
+        command.args(["insert", "--rootless", "--image", &image]).arg(&folder).arg("/r");
+        Ok(command)
+    })?;
+    bench.head("R to an image")?;
+    bench.write(&format!(
+        "R is a Debian 12 root file system with node: {files} files, {} MB, here as files of a package. cas digests them, copies them\nin a sandboxed step, captures the copy, makes the layer and writes a layout; umoci inserts the folder as a layer into an\nempty layout. An edit that keeps size and time was seen, and gave the digest of a build that knew nothing.\n",
+        bytes / 1_000_000
+    ));
+    bench.write("| job | cas | umoci | cas / umoci |\n|---|---|---|---|");
+    for (job, ours) in
+        [("cold, zstd", zstd), ("cold, gzip", gzip), ("one file changed, zstd", one), ("nothing changed", nothing)]
+    {
+        bench.write(&format!(
+            "| {job} | {} | {} (gzip) | {} |",
+            milliseconds(ours),
+            milliseconds(umoci),
+            ratio(ours, umoci)
+        ));
+    }
+    bench.write(&format!(
+        "\numoci has no cache: its figure is the same job each time. {}; {}.",
+        version("umoci"),
+        version_of_cas(bench)
+    ));
+    bench.write(&format!("Image: `{}`", clean.trim().replace(&place.display().to_string(), "")));
+    Ok(())
+}
+
+fn version_of_cas(bench: &Bench) -> String {
+    version(&bench.cas.display().to_string())
+}
+
+fn step(bench: &mut Bench) -> Result<(), Failure> {
+    let place = bench.folder.join("workspace");
+    fs::create_dir_all(place.join("in"))?;
+    for index in 0..STEP_INPUTS {
+        fs::write(place.join(format!("in/file-{index:04}")), format!("content {index}\n"))?;
+    }
+    let manifest = |steps: usize, salt: usize| {
+        let mut text =
+            "[workspace]\n[toolchain.node]\ndebian = { suite = \"bookworm\", packages = [\"nodejs\"] }\n".to_owned();
+        for index in 0..steps {
+            let _ = write!(
+                text,
+                "[test.t{index}]\ntoolchain = \":node\"\nrun = [\"/usr/bin/test\", \"-e\", \"in/file-0000\"]\nenv = {{ SALT = \"{salt}-{index}\" }}\n"
+            );
+        }
+        text
+    };
+    fs::write(place.join("cas.toml"), manifest(1, 0))?;
+    output(&mut bench.cas(&place, "store", &["test"]))?;
+    let mut salt = 0;
+    let mut with = |steps: usize| {
+        median(|| {
+            salt += 1;
+            fs::write(place.join("cas.toml"), manifest(steps, salt))?;
+            Ok(bench.cas(&place, "store", &["test", "--jobs", "1"]))
+        })
+    };
+    let many = with(STEPS + 1)?;
+    let single = with(1)?;
+    let ours = many.saturating_sub(single) / u32::try_from(STEPS)?;
+    // The same root and files for bubblewrap, prepared before.
+    let roots = bench.folder.join("store/v1/roots");
+    let root = fs::read_dir(&roots)?.next().ok_or("no root was written out")??.path();
+    let source = place.join("in");
+    let script = format!(
+        "for i in $(seq {STEPS}); do bwrap --unshare-all --ro-bind {} / --proc /proc --dev /dev --ro-bind {} /srv --chdir /srv --clearenv /usr/bin/test -e file-0000 || exit 1; done",
+        root.display(),
+        source.display()
+    );
+    let theirs = median(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        Ok(command)
+    })? / u32::try_from(STEPS)?;
+    bench.head("A sandboxed step")?;
+    bench.write(&format!(
+        "One step of `test -e` with R (Debian 12 with node) as its root and {STEP_INPUTS} input files, warm, one after the other. For cas the time\nof {} steps less that of one, by {STEPS}: key, lookup, writing the inputs, sandbox, capture, record. bubblewrap gets a prepared root and the folder\nof the inputs as it is, read-only: no key, no copy, nothing written.\n",
+        STEPS + 1
+    ));
+    bench.write("| | a step |\n|---|---|");
+    bench.write(&format!("| cas | {:.1} ms |", ours.as_secs_f64() * 1000.0));
+    bench.write(&format!("| bubblewrap | {:.1} ms |", theirs.as_secs_f64() * 1000.0));
+    bench.write(&format!("| cas / bubblewrap | {} |", ratio(ours, theirs)));
+    bench.write(&format!(
+        "\nA whole `cas test` of one such step that has to run: {}. {}; {}.",
+        milliseconds(single),
+        version("bwrap"),
+        version_of_cas(bench)
+    ));
+    Ok(())
+}
+
+fn example(bench: &mut Bench) -> Result<(), Failure> {
+    let place = bench.folder.join("workspace");
+    output(Command::new("cp").arg("-a").arg(workspace().join("testdata/monorepo")).arg(&place))?;
+    remove(&place.join("cas-out"))?;
+    output(&mut bench.cas(&place, "store", &["build"]))?;
+    let build = median(|| Ok(bench.cas(&place, "store", &["build"])))?;
+    output(&mut bench.cas(&place, "store", &["test"]))?;
+    let test = median(|| Ok(bench.cas(&place, "store", &["test"])))?;
+    let one = median(|| Ok(bench.cas(&place, "store", &["build", "//libs/text:build"])))?;
+    let before = output(&mut bench.cas(&place, "store", &["build"]))?;
+    edit(&place.join("libs/text/src/index.js"))?;
+    let after = output(&mut bench.cas(&place, "store", &["build"]))?;
+    let clean = output(&mut bench.cas(&place, "fresh", &["build"]))?;
+    if before == after || after != clean {
+        return Err("an edit that keeps size and time was not seen".into());
+    }
+    bench.head("Nothing to do in the example")?;
+    bench.write("The example monorepo, built before: 12 targets and 5 tests of 6 packages, two Debian toolchains. No peer in this table.\n");
+    bench.write("| command | cas |\n|---|---|");
+    bench.write(&format!("| `cas build`, with everything written to `cas-out` | {} |", milliseconds(build)));
+    bench.write(&format!("| `cas test` | {} |", milliseconds(test)));
+    bench.write(&format!("| `cas build //libs/text:build` | {} |", milliseconds(one)));
+    bench.write(&format!(
+        "\nAn edit that keeps size and time was seen, and gave the digests of a build that knew nothing. {}.",
+        version_of_cas(bench)
+    ));
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! Every decoder of outside bytes gets damaged ones: it must return, with a value or an error, and never panic.
+//!
+//! Each target is a valid input and a function; inputs are mutated by a generator with a fixed seed, so that a failure
+//! repeats. `cargo test --test fuzz` does a few thousand rounds of each; the variable `CAS_FUZZ_SECONDS` makes every
+//! target go on for so long, with another seed each time, and a failing input is written to the temporary folder.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::disallowed_methods, reason = "a test reads its environment and the clock plainly")]
+#![expect(clippy::print_stderr, reason = "a failing input is named")]
+
+#[path = "../common/toolchain.rs"]
+mod toolchain;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use cas_blob::Descriptor;
+use cas_digest::DigestFunction;
+use cas_tree::{Directory, Metadata, Node, RelPath};
+
+const ROUNDS: u64 = 3000;
+/// No single input takes longer.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % (end.max(1) as u64)).unwrap()
+    }
+}
+
+/// Values at which fields are often wrong.
+const ODD: [&[u8]; 16] = [
+    b"\0",
+    b"\xff",
+    b"/",
+    b"..",
+    b"../../x",
+    b"\n",
+    b"-1",
+    b"99999999999999999999",
+    b"{",
+    b"[",
+    b"\"",
+    b"\xff\xff\xff\xff",
+    b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+    b"%",
+    b" ",
+    b"18446744073709551615",
+];
+
+fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len() + 1);
+        match random.below(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            1 if at < bytes.len() => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+            2 => bytes.truncate(at),
+            3 => {
+                let odd = ODD[random.below(ODD.len())];
+                bytes.splice(at..at, odd.iter().copied());
+            }
+            4 => {
+                let end = (at + random.below(64)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            5 => {
+                let end = (at + random.below(256)).min(bytes.len());
+                let part = bytes[at..end].to_vec();
+                let to = random.below(bytes.len() + 1);
+                bytes.splice(to..to, part);
+            }
+            _ => {
+                let odd = ODD[random.below(ODD.len())];
+                let end = (at + odd.len()).min(bytes.len());
+                bytes.splice(at..end, odd.iter().copied());
+            }
+        }
+    }
+    bytes
+}
+
+#[track_caller]
+fn fuzz(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
+    for seed in seeds {
+        target(seed);
+    }
+    let soak = std::env::var("CAS_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let started = Instant::now();
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_secs());
+    let mut random = Random(if soak.is_some() { clock | 1 } else { 0x9E37_79B9_7F4A_7C15 });
+    let mut round = 0;
+    while soak.map_or(round < ROUNDS, |soak| started.elapsed() < soak) {
+        round += 1;
+        let bytes = mutate(&seeds[random.below(seeds.len())], &mut random);
+        let begun = Instant::now();
+        let result = std::panic::catch_unwind(|| target(&bytes));
+        if result.is_err() || begun.elapsed() > SLOW {
+            let path = std::env::temp_dir().join(format!("cas-fuzz-{name}"));
+            std::fs::write(&path, &bytes).unwrap();
+            eprintln!("round {round} of {name} failed; the input is in {}", path.display());
+            panic!("{name} panicked or was slow");
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).unwrap()
+}
+
+fn tree() -> Directory {
+    let mut tree = Directory::root();
+    let blob = Descriptor::of(DigestFunction::Blake3, b"x");
+    let parents = Metadata::root_owned(0o755);
+    for (at, node) in [
+        ("a/b", Node::file(blob, 0o4755)),
+        ("a/c", Node::Link { target: path("a/b") }),
+        ("d", Node::symlink("a")),
+        ("ü/e", Node::file(blob, 0o644)),
+    ] {
+        tree.insert(&path(at), node, &parents).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn trees() {
+    let encoded = tree().encode(DigestFunction::Blake3).unwrap();
+    let others: BTreeMap<Descriptor, Vec<u8>> = encoded.directories.into_iter().collect();
+    fuzz("tree", &[others[&encoded.root].clone()], |bytes| {
+        let root = Descriptor::of(DigestFunction::Blake3, bytes);
+        let load = &mut |name: &Descriptor| {
+            Ok::<_, Infallible>(if *name == root {
+                bytes.to_vec()
+            } else {
+                others.get(name).cloned().unwrap_or_default()
+            })
+        };
+        let _ = cas_tree::decode(&root, load);
+    });
+}
+
+#[test]
+fn recipes_and_results() {
+    let blob = Descriptor::of(DigestFunction::Sha256, b"x");
+    let frame = cas_tar::Frame { blob, summary: cas_tar::FrameSummary { length: 1, crc32: 7 } };
+    let recipe = cas_tar::Recipe {
+        profile: cas_tar::Profile::Layer1,
+        codec: cas_tar::Codec::Gzip6,
+        tree: blob,
+        tar: blob,
+        blob,
+        frames: vec![frame],
+    };
+    fuzz("recipe", &[recipe.encode()], |bytes| {
+        if let Ok(recipe) = cas_tar::Recipe::decode(bytes) {
+            assert_eq!(recipe.encode(), bytes, "one form alone");
+        }
+    });
+    let result = cas_action::encode_result(&tree(), &[path("a"), path("d")], DigestFunction::Blake3).unwrap();
+    let trees = result.trees.clone();
+    fuzz("result", &[result.bytes], |bytes| {
+        let load = &mut |_: &Descriptor| Ok::<_, Infallible>(trees[0].1.clone());
+        let _ = cas_action::decode_result(bytes, DigestFunction::Blake3, load);
+    });
+    let bytes = cas_action::encode_result(&tree(), &[path("a")], DigestFunction::Blake3).unwrap().bytes;
+    fuzz("tree-message", &[trees[0].1.clone()], |tree| {
+        let load = &mut |_: &Descriptor| Ok::<_, Infallible>(tree.to_vec());
+        let _ = cas_action::decode_result(&bytes, DigestFunction::Blake3, load);
+    });
+}
+
+#[test]
+fn archives() {
+    let plan = cas_tar::npm_plan(&[(path("päckage.json"), 0o644, Descriptor::empty(DigestFunction::Blake3))]);
+    let mut tar = Vec::new();
+    struct Nothing;
+    impl cas_blob::OpenBlob for Nothing {
+        fn open_blob(&self, _: &Descriptor) -> Result<Box<dyn Read + Send>, cas_blob::OpenBlobError> {
+            Ok(Box::new(std::io::empty()))
+        }
+    }
+    for group in &plan.groups {
+        cas_tar::copy_pieces(group.pieces(), &Nothing, &mut tar).unwrap();
+    }
+    fuzz("tar", &[tar.clone()], |bytes| {
+        let keep = &mut |content: &mut dyn Read| {
+            let mut kept = Vec::new();
+            content.take(1 << 20).read_to_end(&mut kept).ok();
+            Ok::<_, Infallible>(Descriptor::of(DigestFunction::Blake3, &kept))
+        };
+        for whiteouts in [cas_tar::Whiteouts::Plain, cas_tar::Whiteouts::Layer] {
+            let limits = cas_tar::ReadTarLimits { content_bytes: 1 << 20 };
+            let _ = cas_tar::read_tree(&mut &bytes[..], whiteouts, limits, keep);
+        }
+    });
+    let mut gzip = cas_tar::Codec::Gzip6.header().to_vec();
+    let encoder = cas_tar::Codec::Gzip6.encoder(Vec::new(), 3).unwrap();
+    let (body, summary) = {
+        let mut encoder = encoder;
+        std::io::Write::write_all(&mut encoder, b"abc").unwrap();
+        encoder.finish().unwrap()
+    };
+    gzip.extend(body);
+    gzip.extend(cas_tar::Codec::Gzip6.trailer(&[summary]));
+    fuzz(
+        "decompress",
+        &[gzip, b"\x28\xb5\x2f\xfd\x04\x00\x19\x00\x00abc".to_vec(), b"\xfd7zXZ\0\0\x04".to_vec()],
+        |bytes| {
+            let compression = cas_tar::Compression::detect(bytes);
+            if let Ok(reader) = cas_tar::decompress(bytes, compression, 1 << 20) {
+                std::io::copy(&mut reader.take(2 << 20), &mut std::io::sink()).ok();
+            }
+        },
+    );
+}
+
+#[test]
+fn debian() {
+    if let Some(package) = toolchain::package() {
+        // Its program is long and says nothing to a parser.
+        let head = package[..package.len().min(8192)].to_vec();
+        fuzz("deb", &[head], |bytes| {
+            let Ok(mut reader) = cas_deb::DebReader::new(bytes) else { return };
+            while let Ok(Some(member)) = reader.next_member() {
+                std::io::copy(&mut member.take(1 << 20), &mut std::io::sink()).ok();
+            }
+        });
+    }
+    let control =
+        b"Package: a\nVersion: 1:2.3-4\nArchitecture: amd64\nMulti-Arch: same\nEssential: yes\nPriority: required\n\
+        Filename: pool/a.deb\nSize: 3\nSHA256: 6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\n\
+        Depends: b (>= 1) | c [amd64 !i386], d:any <!nocheck>\nProvides: x (= 1)\nDescription: x\n more\n .\n";
+    fuzz("control", &[control.to_vec()], |bytes| {
+        if let Ok(control) = cas_deb::Control::parse(bytes) {
+            let _ =
+                (control.depends(), control.pre_depends(), control.conflicts(), control.breaks(), control.replaces());
+        }
+        let mut index = cas_deb::IndexBuilder::new("amd64");
+        if index.add(bytes).is_ok() {
+            let _ = cas_deb::closure(&index.build(), &["a"]);
+        }
+    });
+    let signed = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nOrigin: Debian\nSuite: test\nDate: Sat, 10 Jan 2026 10:00:00 UTC\n\
+        SHA256:\n 6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f 5 main/binary-amd64/Packages.xz\n- -x\n\
+        -----BEGIN PGP SIGNATURE-----\n\niHUEARYKAB0WIQQAAAAAAAAAAAAAAAAAAAAAAAAAAAUCAAAAAAAKCRAAAAAAAAAAAAAA\n=AAAA\n-----END PGP SIGNATURE-----\n";
+    let keyring = cas_deb::Keyring::debian();
+    fuzz("inrelease", &[signed.to_vec()], |bytes| {
+        assert!(cas_deb::verify_inrelease(bytes, &keyring, 0).is_err(), "nobody signed this");
+    });
+}
+
+#[test]
+fn configuration() {
+    let manifest = b"[workspace]\nmembers = [\"a/*\"]\n[toolchain.t]\ndebian = { suite = \"s\", packages = [\"p\"], mirror = \"http://x\" }\n\
+        [fetch.f]\nurl = \"https://x/y\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n[fetch.g]\nnpm = \"@a/b@1.0.0\"\n\
+        [command.c]\ntoolchain = \":t\"\nrun = [\"x\"]\ndeps = [\"^c\", \"//a:b\"]\noutputs = [\"o/p\"]\ntimeout = \"90s\"\n\
+        [image.i]\nbase = \":t\"\nlayers = [{ from = \":c\", path = \"o\", to = \"/\" }]\nconfig = { expose = [\"80/tcp\"], user = \"1\" }\n[npm.n]\nfrom = \":c\"\n";
+    fuzz("cas-toml", &[manifest.to_vec()], |bytes| {
+        if let Err(findings) = cas_config::Manifest::parse(&text(bytes)) {
+            assert!(!findings.is_empty());
+        }
+    });
+    let lock = toolchain::lock(b"x")
+        + "[[npm]]\ntarget = \"//:a\"\nrequest = \"a@1\"\npath = \"a/-/a-1.tgz\"\nintegrity = \"sha512-x\"\n";
+    fuzz("cas-lock", &[lock.into_bytes()], |bytes| {
+        if let Ok(lock) = cas_config::Lock::parse(&text(bytes)) {
+            assert_eq!(cas_config::Lock::parse(&lock.to_text()).unwrap(), lock);
+        }
+    });
+    let index = cas_oci::encode_index(&[cas_oci::IndexEntry::new("v1", &Descriptor::of(DigestFunction::Sha256, b"x"))]);
+    fuzz("oci-index", &[index], |bytes| {
+        let _ = cas_oci::parse_index(bytes);
+    });
+    fuzz(
+        "words",
+        &[b"blake3:51f855e8f080df9cbc2a561b6ddaad85e1bbf884ea4b73f3455e8c86202d0422/5".to_vec(), b"//a/b:c".to_vec()],
+        |bytes| {
+            let _ = (text(bytes).parse::<Descriptor>(), text(bytes).parse::<cas_config::Pattern>());
+        },
+    );
+}
+
+#[test]
+fn npm() {
+    let manifest = b"{\"name\": \"@a/b\", \"version\": \"1.0.0\", \"files\": [\"src/**\", \"!*.map\", \"{a,b}/[!c]*\"], \"main\": \"./x\", \
+        \"bin\": {\"y\": \"./z\"}, \"dependencies\": {\"c\": \"workspace:^\"}, \"peerDependencies\": {\"c\": \"workspace:>=1 || 2\"}}";
+    let mut files = tree();
+    files
+        .insert(
+            &path(".npmignore"),
+            Node::file(Descriptor::of(DigestFunction::Blake3, b"i"), 0o644),
+            &Metadata::default(),
+        )
+        .unwrap();
+    let member = cas_npm::WorkspaceMember { folder: "c".to_owned(), version: Some("1.0.0".to_owned()) };
+    let members = [("c".to_owned(), member)].into();
+    fuzz("package-json", &[manifest.to_vec()], |bytes| {
+        let Ok(manifest) = cas_npm::Manifest::parse(bytes) else { return };
+        if let Ok(rewritten) = cas_npm::rewrite_workspace_ranges(&text(bytes), "x", &members)
+            && bytes.first() == Some(&b'{')
+        {
+            serde_json::from_str::<serde_json::Value>(&rewritten).expect("what is rewritten is JSON still");
+        }
+        let read = &mut |_: &Descriptor| Ok::<_, Infallible>(bytes.to_vec());
+        let _ = cas_npm::packed_files(&manifest, &files, &[], read);
+    });
+    let manifest = cas_npm::Manifest::parse(b"{}").unwrap();
+    fuzz("npmignore", &[b"# x\n*.js\n!/a/**\n**/b/\n{a,b{c,d}}\n[a-z]?\\*\n".to_vec()], |bytes| {
+        let read = &mut |_: &Descriptor| Ok::<_, Infallible>(bytes.to_vec());
+        let _ = cas_npm::packed_files(&manifest, &files, &[text(bytes)], read);
+    });
+    let lockfile = br#"{"lockfileVersion": 3, "packages": {"": {"dependencies": {"a": "1"}}, "x": {"name": "y"}, "node_modules/y": {"resolved": "x", "link": true},
+        "node_modules/a": {"version": "1.0.0", "integrity": "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk=", "bin": "./c", "os": ["!win32"], "dependencies": {"b": "1"}},
+        "node_modules/a/node_modules/b": {"version": "1.0.0", "integrity": "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk=", "resolved": "https://x/y.tgz"}}}"#;
+    fuzz("package-lock", &[lockfile.to_vec()], |bytes| {
+        let Ok(lockfile) = cas_npm::Lockfile::parse(bytes) else { return };
+        for part in [cas_npm::Part::All, cas_npm::Part::Production] {
+            let _ = lockfile.reached("", part);
+        }
+        for (location, _) in lockfile.packages() {
+            assert!(RelPath::new(location).is_ok(), "{location}");
+            let _ = lockfile.programs(location);
+        }
+    });
+}
