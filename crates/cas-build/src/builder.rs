@@ -13,7 +13,7 @@ use cas_snapshot::{Snapshot, SnapshotError};
 use cas_store::{Store, StoreError};
 
 use crate::debian::{self, Context};
-use crate::inputs::{Sources, in_package};
+use crate::inputs::{Sources, WrittenInputs, in_package};
 use crate::npm::{self, Registry};
 use crate::step::Job;
 use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Workspace, image, schedule};
@@ -56,6 +56,13 @@ pub struct Built {
     pub failures: BTreeMap<Label, BuildError>,
     /// Whether `cas.lock` has new entries.
     pub lock_changed: bool,
+}
+
+/// What the targets of one build share.
+struct Shared<'a> {
+    lock: &'a Mutex<Lock>,
+    snapshot: Option<&'a Snapshot>,
+    written: &'a WrittenInputs,
 }
 
 /// Builds targets of a workspace.
@@ -111,9 +118,10 @@ impl Builder<'_> {
             false => None,
         };
         let lock = Mutex::new(self.workspace.lock.clone());
+        let written = WrittenInputs::default();
         let stop = || self.cancel.is_cancelled();
         let mut finished = schedule::run(&graph, self.jobs, self.keep_going, &stop, &|label: &Label, needs| {
-            self.one(label, &needs, &lock, snapshot.as_ref())
+            self.one(label, &needs, &Shared { lock: &lock, snapshot: snapshot.as_ref(), written: &written })
         });
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
@@ -166,13 +174,8 @@ impl Builder<'_> {
         Ok(needs)
     }
 
-    fn one(
-        &self,
-        label: &Label,
-        needs: &BTreeMap<Label, Output>,
-        lock: &Mutex<Lock>,
-        snapshot: Option<&Snapshot>,
-    ) -> Result<Output, BuildError> {
+    fn one(&self, label: &Label, needs: &BTreeMap<Label, Output>, shared: &Shared<'_>) -> Result<Output, BuildError> {
+        let Shared { lock, snapshot, written } = *shared;
         let target = self.workspace.target(label).expect("the graph holds targets of the workspace");
         match &target.kind {
             TargetKind::Toolchain(toolchain) => {
@@ -201,7 +204,7 @@ impl Builder<'_> {
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
             TargetKind::Command(command) | TargetKind::Test(command) => {
-                self.step(label, command, needs, &self.sources(snapshot))
+                self.step(label, command, needs, &self.sources(snapshot), written)
             }
             TargetKind::Fetch(Fetch::Npm(package)) => {
                 let registry = self.registry();
@@ -246,6 +249,7 @@ impl Builder<'_> {
         command: &Command,
         needs: &BTreeMap<Label, Output>,
         sources: &Sources<'_>,
+        written: &WrittenInputs,
     ) -> Result<Output, BuildError> {
         let root = self.workspace.resolve(label.package.as_ref(), &command.toolchain.value)?;
         let toolchain = match needs.get(&root).expect("the graph names every need") {
@@ -262,7 +266,8 @@ impl Builder<'_> {
             .collect();
         let inputs = sources.of_step(label, command, &needs)?;
         let root = root.to_string();
-        let job = Job { store: self.store, cancel: &self.cancel, label, command, root: &root, toolchain, inputs };
+        let job =
+            Job { store: self.store, cancel: &self.cancel, label, command, root: &root, toolchain, inputs, written };
         let (files, origin) = job.run()?;
         self.observer.event(Event::Step { label, origin: &origin });
         Ok(Output::Files(Arc::new(files)))

@@ -1,9 +1,12 @@
 //! What a step finds in `/src`: files of its package, outputs of what it depends on. Rules: docs/formats/step.md.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
 use cas_config::{Command, Label};
+use cas_digest::DigestFunction;
 use cas_snapshot::{Selection, Snapshot};
 use cas_store::{Store, StoreError};
 use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
@@ -17,10 +20,43 @@ const PACKAGE_JSON: &str = "package.json";
 pub(crate) struct Inputs {
     /// All of it.
     pub(crate) tree: Directory,
-    /// What is this step's own: written out for it and removed afterwards.
+    /// What is not shared with other packages: written out for the build and removed afterwards.
     pub(crate) own: Directory,
     /// Large parts that other steps have as well, with their names: written out once.
     pub(crate) shared: Vec<(Descriptor, Arc<Directory>)>,
+}
+
+/// Trees of inputs that were written out in this build: steps with equal inputs read one copy.
+///
+/// They are in the process's own folder, and go with it.
+#[derive(Debug, Default)]
+pub(crate) struct WrittenInputs {
+    known: Mutex<BTreeMap<Descriptor, Arc<Mutex<Option<PathBuf>>>>>,
+}
+
+impl WrittenInputs {
+    /// The folder that holds the tree. It must not be written.
+    pub(crate) fn folder(
+        &self,
+        store: &Store,
+        tree: &Directory,
+        function: DigestFunction,
+    ) -> Result<PathBuf, BuildError> {
+        let name = tree.encode(function).map_err(StoreError::from)?.root;
+        let slot = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(name).or_default())
+        };
+        // Held while the tree is written, so that it is written once.
+        let mut folder = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*folder {
+            return Ok(folder.clone());
+        }
+        let made = cas_fs::temporary_dir_in(store.scratch(), "inputs-")?.join("tree");
+        store.write_tree(tree, &made)?;
+        *folder = Some(made.clone());
+        Ok(made)
+    }
 }
 
 /// Where inputs come from.

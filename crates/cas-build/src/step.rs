@@ -14,7 +14,7 @@ use cas_store::{ActionLane, Store};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
 use crate::capture::{self, Allowed};
-use crate::inputs::{Inputs, in_package};
+use crate::inputs::{Inputs, WrittenInputs, in_package};
 use crate::log::{Log, Recorder};
 use crate::{BuildError, Files, Toolchain};
 
@@ -119,6 +119,7 @@ pub(crate) struct Job<'a> {
     pub(crate) root: &'a str,
     pub(crate) toolchain: &'a Toolchain,
     pub(crate) inputs: Inputs,
+    pub(crate) written: &'a WrittenInputs,
 }
 
 impl Job<'_> {
@@ -260,9 +261,8 @@ impl Job<'_> {
         key: &Descriptor,
         scratch: &Path,
     ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
-        let own = scratch.join("inputs");
-        self.store.write_tree(&self.inputs.own, &own)?;
-        let mut lowers = vec![own];
+        let function = key.digest.function();
+        let mut lowers = vec![self.written.folder(self.store, &self.inputs.own, function)?];
         for (name, tree) in &self.inputs.shared {
             lowers.push(self.store.materialize(name, tree)?);
         }
@@ -308,7 +308,6 @@ impl Job<'_> {
         let scratch: Vec<RelPath> = self.command.scratch.iter().map(|path| in_package(self.package(), path)).collect();
         let allowed =
             Allowed { label: self.label.to_string(), package: self.package(), outputs: &outputs, scratch: &scratch };
-        let function = key.digest.function();
         let tree = capture::outputs(self.store, function, &allowed, &self.inputs.tree, &upper)?;
         Ok((tree, outcome.elapsed, log))
     }
