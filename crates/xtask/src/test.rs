@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::run::{Failure, cargo};
 
-/// Marks a line by which a test says that it could not run here; see `cas_testing`.
+/// Marks a line by which a test says that it could not run here.
 const SKIPPED: &str = "SKIPPED: ";
 
 #[derive(Debug, Default, PartialEq, Eq)]

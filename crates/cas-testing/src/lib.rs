@@ -1,1 +1,0 @@
-//! Helpers and conformance suites for tests.
