@@ -48,6 +48,8 @@ fn start(home: &Home) -> Option<(Server, Client)> {
     let child = Command::new(programs.join("buildbox-casd"))
         .arg(format!("--bind={address}"))
         .arg(format!("--buildbox-run={}", programs.join("buildbox-run").display()))
+        // FUSE is not for every user.
+        .arg("--runner-arg=--staging-mode=copy-or-link")
         .arg(home.path("casd"))
         .env("PATH", path)
         .stdout(Stdio::null())
