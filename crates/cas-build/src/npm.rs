@@ -276,7 +276,13 @@ fn own_folder(packages: &Packages, workspace: &Workspace, label: &Label) -> Resu
 fn assemble(store: &Store, packages: &Packages, places: &BTreeMap<String, String>) -> Result<Directory, BuildError> {
     let parents = Metadata::root_owned(0o755);
     let failed = |source| BuildError::Place { source };
-    let path = |text: &str| RelPath::new(text).expect("places of a lockfile are paths");
+    // Parts of a lockfile are paths; together they may be too long for one.
+    let path = |text: &str| {
+        RelPath::new(text).map_err(|_| BuildError::Lockfile {
+            path: packages.path.clone(),
+            source: cas_npm::LockfileError::Path { path: text.to_owned() },
+        })
+    };
     let mut tree = Directory::root();
     // A package before those inside of it: the order of the places.
     let mut by_place: Vec<(&String, &String)> = places.iter().map(|(from, to)| (to, from)).collect();
@@ -285,9 +291,9 @@ fn assemble(store: &Store, packages: &Packages, places: &BTreeMap<String, String
         if let Some(target) = packages.lockfile.link_target(from) {
             let up = "../".repeat(to.split('/').count() - 1);
             let target = if target.is_empty() { up.trim_end_matches('/').to_owned() } else { format!("{up}{target}") };
-            tree.insert(&path(to), Node::symlink(target), &parents).map_err(failed)?;
+            tree.insert(&path(to)?, Node::symlink(target), &parents).map_err(failed)?;
         } else if let Some(name) = packages.trees.get(*from) {
-            tree.graft(&path(to), store.load_tree(name)?, &parents).map_err(failed)?;
+            tree.graft(&path(to)?, store.load_tree(name)?, &parents).map_err(failed)?;
         }
     }
     let mut linked = BTreeSet::new();
@@ -297,12 +303,12 @@ fn assemble(store: &Store, packages: &Packages, places: &BTreeMap<String, String
             None => continue,
         };
         for (name, program) in packages.lockfile.programs(from) {
-            let place = path(&format!("{modules}.bin/{name}"));
+            let place = path(&format!("{modules}.bin/{name}"))?;
             if !linked.insert(place.clone()) || tree.get(&place).is_some() {
                 continue;
             }
             tree.insert(&place, Node::symlink(format!("../{package}/{program}")), &parents).map_err(failed)?;
-            let file = path(&format!("{to}/{program}"));
+            let file = path(&format!("{to}/{program}"))?;
             if let Some((_, blob)) = tree.get_file(&file) {
                 tree.insert(&file, Node::file(blob, 0o755), &parents).map_err(failed)?;
             }
@@ -360,6 +366,9 @@ pub(crate) fn pack(sources: &Sources<'_>, label: &Label, outputs: &[Directory]) 
     let list: Vec<_> = packed.into_iter().map(|file| (file.path, file.mode, file.blob)).collect();
     let (recipe, integrity) = tarball(store, &tree, &list, function)?;
     let file_name = format!("{}-{version}.tgz", name.trim_start_matches('@').replace('/', "-"));
+    if Name::new(&file_name).is_err() {
+        return Err(failed(format!("`{file_name}` is too long for a name").into()));
+    }
     let paths = list.into_iter().map(|(path, _, _)| path).collect();
     Ok(Tarball { name: name.into(), version: version.into(), file_name, recipe, integrity, tree, paths })
 }
