@@ -340,3 +340,37 @@ fn npm() {
         }
     });
 }
+
+/// Records with a right checksum and wrong content: what a writer of another version, or a hand, may leave.
+#[test]
+fn stat_cache() {
+    use cas_snapshot::{Options, Selection, Snapshot, Trust};
+    let root = tempfile::tempdir().unwrap();
+    let caches = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    std::fs::write(root.path().join("a"), "one").unwrap();
+    std::fs::write(root.path().join("d/.gitignore"), "*.o\n").unwrap();
+    std::fs::write(root.path().join("d/b.o"), "two").unwrap();
+    std::os::unix::fs::symlink("a", root.path().join("link")).unwrap();
+    let options = Options { function: DigestFunction::Blake3, trust: Trust::Local, caches: Some(caches.path()) };
+    let everything = |snapshot: &Snapshot| {
+        let picked = snapshot.select(&Selection::default()).unwrap();
+        // A forged record may say anything of a file, so that its digest or its kind can be wrong; it must not panic.
+        let _ = (snapshot.fingerprint(&picked), snapshot.tree(&picked).is_ok());
+    };
+    let snapshot = Snapshot::take(root.path(), &options).unwrap();
+    everything(&snapshot);
+    snapshot.save().unwrap();
+    let file = std::fs::read_dir(caches.path()).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&file).unwrap();
+    let (head, payload) = (whole[..16].to_vec(), whole[24..whole.len() - 16].to_vec());
+    fuzz("stat cache", &[payload], |payload| {
+        let checksum = Descriptor::of(DigestFunction::Blake3, payload).digest;
+        let len = (payload.len() as u64).to_le_bytes();
+        std::fs::write(&file, [&head, &len[..], payload, &checksum.value()[..16]].concat()).unwrap();
+        match Snapshot::take(root.path(), &options) {
+            Ok(snapshot) => everything(&snapshot),
+            Err(error) => drop(error.to_string()),
+        }
+    });
+}

@@ -9,7 +9,7 @@ use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, NpmPackag
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
-use cas_snapshot::{Snapshot, SnapshotError};
+use cas_snapshot::{Options, Snapshot, Trust};
 use cas_store::{Store, StoreError};
 
 use crate::debian::{self, Context};
@@ -80,6 +80,8 @@ pub struct Builder<'a> {
     pub mode: Mode,
     /// Whether a failure leaves what does not depend on it to be built.
     pub keep_going: bool,
+    /// Whose times of files are believed.
+    pub trust: Trust,
     /// Who is told what happens.
     pub observer: &'a dyn Observer,
     /// Texts of apt's sources, for the mirror.
@@ -114,7 +116,12 @@ impl Builder<'_> {
             )
         };
         let snapshot = match graph.keys().any(reads_files) {
-            true => Some(Snapshot::take(&self.workspace.root).map_err(widen)?),
+            true => {
+                let caches = self.store.scans();
+                let function = self.workspace.section.digest_function;
+                let options = Options { function, trust: self.trust, caches: Some(&caches) };
+                Some(Snapshot::take(&self.workspace.root, &options)?)
+            }
             false => None,
         };
         let lock = Mutex::new(self.workspace.lock.clone());
@@ -133,8 +140,10 @@ impl Builder<'_> {
             return Err(BuildError::Interrupted);
         }
         if let Some(snapshot) = &snapshot {
+            // What cannot be written down is read again next time.
+            let _ = snapshot.save();
             // Each result belongs to the inputs that it was made of, but together they may be of no one state of the workspace.
-            snapshot.verify_unchanged().map_err(widen)?;
+            snapshot.verify_unchanged()?;
         }
         finished.values.retain(|label, _| labels.contains(label));
         Ok(Built { outputs: finished.values, failures: finished.errors, lock_changed })
@@ -264,10 +273,10 @@ impl Builder<'_> {
             .filter(|(need, _)| **need != root)
             .map(|(need, output)| (need.clone(), output.clone()))
             .collect();
-        let inputs = sources.of_step(label, command, &needs)?;
+        let plan = sources.plan(label, command, &needs)?;
         let root = root.to_string();
-        let job =
-            Job { store: self.store, cancel: &self.cancel, label, command, root: &root, toolchain, inputs, written };
+        let (store, cancel) = (self.store, &self.cancel);
+        let job = Job { store, cancel, label, command, root: &root, toolchain, sources, needs: &needs, plan, written };
         let (files, origin) = job.run()?;
         self.observer.event(Event::Step { label, origin: &origin });
         Ok(Output::Files(Arc::new(files)))
@@ -367,20 +376,4 @@ pub(crate) fn fetch_pinned(
     }
     store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
     Ok(blob)
-}
-
-/// Listing has no keeper of content that could fail.
-fn widen(error: SnapshotError<std::convert::Infallible>) -> BuildError {
-    BuildError::Snapshot(match error {
-        SnapshotError::Fs(error) => SnapshotError::Fs(error),
-        SnapshotError::LeavesWorkspace { path, target } => SnapshotError::LeavesWorkspace { path, target },
-        SnapshotError::Special { path, kind } => SnapshotError::Special { path, kind },
-        SnapshotError::Path { path, source } => SnapshotError::Path { path, source },
-        SnapshotError::Unstable { path } => SnapshotError::Unstable { path },
-        SnapshotError::Changed { path } => SnapshotError::Changed { path },
-        SnapshotError::Walk(error) => SnapshotError::Walk(error),
-        SnapshotError::Pattern { pattern, source } => SnapshotError::Pattern { pattern, source },
-        SnapshotError::NoMatch { pattern, package } => SnapshotError::NoMatch { pattern, package },
-        SnapshotError::Ingest { source, .. } => match source {},
-    })
 }

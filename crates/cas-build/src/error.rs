@@ -261,7 +261,15 @@ pub enum BuildError {
     Log(#[source] io::Error),
     /// The workspace could not be read.
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError<StoreError>),
+    Snapshot(#[from] SnapshotError),
+    /// A file of the workspace could not be put into the store.
+    #[error("could not store `{path}`")]
+    Keep {
+        /// The file, from the workspace's root on.
+        path: String,
+        /// What the store said.
+        source: StoreError,
+    },
     /// A `package.json` cannot be used.
     #[error("`{}` cannot be used", path.display())]
     PackageJson {
@@ -326,14 +334,6 @@ fn article(word: &str) -> &'static str {
 }
 
 impl BuildError {
-    /// What went wrong with the workspace, or with the store while files went there.
-    pub(crate) fn snapshot(error: SnapshotError<StoreError>) -> Self {
-        match error {
-            SnapshotError::Ingest { source, .. } if source.is_full() => Self::Store(source),
-            other => Self::Snapshot(other),
-        }
-    }
-
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -364,7 +364,9 @@ impl BuildError {
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),
             Self::Sandbox(error) => return error.hint().map(|hint| hint.to_string()),
-            Self::Store(error) if error.is_full() => "make room on the disk of the store".to_owned(),
+            Self::Store(error) | Self::Keep { source: error, .. } if error.is_full() => {
+                "make room on the disk of the store".to_owned()
+            }
             _ => return None,
         })
     }

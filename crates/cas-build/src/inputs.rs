@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cas_blob::Descriptor;
+use cas_blob::{Descriptor, VerifyError};
 use cas_config::{Command, Label};
-use cas_digest::DigestFunction;
-use cas_snapshot::{Selection, Snapshot};
+use cas_digest::{Digest, DigestFunction};
+use cas_snapshot::{KeepError, Picked, Selection, Snapshot, SnapshotError};
 use cas_store::{Store, StoreError};
 use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 
@@ -16,8 +16,20 @@ use crate::{BuildError, Output, Workspace};
 /// The manifest that comes with a dependency's outputs.
 const PACKAGE_JSON: &str = "package.json";
 
+/// What a step will find in `/src`, before any of it is read into a tree.
+pub(crate) struct Plan {
+    /// The files of the workspace, less what outputs replace.
+    picked: Picked,
+    /// The manifests that come with dependencies' outputs.
+    manifests: Vec<(Label, Picked)>,
+    /// Names everything that the inputs are made of: equal plans give equal inputs.
+    pub(crate) name: Digest,
+}
+
 /// What a step finds in `/src`, with paths from the workspace's root.
 pub(crate) struct Inputs {
+    /// The part that comes from the workspace, whose content may not be in the store yet.
+    pub(crate) picked: Picked,
     /// All of it.
     pub(crate) tree: Directory,
     /// What is not shared with other packages: written out for the build and removed afterwards.
@@ -67,32 +79,78 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The inputs of a step. `needs` are the outputs of what it depends on.
+    /// What the inputs of a step are made of. `needs` are the outputs of what it depends on.
+    pub(crate) fn plan(&self, label: &Label, command: &Command, needs: &[(Label, Output)]) -> Result<Plan, BuildError> {
+        let package = label.package.as_ref();
+        // What the step makes is not what it reads: a stale copy in the workspace must not matter.
+        let own = command.outputs.iter().map(|output| &output.value).chain(&command.scratch);
+        let mut replaced: Vec<RelPath> = own.map(|path| in_package(package, path)).collect();
+        let mut manifests = Vec::new();
+        let mut text = String::new();
+        let line = |text: &mut String, parts: &[&str]| {
+            for part in parts {
+                // Lengths keep one part from looking like two.
+                text.push_str(&format!("{}:{part} ", part.len()));
+            }
+            text.push('\n');
+        };
+        for (need, output) in needs {
+            let what = match output {
+                Output::Files(files) => {
+                    replaced.extend(files.paths.iter().cloned());
+                    if need.package != label.package {
+                        manifests.push((need.clone(), self.manifest(need.package.as_ref())));
+                    }
+                    files.name.to_string()
+                }
+                Output::Download(download) => format!("{} {}", download.blob, download.file_name),
+                Output::Package(package) => package.name.to_string(),
+                Output::Packages(packages) => format!("{} {}", packages.name, packages.lockfile_name),
+                Output::Tarball(tarball) => format!("{} {}", tarball.recipe.blob, tarball.file_name),
+                Output::Toolchain(_) | Output::Image(_) => {
+                    let role = "an input of a step";
+                    return Err(BuildError::Role { label: need.to_string(), kind: output.kind(), role });
+                }
+            };
+            line(&mut text, &[&need.to_string(), output.kind(), &what]);
+        }
+        let picked = self.snapshot.without(&self.package_files(package, command.inputs.as_ref())?, &replaced);
+        let fingerprint = |picked: &Picked| self.snapshot.fingerprint(picked).map(|digest| digest.to_string());
+        line(&mut text, &["files", &fingerprint(&picked)?]);
+        // `node_modules` is made for the manifest of the package, whatever its inputs are.
+        line(&mut text, &["own manifest", &fingerprint(&self.manifest(package))?]);
+        for (need, manifest) in &manifests {
+            line(&mut text, &["manifest", &need.to_string(), &fingerprint(manifest)?]);
+        }
+        let name = Digest::of(self.workspace.section.digest_function, text.as_bytes());
+        Ok(Plan { picked, manifests, name })
+    }
+
+    fn manifest(&self, package: Option<&RelPath>) -> Picked {
+        let manifest = RelPath::new(PACKAGE_JSON).expect("it is a name");
+        self.snapshot.pick(&[in_package(package, &manifest)])
+    }
+
+    /// The inputs that were planned for a step.
     pub(crate) fn of_step(
         &self,
         label: &Label,
         command: &Command,
         needs: &[(Label, Output)],
+        plan: &Plan,
     ) -> Result<Inputs, BuildError> {
         let package = label.package.as_ref();
-        let mut own = self.package_files(package, command.inputs.as_ref())?;
-        // What the step makes is not what it reads: a stale copy in the workspace must not matter.
-        for path in command.outputs.iter().map(|output| &output.value).chain(&command.scratch) {
-            own.remove(&in_package(package, path));
-        }
+        let mut picked = plan.picked.clone();
+        let mut own = self.snapshot.tree(&picked)?;
         let mut shared: Vec<(Descriptor, Arc<Directory>)> = Vec::new();
         let mut given = Directory::root();
         for (need, output) in needs {
             let tree = match output {
                 Output::Files(files) => {
-                    for path in &files.paths {
-                        own.remove(path);
-                    }
                     let mut tree = files.tree.clone();
-                    if need.package != label.package {
-                        let manifest = RelPath::new(PACKAGE_JSON).expect("it is a name");
-                        let manifest = in_package(need.package.as_ref(), &manifest);
-                        graft(&mut tree, &self.files(&[manifest])?, label)?;
+                    if let Some((_, manifest)) = plan.manifests.iter().find(|(other, _)| other == need) {
+                        graft(&mut tree, &self.snapshot.tree(manifest)?, label)?;
+                        picked = self.snapshot.union(&picked, manifest);
                     }
                     tree
                 }
@@ -155,7 +213,7 @@ impl Sources<'_> {
             graft(&mut tree, part, label)?;
         }
         shared.sort_by_key(|(name, _)| *name);
-        Ok(Inputs { tree, own, shared })
+        Ok(Inputs { picked, tree, own, shared })
     }
 
     /// The files of a package, and those that the workspace gives to all.
@@ -163,7 +221,7 @@ impl Sources<'_> {
         &self,
         package: Option<&RelPath>,
         inputs: Option<&Vec<String>>,
-    ) -> Result<Directory, BuildError> {
+    ) -> Result<Picked, BuildError> {
         let other_packages = self.workspace.packages.keys().flatten();
         let selection = Selection {
             package: package.cloned(),
@@ -175,14 +233,35 @@ impl Sources<'_> {
             inputs: inputs.cloned(),
             workspace_inputs: self.workspace.section.inputs.clone(),
         };
-        let paths = self.snapshot.select::<StoreError>(&selection).map_err(BuildError::snapshot)?;
-        self.files(&paths)
+        Ok(self.snapshot.select(&selection)?)
     }
 
-    /// The files at these paths; those that the snapshot lacks are left out.
+    /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.
     pub(crate) fn files(&self, paths: &[RelPath]) -> Result<Directory, BuildError> {
-        let function = self.workspace.section.digest_function;
-        self.snapshot.tree(paths, &|content| self.store.put(function, content)).map_err(BuildError::snapshot)
+        self.kept(&self.snapshot.pick(paths))
+    }
+
+    /// The tree of picked files, with their content in the store.
+    pub(crate) fn kept(&self, picked: &Picked) -> Result<Directory, BuildError> {
+        self.keep(picked)?;
+        Ok(self.snapshot.tree(picked)?)
+    }
+
+    /// Puts the content of picked files into the store.
+    pub(crate) fn keep(&self, picked: &Picked) -> Result<(), BuildError> {
+        let has = |blob: &Descriptor| self.store.contains(blob);
+        let put = |content: &mut dyn std::io::Read, blob: &Descriptor| self.store.put_expected(content, blob).map(drop);
+        self.snapshot.keep(picked, &has, &put).map_err(|error| match error {
+            // The bytes are not those that were hashed a moment ago.
+            KeepError::Keep {
+                path,
+                source: StoreError::Verify(VerifyError::Size { .. } | VerifyError::Digest { .. }),
+            } => SnapshotError::Changed { path }.into(),
+            KeepError::Keep { path, source } => {
+                BuildError::Keep { path: String::from_utf8_lossy(&path).into_owned(), source }
+            }
+            KeepError::Snapshot(error) => error.into(),
+        })
     }
 }
 

@@ -94,7 +94,8 @@ impl Registry<'_> {
             text.push_str(&format!("{location} {name}\n"));
         }
         let name = Descriptor::of(self.function, text.as_bytes());
-        Ok(Packages { lockfile, folder, path: at.to_owned(), trees, name })
+        let lockfile_name = Descriptor::of(self.function, bytes);
+        Ok(Packages { lockfile, folder, path: at.to_owned(), trees, name, lockfile_name })
     }
 
     /// What the registry says of a package.
@@ -325,7 +326,7 @@ pub(crate) fn pack(sources: &Sources<'_>, label: &Label, outputs: &[Directory]) 
         |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Pack { label: label.to_string(), source };
     let package = label.package.as_ref();
     let parents = Metadata::root_owned(0o755);
-    let mut whole = sources.package_files(package, None)?;
+    let mut whole = sources.kept(&sources.package_files(package, None)?)?;
     for output in outputs {
         for (path, node) in output.walk() {
             // What a step made goes before a stale copy in the workspace.

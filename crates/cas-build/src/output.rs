@@ -97,6 +97,8 @@ pub struct Packages {
     pub trees: BTreeMap<String, Descriptor>,
     /// Name of the list of them.
     pub name: Descriptor,
+    /// Name of the lockfile's bytes.
+    pub lockfile_name: Descriptor,
 }
 
 /// An npm tarball.

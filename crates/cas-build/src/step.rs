@@ -14,14 +14,16 @@ use cas_store::{ActionLane, Store};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
 use crate::capture::{self, Allowed};
-use crate::inputs::{Inputs, WrittenInputs, in_package};
+use crate::inputs::{Inputs, Plan, Sources, WrittenInputs, in_package};
 use crate::log::{Log, Recorder};
-use crate::{BuildError, Files, Toolchain};
+use crate::{BuildError, Files, Output, Toolchain};
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The folder of the sources in the input root.
 const SOURCE: &str = "src";
+/// Kind of the memos that lead from what a step is made of to its action. The number is that of the rules of inputs.
+const STATIC_NAME: &str = "step-1";
 /// Longest `Tree` message that is read.
 const MAX_TREE_BYTES: u64 = 1 << 30;
 
@@ -118,7 +120,11 @@ pub(crate) struct Job<'a> {
     /// Label of the toolchain.
     pub(crate) root: &'a str,
     pub(crate) toolchain: &'a Toolchain,
-    pub(crate) inputs: Inputs,
+    pub(crate) sources: &'a Sources<'a>,
+    /// Outputs of what it depends on.
+    pub(crate) needs: &'a [(Label, Output)],
+    /// What its inputs are made of.
+    pub(crate) plan: Plan,
     pub(crate) written: &'a WrittenInputs,
 }
 
@@ -152,14 +158,19 @@ impl Job<'_> {
     }
 
     /// The step as an action, whose name is the key; and the projection of its sources in the whole.
-    fn encode(&self, root: &StepRoot) -> Result<(EncodedStep, Projection), BuildError> {
+    fn encode(&self, root: &StepRoot, inputs: &Inputs) -> Result<(EncodedStep, Projection), BuildError> {
         let function = root.name.digest.function();
         let failed = |source| BuildError::Project { label: self.label.to_string(), source };
-        let sources = project(&self.inputs.tree, function).map_err(failed)?;
+        let sources = project(&inputs.tree, function).map_err(failed)?;
         let mut whole = root.projection.clone();
         whole.put(&Name::new(SOURCE).expect("it is a name"), &sources).map_err(failed)?;
+        Ok((self.step(whole.root).encode(), whole))
+    }
+
+    /// The step over an input root.
+    fn step(&self, input_root: Descriptor) -> Step {
         let isa = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86-64" };
-        let step = Step {
+        Step {
             arguments: self.arguments(),
             environment: self.environment(),
             working_directory: match self.package() {
@@ -171,18 +182,54 @@ impl Job<'_> {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            input_root: whole.root,
+            input_root,
             timeout_seconds: u32::try_from(self.command.timeout.as_secs()).unwrap_or(u32::MAX),
-        };
-        Ok((step.encode(), whole))
+        }
+    }
+
+    /// Names everything that the action is made of, without making it: equal names mean equal actions.
+    fn static_name(&self) -> Descriptor {
+        let function = self.toolchain.name.digest.function();
+        // In the place of the input root stands what it would be made of. No action has this name: its root is no directory.
+        let parts = format!("{STATIC_NAME} {} {}", self.toolchain.name, self.plan.name);
+        self.step(Descriptor::of(function, parts.as_bytes())).encode().action.0
+    }
+
+    /// The outputs of the action that an equal step led to before, if all of them are here.
+    fn remembered(&self, static_name: &Descriptor) -> Result<Option<Files>, BuildError> {
+        let function = self.toolchain.name.digest.function();
+        let known = self.store.memo(STATIC_NAME, static_name.to_string().as_bytes())?;
+        let key = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
+        let Some(key) = key else { return Ok(None) };
+        let Some(result) = self.store.action_result(&ActionLane::strict(), &key)? else { return Ok(None) };
+        let Some(outputs) = self.complete(&result, function)? else { return Ok(None) };
+        #[cfg(debug_assertions)]
+        self.check_static_name(&key)?;
+        Ok(Some(self.files(key, &outputs)?))
+    }
+
+    /// Every build of the tests is a proof that the static name leaves nothing out.
+    #[cfg(debug_assertions)]
+    fn check_static_name(&self, key: &Descriptor) -> Result<(), BuildError> {
+        let root = self.toolchain.step_root(self.root, self.toolchain.name.digest.function())?;
+        let inputs = self.sources.of_step(self.label, self.command, self.needs, &self.plan)?;
+        let actual = self.encode(&root, &inputs)?.0.action.0;
+        assert_eq!(actual, *key, "the static name of `{}` leaves something out", self.label);
+        Ok(())
     }
 
     /// The outputs, from the cache or by running.
     pub(crate) fn run(&self) -> Result<(Files, Origin), BuildError> {
         let function = self.toolchain.name.digest.function();
+        let static_name = self.static_name();
+        if let Some(files) = self.remembered(&static_name)? {
+            return Ok((files, Origin::Cached));
+        }
         let root = self.toolchain.step_root(self.root, function)?;
-        let (encoded, input_root) = self.encode(&root)?;
+        let inputs = self.sources.of_step(self.label, self.command, self.needs, &self.plan)?;
+        let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
+        self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
         let lane = ActionLane::strict();
         if let Some(result) = self.store.action_result(&lane, &key)? {
             if let Some(outputs) = self.complete(&result, function)? {
@@ -191,12 +238,13 @@ impl Job<'_> {
             // What it names is gone or it makes no sense: it is made again.
             self.store.remove_action_result(&lane, &key)?;
         }
+        self.sources.keep(&inputs.picked)?;
         root.keep(self.store)?;
         keep(self.store, &input_root.without(&root.projection))?;
         for (_, bytes) in [&encoded.action, &encoded.command] {
             self.store.put_bytes(function, bytes)?;
         }
-        let (outputs, elapsed, log) = self.execute(&root, &key)?;
+        let (outputs, elapsed, log) = self.execute(&root, &inputs, &key)?;
         let in_package = match self.package() {
             None => outputs,
             // Without outputs there is nothing at the package's path.
@@ -246,9 +294,14 @@ impl Job<'_> {
     }
 
     /// Runs the step; the tree that it gave has paths of the workspace.
-    fn execute(&self, root: &StepRoot, key: &Descriptor) -> Result<(Directory, std::time::Duration, Log), BuildError> {
+    fn execute(
+        &self,
+        root: &StepRoot,
+        inputs: &Inputs,
+        key: &Descriptor,
+    ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
         let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
-        let result = self.execute_in(root, key, &scratch);
+        let result = self.execute_in(root, inputs, key, &scratch);
         let removed = remove_scratch(&scratch);
         let done = result?;
         removed?;
@@ -258,12 +311,13 @@ impl Job<'_> {
     fn execute_in(
         &self,
         root: &StepRoot,
+        inputs: &Inputs,
         key: &Descriptor,
         scratch: &Path,
     ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
         let function = key.digest.function();
-        let mut lowers = vec![self.written.folder(self.store, &self.inputs.own, function)?];
-        for (name, tree) in &self.inputs.shared {
+        let mut lowers = vec![self.written.folder(self.store, &inputs.own, function)?];
+        for (name, tree) in &inputs.shared {
             lowers.push(self.store.materialize(name, tree)?);
         }
         let source = Overlay { lowers, scratch: scratch.join("source") };
@@ -308,7 +362,7 @@ impl Job<'_> {
         let scratch: Vec<RelPath> = self.command.scratch.iter().map(|path| in_package(self.package(), path)).collect();
         let allowed =
             Allowed { label: self.label.to_string(), package: self.package(), outputs: &outputs, scratch: &scratch };
-        let tree = capture::outputs(self.store, function, &allowed, &self.inputs.tree, &upper)?;
+        let tree = capture::outputs(self.store, function, &allowed, &inputs.tree, &upper)?;
         Ok((tree, outcome.elapsed, log))
     }
 }

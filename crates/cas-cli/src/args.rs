@@ -80,6 +80,17 @@ pub(crate) struct InputArgs {
     /// Use what is in the store, and no network
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Read every input, whatever is known of it from earlier builds
+    ///
+    /// Without it a file is read when its size, times, mode or inode differ from when it was last read. A program that
+    /// writes through a memory map can change a file without that, so releases are built with this option.
+    #[arg(long)]
+    pub(crate) verify_inputs: bool,
+    /// Believe the times of network, FUSE and overlay file systems
+    ///
+    /// Their times can be another machine's and late, so that every input on them is read each time without this option.
+    #[arg(long, conflicts_with = "verify_inputs")]
+    pub(crate) trust_network_mtime: bool,
 }
 
 #[derive(Args, Debug)]

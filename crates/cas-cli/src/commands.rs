@@ -15,6 +15,7 @@ use cas_build::{
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
+use cas_snapshot::Trust;
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use etcetera::BaseStrategy;
@@ -147,6 +148,7 @@ struct Options {
     mode: Mode,
     offline: bool,
     keep_going: bool,
+    trust: Trust,
 }
 
 fn outputs_and_lock(
@@ -168,6 +170,7 @@ fn outputs_and_lock(
         jobs,
         mode: options.mode,
         keep_going: options.keep_going,
+        trust: options.trust,
         observer: progress,
         apt_sources: apt_sources(),
         npm_registry: npm_registry(workspace),
@@ -179,7 +182,12 @@ fn outputs_and_lock(
 
 fn options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> Options {
     let mode = if inputs.locked || variable("CI").is_some() { Mode::Locked } else { Mode::Normal };
-    Options { jobs, mode, offline: inputs.offline, keep_going: false }
+    let trust = match (inputs.verify_inputs, inputs.trust_network_mtime) {
+        (true, _) => Trust::Nothing,
+        (false, true) => Trust::Network,
+        (false, false) => Trust::Local,
+    };
+    Options { jobs, mode, offline: inputs.offline, keep_going: false, trust }
 }
 
 /// The outputs of targets, with a word when the lock changed on the way.
@@ -471,7 +479,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, true) => Mode::Update,
         (false, false) => Mode::Normal,
     };
-    let options = Options { jobs: None, mode, offline: false, keep_going: false };
+    let options = Options { jobs: None, mode, offline: false, keep_going: false, trust: Trust::Local };
     let mut built = outputs_and_lock(&workspace, &store, &labels, &options, &Progress::default())?;
     if let Some((_, error)) = built.failures.pop_first() {
         return Err(error.into());

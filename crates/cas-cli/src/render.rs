@@ -69,7 +69,9 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::InputConflict { .. }
         | BuildError::Place { .. }
         | BuildError::Project { .. }
-        | BuildError::Snapshot(SnapshotError::NoMatch { .. } | SnapshotError::Pattern { .. })
+        | BuildError::Snapshot(
+            SnapshotError::NoMatch { .. } | SnapshotError::Pattern { .. } | SnapshotError::Gitignore { .. },
+        )
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
         BuildError::Fetch(_) | BuildError::PackageGone { .. } => Exit::Remote,
@@ -79,7 +81,7 @@ fn exit_of(error: &BuildError) -> Exit {
             None => Exit::Failed,
         },
         BuildError::Store(StoreError::Verify(_)) => Exit::Mismatch,
-        BuildError::Store(_) | BuildError::Record { .. } => Exit::Store,
+        BuildError::Store(_) | BuildError::Keep { .. } | BuildError::Record { .. } => Exit::Store,
         BuildError::Sandbox(SandboxError::Host(_)) => Exit::Host,
         BuildError::Sandbox(_)
         | BuildError::Step { .. }

@@ -108,6 +108,33 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
     result
 }
 
+/// Writes a whole file so that other processes see the old content or the new, never a part. A power loss may leave
+/// neither: for what has a checksum and can be made again.
+///
+/// # Errors
+///
+/// [`FsError`]; the old content stays then.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let result = fs::write(&temporary, bytes).at(Operation::Write, &temporary).and_then(|()| rename(&temporary, path));
+    if result.is_err() {
+        // The error above is what the caller needs to know; a stray temporary file is harmless.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Adds bytes to the end of a file that is there, in one write where the system takes it as one.
+///
+/// # Errors
+///
+/// [`FsError`]; a part may be written then.
+pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let mut file = OpenOptions::new().append(true).open(path).at(Operation::Open, path)?;
+    file.write_all(bytes).at(Operation::Write, path)
+}
+
 /// Copies content and mode of a file, by reflink where the file system can.
 ///
 /// # Errors

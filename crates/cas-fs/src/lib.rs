@@ -15,6 +15,6 @@ pub use dir::{
 };
 pub use error::{FsError, Operation};
 pub use file::{
-    canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited, read_link,
-    read_to_string, remove_file, rename, set_mode, symlink, symlink_metadata, write, write_atomic,
+    append, canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited,
+    read_link, read_to_string, remove_file, rename, replace, set_mode, symlink, symlink_metadata, write, write_atomic,
 };

@@ -3,27 +3,26 @@
 use std::path::PathBuf;
 
 use cas_fs::FsError;
-use cas_tree::RelPath;
 
-/// Why the workspace could not be read. `E` is the error of whoever keeps the content.
+/// Why the workspace could not be read. Paths are from its root on, but for those of operations.
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError<E: std::error::Error + 'static> {
+pub enum SnapshotError {
     /// A file or folder cannot be read.
     #[error(transparent)]
     Fs(#[from] FsError),
     /// A symbolic link leads out of the workspace.
-    #[error("symbolic link `{path}` leads to `{target}`, outside of the workspace")]
+    #[error("symbolic link `{}` leads to `{target}`, outside of the workspace", show(path))]
     LeavesWorkspace {
         /// The link.
-        path: RelPath,
+        path: Vec<u8>,
         /// What it holds.
         target: String,
     },
     /// Something that is not a file, folder or symbolic link.
-    #[error("`{path}` is a {kind}, which cannot be an input")]
+    #[error("`{}` is a {kind}, which cannot be an input", show(path))]
     Special {
         /// Where.
-        path: RelPath,
+        path: Vec<u8>,
         /// What it is.
         kind: &'static str,
     },
@@ -36,20 +35,30 @@ pub enum SnapshotError<E: std::error::Error + 'static> {
         source: cas_tree::RelPathError,
     },
     /// A file changed while it was read, again and again.
-    #[error("`{path}` changes while it is being read")]
+    #[error("`{}` changes while it is being read", show(path))]
     Unstable {
         /// The file.
-        path: RelPath,
+        path: Vec<u8>,
     },
     /// A file changed between its reading and the end of the build.
-    #[error("`{path}` changed during the build")]
+    #[error("`{}` changed during the build", show(path))]
     Changed {
         /// The file.
-        path: RelPath,
+        path: Vec<u8>,
     },
-    /// A `.gitignore` file holds a pattern that is not one, or a folder cannot be walked.
-    #[error("could not list the files of the workspace: {0}")]
-    Walk(ignore::Error),
+    /// A `.gitignore` file holds a pattern that is not one.
+    #[error("line {line} of `{}` is not a pattern: {why}", path.display())]
+    Gitignore {
+        /// The file, from the workspace's root on.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The patterns of `.gitignore` files are too many to be compiled.
+    #[error("could not use the patterns of `.gitignore` files")]
+    Patterns(#[source] ignore::Error),
     /// A pattern of `inputs` is not one.
     #[error("`{pattern}` is not a glob")]
     Pattern {
@@ -66,17 +75,9 @@ pub enum SnapshotError<E: std::error::Error + 'static> {
         /// Folder of the package, empty for the root.
         package: String,
     },
-    /// The content could not be kept.
-    #[error("could not store `{path}`")]
-    Ingest {
-        /// The file.
-        path: RelPath,
-        /// What the keeper said.
-        source: E,
-    },
 }
 
-impl<E: std::error::Error + 'static> SnapshotError<E> {
+impl SnapshotError {
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -94,4 +95,30 @@ impl<E: std::error::Error + 'static> SnapshotError<E> {
             _ => None,
         }
     }
+}
+
+/// Why content could not be kept. `E` is the keeper's error.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError<E: std::error::Error + 'static> {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The keeper failed.
+    #[error("could not store `{}`", show(path))]
+    Keep {
+        /// The file, from the workspace's root on.
+        path: Vec<u8>,
+        /// What the keeper said.
+        source: E,
+    },
+}
+
+impl<E: std::error::Error + 'static> From<FsError> for KeepError<E> {
+    fn from(error: FsError) -> Self {
+        Self::Snapshot(error.into())
+    }
+}
+
+fn show(path: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(path)
 }

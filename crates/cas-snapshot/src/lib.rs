@@ -1,18 +1,23 @@
 //! Digests the workspace: which files belong to it, and what they hold.
 //!
-//! [`Snapshot::take`] lists the files once, in order; [`Snapshot::tree`] reads those that a target selects, each at most
-//! once, and gives their tree with paths from the workspace's root. Rules: docs/formats/snapshot.md.
+//! [`Snapshot::take`] looks at every file once; [`Snapshot::read`] reads those that a target picks and whose digests no
+//! earlier snapshot recorded. [`Snapshot::fingerprint`] and [`Snapshot::tree`] name what was picked. Rules, and the format
+//! of the record: docs/formats/snapshot.md.
 //!
-//! Not here: where content is kept (the caller's `ingest`), what a target selects by default (`cas-build`), git's index
-//! and a cache of what was read before.
+//! Not here: where content is kept (the caller of [`Snapshot::keep`]), what a target selects by default (`cas-build`).
 
+mod cache;
 mod error;
-mod list;
 mod read;
+mod rules;
 mod select;
+mod snapshot;
+mod stamp;
 #[cfg(test)]
 mod tests;
+mod walk;
 
-pub use error::SnapshotError;
-pub use list::{Entry, EntryKind, Snapshot};
+pub use error::{KeepError, SnapshotError};
 pub use select::Selection;
+pub use snapshot::{Options, Picked, Snapshot};
+pub use stamp::Trust;

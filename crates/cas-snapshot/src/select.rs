@@ -1,9 +1,15 @@
 //! Which files a target sees.
 
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::PoisonError;
+
 use cas_tree::RelPath;
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::{Snapshot, SnapshotError};
+use crate::{Picked, Snapshot, SnapshotError};
 
 /// Which files of the workspace are inputs.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +31,7 @@ struct Pattern {
 }
 
 impl Pattern {
-    fn new<E: std::error::Error + 'static>(text: &str) -> Result<Self, SnapshotError<E>> {
+    fn new(text: &str) -> Result<Self, SnapshotError> {
         let build = |pattern: &str| {
             GlobBuilder::new(pattern)
                 .literal_separator(true)
@@ -38,64 +44,105 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), matcher: build(trimmed)?, below: build(&format!("{trimmed}/**"))? })
     }
 
-    fn matches(&self, path: &RelPath) -> bool {
-        let path = std::path::Path::new(std::ffi::OsStr::new(path_str(path)));
+    fn matches(&self, path: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
         self.matcher.is_match(path) || self.below.is_match(path)
     }
 }
 
-fn path_str(path: &RelPath) -> &std::ffi::OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(path.as_bytes())
-}
-
 impl Snapshot {
-    /// The paths that a selection picks, in order.
+    /// The files that a selection picks.
     ///
     /// # Errors
     ///
     /// [`SnapshotError::Pattern`] and [`SnapshotError::NoMatch`].
-    pub fn select<E: std::error::Error + 'static>(
-        &self,
-        selection: &Selection,
-    ) -> Result<Vec<RelPath>, SnapshotError<E>> {
-        let compile =
-            |patterns: &[String]| patterns.iter().map(|text| Pattern::new(text)).collect::<Result<Vec<_>, _>>();
-        let inputs = selection.inputs.as_deref().map(compile).transpose()?;
-        let everywhere = compile(&selection.workspace_inputs)?;
-        let mut used = vec![false; inputs.as_ref().map_or(0, Vec::len)];
-        let mut selected = Vec::new();
-        for path in self.entries.keys() {
-            let own = match &selection.package {
-                None => Some(path.clone()),
-                Some(package) => path.strip_prefix(package),
+    pub fn select(&self, selection: &Selection) -> Result<Picked, SnapshotError> {
+        let package = selection.package.as_ref().map_or(&b""[..], RelPath::as_bytes);
+        let mut picked = Vec::new();
+        if let Some(slot) = self.folder_position(package).map(|position| &self.folders[position]) {
+            let mut next = slot.files.start;
+            for others in self.ranges(&selection.other_packages) {
+                if others.start >= next && others.start < slot.files.end {
+                    picked.extend(next..others.start);
+                    next = others.end;
+                }
             }
-            .filter(|_| !selection.other_packages.iter().any(|other| path.strip_prefix(other).is_some()));
-            let by_package = match (&own, &inputs) {
-                (None, _) => false,
-                (Some(_), None) => true,
-                (Some(own), Some(inputs)) => {
-                    let mut any = false;
-                    for (index, pattern) in inputs.iter().enumerate() {
-                        if pattern.matches(own) {
-                            used[index] = true;
-                            any = true;
-                        }
-                    }
-                    any
+            picked.extend(next..slot.files.end);
+        }
+        if let Some(inputs) = &selection.inputs {
+            picked = self.matching(picked, inputs, package, true).map_err(|error| match error {
+                SnapshotError::NoMatch { pattern, .. } => {
+                    SnapshotError::NoMatch { pattern, package: String::from_utf8_lossy(package).into_owned() }
+                }
+                other => other,
+            })?;
+        }
+        if !selection.workspace_inputs.is_empty() {
+            let mut known = self.everywhere.lock().unwrap_or_else(PoisonError::into_inner);
+            let more = match known.iter().find(|(patterns, _)| *patterns == selection.workspace_inputs) {
+                Some((_, files)) => files.clone(),
+                None => {
+                    let all = (0u32..).take(self.files.len()).collect();
+                    let files = self.matching(all, &selection.workspace_inputs, b"", false)?;
+                    known.push((selection.workspace_inputs.clone(), files.clone()));
+                    files
                 }
             };
-            if by_package || everywhere.iter().any(|pattern| pattern.matches(path)) {
-                selected.push(path.clone());
+            picked.extend(more);
+            picked.sort_unstable();
+            picked.dedup();
+        }
+        Ok(Picked(picked))
+    }
+
+    /// Positions of the files below folders, ranges in order, none inside of another.
+    fn ranges(&self, folders: &[RelPath]) -> Vec<Range<u32>> {
+        let mut ranges: Vec<Range<u32>> = folders
+            .iter()
+            .filter_map(|folder| self.folder_position(folder.as_bytes()))
+            .map(|position| self.folders[position].files.clone())
+            .filter(|range| !range.is_empty())
+            .collect();
+        ranges.sort_by_key(|range| (range.start, std::cmp::Reverse(range.end)));
+        let mut end = 0;
+        ranges.retain(|range| {
+            let is_outer = range.end > end;
+            end = end.max(range.end);
+            is_outer
+        });
+        ranges
+    }
+
+    /// Those of `files` that a pattern matches, by their paths below `folder`.
+    fn matching(
+        &self,
+        files: Vec<u32>,
+        patterns: &[String],
+        folder: &[u8],
+        must_match: bool,
+    ) -> Result<Vec<u32>, SnapshotError> {
+        let patterns = patterns.iter().map(|text| Pattern::new(text)).collect::<Result<Vec<_>, _>>()?;
+        let prefix = if folder.is_empty() { 0 } else { folder.len() + 1 };
+        let mut used = vec![false; patterns.len()];
+        let mut picked = Vec::new();
+        for index in files {
+            let path = self.path_bytes(self.files[index as usize]);
+            let mut any = false;
+            for (pattern, used) in patterns.iter().zip(&mut used) {
+                if (!any || !*used) && pattern.matches(&path[prefix..]) {
+                    *used = true;
+                    any = true;
+                }
+            }
+            if any {
+                picked.push(index);
             }
         }
-        if let Some(inputs) = inputs
-            && let Some(index) = used.iter().position(|used| !used)
-        {
-            return Err(SnapshotError::NoMatch {
-                pattern: inputs[index].text.clone(),
-                package: selection.package.as_ref().map(ToString::to_string).unwrap_or_default(),
-            });
+        match used.iter().position(|used| !used).filter(|_| must_match) {
+            Some(index) => {
+                Err(SnapshotError::NoMatch { pattern: patterns[index].text.clone(), package: String::new() })
+            }
+            None => Ok(picked),
         }
-        Ok(selected)
     }
 }

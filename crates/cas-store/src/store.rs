@@ -30,7 +30,7 @@ impl Store {
     pub fn open(home: &Path) -> Result<Self, StoreError> {
         let folder = home.join("v1");
         let unusable = |source: FsError| StoreError::Unusable { path: home.to_owned(), source };
-        for name in ["objects", "roots", "quarantine", "tmp", "logs"] {
+        for name in ["objects", "roots", "quarantine", "tmp", "logs", "scan"] {
             cas_fs::create_dir_all(&folder.join(name)).map_err(unusable)?;
         }
         let session = Session::start(&folder.join("tmp")).map_err(unusable)?;
@@ -45,6 +45,12 @@ impl Store {
     #[must_use]
     pub fn scratch(&self) -> &Path {
         self.session.path()
+    }
+
+    /// Folder of what is remembered of workspaces' files.
+    #[must_use]
+    pub fn scans(&self) -> PathBuf {
+        self.folder.join("scan")
     }
 
     /// Folder of the logs of steps.

@@ -1,0 +1,352 @@
+//! The files of a workspace at one time.
+
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction, Hasher};
+use cas_fs::FsError;
+use cas_tree::{Directory, Metadata, Node, RelPath};
+
+use crate::SnapshotError;
+use crate::cache::{self, Cache, Content, Folder, Held, Kind};
+use crate::stamp::{Trust, Volumes};
+use crate::walk::{Root, Visited, Walker, join, walk_order};
+
+/// How a snapshot is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// What names content: a function of 32 bytes.
+    pub function: DigestFunction,
+    /// Whose times are believed.
+    pub trust: Trust,
+    /// Folder of the stat caches, one file a workspace; without it every file is read.
+    pub caches: Option<&'a Path>,
+}
+
+/// The files of a workspace at one time.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) root: Root,
+    pub(crate) function: DigestFunction,
+    pub(crate) volumes: Volumes,
+    cache: Option<(PathBuf, cache::State)>,
+    /// In the order of a tree's walk.
+    pub(crate) folders: Vec<Slot>,
+    /// In the order of a tree's walk.
+    pub(crate) files: Vec<FileAt>,
+    /// What was given out to be kept, for [`Snapshot::verify_unchanged`].
+    pub(crate) taken: Vec<AtomicBool>,
+    /// Files that globs over the whole workspace picked, by globs: the same for every target.
+    pub(crate) everywhere: Mutex<Vec<(Vec<String>, Vec<u32>)>>,
+}
+
+/// A folder of the workspace.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// From the root on; empty for the root.
+    pub(crate) path: Box<[u8]>,
+    pub(crate) folder: RwLock<Folder>,
+    /// Whether its record has to be written.
+    pub(crate) is_changed: AtomicBool,
+    /// The files in it and below it.
+    pub(crate) files: Range<u32>,
+}
+
+/// Where a file is: its folder, and its name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileAt {
+    pub(crate) folder: u32,
+    pub(crate) name: u32,
+}
+
+/// Files of a snapshot that a target sees, in the order of a tree's walk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picked(pub(crate) Vec<u32>);
+
+impl Picked {
+    /// Number of files.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Snapshot {
+    /// Looks at the files of the workspace at `root` that its `.gitignore` files leave. None is read yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Fs`] when a folder cannot be read, [`SnapshotError::Gitignore`], [`SnapshotError::Unstable`].
+    pub fn take(root: &Path, options: &Options<'_>) -> Result<Self, SnapshotError> {
+        let function = options.function;
+        let root = Root::open(root)?;
+        let volumes = Volumes::new(options.trust);
+        let path = options.caches.map(|caches| cache::path_in(caches, &root.path));
+        let loaded = path.as_ref().map_or_else(Cache::default, |path| Cache::load(path, function));
+        let state = loaded.state();
+        let visited = Walker::new(&root, &volumes, &loaded, function).walk()?;
+        drop(loaded);
+        let mut files = Vec::new();
+        let mut folders = Vec::with_capacity(visited.len());
+        let mut visited = visited.into_iter().peekable();
+        place(&mut visited, &mut folders, &mut files);
+        let taken = files.iter().map(|_| AtomicBool::new(false)).collect();
+        let cache = path.map(|path| (path, state));
+        Ok(Self { root, function, volumes, cache, folders, files, taken, everywhere: Mutex::new(Vec::new()) })
+    }
+
+    /// Number of files of the workspace.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether the workspace has no file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The files at these paths; those that are not there are left out.
+    #[must_use]
+    pub fn pick(&self, paths: &[RelPath]) -> Picked {
+        let mut picked: Vec<u32> = paths.iter().filter_map(|path| self.position(path)).collect();
+        picked.sort_unstable();
+        picked.dedup();
+        Picked(picked)
+    }
+
+    /// What is picked but for what is at or below one of these paths.
+    #[must_use]
+    pub fn without(&self, picked: &Picked, paths: &[RelPath]) -> Picked {
+        let mut left: Vec<Range<u32>> = Vec::new();
+        for path in paths {
+            left.extend(self.position(path).map(|position| position..position + 1));
+            left.extend(self.folder_position(path.as_bytes()).map(|position| self.folders[position].files.clone()));
+        }
+        Picked(picked.0.iter().copied().filter(|file| !left.iter().any(|range| range.contains(file))).collect())
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn union(&self, one: &Picked, other: &Picked) -> Picked {
+        let mut files = [&one.0[..], &other.0[..]].concat();
+        files.sort_unstable();
+        files.dedup();
+        Picked(files)
+    }
+
+    /// Paths of picked files.
+    pub fn paths<'a>(&'a self, picked: &'a Picked) -> impl Iterator<Item = RelPath> + 'a {
+        picked.0.iter().map(|index| self.path(*index))
+    }
+
+    /// Names paths and contents of picked files: equal for equal trees, whatever their owners, times and other rights.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::read`].
+    pub fn fingerprint(&self, picked: &Picked) -> Result<Digest, SnapshotError> {
+        self.read(picked)?;
+        let mut hasher = Hasher::new(self.function);
+        let mut record = Vec::new();
+        self.each(picked, |path, name, kind| {
+            let (tag, held) = match kind {
+                Kind::Symlink(held) => (2, held),
+                Kind::File(held) if is_executable(held) => (1, held),
+                Kind::File(held) => (0, held),
+                _ => return,
+            };
+            record.clear();
+            record.extend_from_slice(&((path.len() + name.len()) as u64).to_le_bytes());
+            record.extend_from_slice(path);
+            record.push(b'/');
+            record.extend_from_slice(name);
+            record.push(tag);
+            record.extend_from_slice(&held.stamp.size.to_le_bytes());
+            record.extend_from_slice(&known(held));
+            hasher.update(&record);
+        });
+        Ok(hasher.finish())
+    }
+
+    /// The tree of picked files, from the workspace's root on.
+    ///
+    /// Modes are `0755` and `0644`, owners 0: only the owner's right to execute counts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::read`].
+    pub fn tree(&self, picked: &Picked) -> Result<Directory, SnapshotError> {
+        self.read(picked)?;
+        let mut tree = Directory::root();
+        let parents = Metadata::root_owned(0o755);
+        let mut nodes = Vec::with_capacity(picked.len());
+        self.each(picked, |path, name, kind| {
+            let node = match kind {
+                Kind::File(held) => Node::file(self.blob(held), if is_executable(held) { 0o755 } else { 0o644 }),
+                // The target is read below, without the folder's lock.
+                _ => Node::symlink(b""),
+            };
+            nodes.push((join(path, name), node, *kind));
+        });
+        for (path, mut node, kind) in nodes {
+            if let Kind::Symlink(held) = kind {
+                node = Node::symlink(self.symlink_target(&path, &held)?);
+            }
+            tree.insert(&rel_path(&path)?, node, &parents)
+                .expect("a file system gave these paths, so none is below a file");
+        }
+        Ok(tree)
+    }
+
+    /// Writes down what was read, for the next snapshot of this workspace.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError`]; the next snapshot reads more then.
+    pub fn save(&self) -> Result<(), FsError> {
+        let Some((path, state)) = &self.cache else { return Ok(()) };
+        let folders: Vec<_> = self.folders.iter().map(|slot| (&*slot.path, read_lock(&slot.folder))).collect();
+        let is_changed = |slot: &Slot| slot.is_changed.load(Ordering::Relaxed);
+        let changed: Vec<(&[u8], &Folder)> = self
+            .folders
+            .iter()
+            .zip(&folders)
+            .filter(|(slot, _)| is_changed(slot))
+            .map(|(_, (path, folder))| (*path, &**folder))
+            .collect();
+        let mut all = folders.iter().map(|(path, folder)| (*path, &**folder));
+        cache::save(path, *state, self.function, &changed, &mut all)
+    }
+
+    /// The blob of a file that was read.
+    pub(crate) fn blob(&self, held: &Held) -> Descriptor {
+        let digest = Digest::from_value(self.function, &known(held)).expect("workspaces' functions give 32 bytes");
+        Descriptor { digest, size: held.stamp.size }
+    }
+
+    /// Calls `with` for each picked file: path of its folder, its name, what it is.
+    pub(crate) fn each(&self, picked: &Picked, mut with: impl FnMut(&[u8], &[u8], &Kind)) {
+        let mut files = picked.0.iter().map(|index| self.files[*index as usize]).peekable();
+        while let Some(first) = files.peek().copied() {
+            let slot = &self.folders[first.folder as usize];
+            let folder = read_lock(&slot.folder);
+            // One lock for the files of one folder that follow each other.
+            while let Some(file) = files.next_if(|file| file.folder == first.folder) {
+                let name = &folder.names[file.name as usize];
+                with(&slot.path, &name.name, &name.kind);
+            }
+        }
+    }
+
+    /// Position of the file at a path.
+    fn position(&self, path: &RelPath) -> Option<u32> {
+        let bytes = path.as_bytes();
+        let (parent, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&bytes[..at], &bytes[at + 1..]),
+            None => (&b""[..], bytes),
+        };
+        let slot_index = self.folder_position(parent)?;
+        let slot = &self.folders[slot_index];
+        let folder = read_lock(&slot.folder);
+        let name = folder.names.binary_search_by(|known| (*known.name).cmp(name)).ok()?;
+        let wanted = FileAt { folder: u32::try_from(slot_index).ok()?, name: u32::try_from(name).ok()? };
+        drop(folder);
+        // Files of folders below stand between those of this one, so the position is searched for.
+        let range = slot.files.start as usize..slot.files.end as usize;
+        let found = self.files[range].binary_search_by(|file| {
+            if file.folder == wanted.folder {
+                file.name.cmp(&wanted.name)
+            } else {
+                walk_order(&self.path_bytes(*file), bytes)
+            }
+        });
+        found.ok().and_then(|offset| u32::try_from(offset).ok()).map(|offset| slot.files.start + offset)
+    }
+
+    pub(crate) fn folder_position(&self, path: &[u8]) -> Option<usize> {
+        self.folders.binary_search_by(|slot| walk_order(&slot.path, path)).ok()
+    }
+
+    pub(crate) fn path_bytes(&self, file: FileAt) -> Vec<u8> {
+        let slot = &self.folders[file.folder as usize];
+        join(&slot.path, &read_lock(&slot.folder).names[file.name as usize].name)
+    }
+
+    fn path(&self, index: u32) -> RelPath {
+        rel_path(&self.path_bytes(self.files[index as usize])).expect("it was a path when it was selected")
+    }
+}
+
+/// Puts folders and files into the order of a walk. `visited` has folders in that order, parents first.
+fn place(
+    visited: &mut std::iter::Peekable<impl Iterator<Item = Visited>>,
+    folders: &mut Vec<Slot>,
+    files: &mut Vec<FileAt>,
+) {
+    let position = |len: usize| u32::try_from(len).expect("a workspace has fewer than 2^32 files");
+    // The way from the root to the current folder: its place, and the next name to look at.
+    let mut way: Vec<(usize, usize)> = Vec::new();
+    let enter = |folders: &mut Vec<Slot>, files: &[FileAt], way: &mut Vec<(usize, usize)>, visited: Visited| {
+        way.push((folders.len(), 0));
+        folders.push(Slot {
+            path: visited.path,
+            folder: RwLock::new(visited.folder),
+            is_changed: AtomicBool::new(visited.is_changed),
+            files: position(files.len())..0,
+        });
+    };
+    let Some(root) = visited.next() else { return };
+    enter(folders, files, &mut way, root);
+    while let Some((slot, next)) = way.last_mut() {
+        let (index, at) = (*slot, *next);
+        *next += 1;
+        let slot = &mut folders[index];
+        let folder = slot.folder.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match folder.names.get(at).map(|name| name.kind) {
+            None => {
+                slot.files.end = position(files.len());
+                way.pop();
+            }
+            Some(Kind::File(_) | Kind::Symlink(_) | Kind::Special) => {
+                files.push(FileAt { folder: position(index), name: position(at) });
+            }
+            Some(Kind::Directory) => {
+                let path = join(&slot.path, &folder.names[at].name);
+                // One that vanished meanwhile was not visited.
+                if let Some(child) = visited.next_if(|child| *child.path == *path) {
+                    enter(folders, files, &mut way, child);
+                }
+            }
+            Some(Kind::Ignored { .. }) => {}
+        }
+    }
+}
+
+pub(crate) fn is_executable(held: &Held) -> bool {
+    held.stamp.mode & 0o100 != 0
+}
+
+fn known(held: &Held) -> Content {
+    held.content.expect("it was read before")
+}
+
+pub(crate) fn rel_path(bytes: &[u8]) -> Result<RelPath, SnapshotError> {
+    RelPath::new(bytes).map_err(|source| SnapshotError::Path { path: OsStr::from_bytes(bytes).into(), source })
+}
+
+pub(crate) fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,176 @@
+//! What tells that a file was written to, without reading it; and when that can be relied on.
+//!
+//! Multigrain timestamps, and what they leave open: docs/formats/snapshot.md, "When a stamp is trusted".
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags, Stat};
+
+/// How long after its last change a stamp is ambiguous on a file system with coarse times: twice the coarsest one known, FAT's.
+const AMBIGUOUS_SECONDS: i64 = 2;
+
+/// The state of an inode: a write changes at least one part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) mode: u32,
+    pub(crate) size: u64,
+    /// Seconds and nanoseconds.
+    pub(crate) modified: (i64, u32),
+    /// Seconds and nanoseconds.
+    pub(crate) changed: (i64, u32),
+}
+
+impl Stamp {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        // The kernel gives nanoseconds below 10^9, so nothing is cut off; types differ by architecture.
+        #[expect(clippy::cast_possible_truncation, reason = "nanoseconds are below 2^30")]
+        #[allow(clippy::unnecessary_cast, reason = "the types differ by architecture")]
+        let nanoseconds = |value| value as u32;
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            mode: stat.st_mode,
+            size: stat.st_size.cast_unsigned(),
+            modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+            changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        }
+    }
+}
+
+/// Which file systems' times are believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Those of local file systems.
+    #[default]
+    Local,
+    /// Those of network, FUSE and overlay file systems too. Their times may be another machine's, and late.
+    Network,
+    /// None: every file is read.
+    Nothing,
+}
+
+/// File systems whose inodes the kernel itself keeps, with its own clock. What is not listed is treated like a network's.
+///
+/// Magic numbers: `linux/magic.h`; ZFS, bcachefs and F2FS from their sources.
+const LOCAL: [i64; 10] = [
+    0xEF53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683E, // btrfs
+    0x0102_1994, // tmpfs
+    0xF2F5_2010, // F2FS
+    0xCA45_1A4E, // bcachefs
+    0x2FC1_2FC1, // ZFS
+    0x8584_58F6, // ramfs
+    0x3153_464A, // JFS
+    0x5265_4973, // ReiserFS
+];
+
+/// What is known of a mounted file system.
+#[derive(Clone, Copy, Debug)]
+struct Volume {
+    is_believed: bool,
+    /// Whether a change after a look at the inode always moves its change time (Linux 6.13).
+    is_multigrain: bool,
+}
+
+/// The file systems of a workspace, each looked at once.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    trust: Trust,
+    known: Mutex<BTreeMap<u64, Volume>>,
+}
+
+impl Volumes {
+    pub(crate) fn new(trust: Trust) -> Self {
+        Self { trust, known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Whether an inode that looks like this now, in a folder that is open, will look otherwise after any later write.
+    pub(crate) fn is_trusted(&self, stamp: &Stamp, folder: BorrowedFd<'_>) -> bool {
+        let volume = self.volume(stamp.device, folder);
+        volume.is_believed && (volume.is_multigrain || is_old(stamp))
+    }
+
+    /// Whether what was recorded of inodes of this file system may be used at all.
+    pub(crate) fn is_believed(&self, device: u64, folder: BorrowedFd<'_>) -> bool {
+        self.volume(device, folder).is_believed
+    }
+
+    fn volume(&self, device: u64, folder: BorrowedFd<'_>) -> Volume {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.entry(device).or_insert_with(|| {
+            let is_believed = match self.trust {
+                Trust::Nothing => false,
+                Trust::Network => true,
+                #[allow(clippy::useless_conversion, reason = "the type differs by architecture")]
+                Trust::Local => rustix::fs::fstatfs(folder).is_ok_and(|info| LOCAL.contains(&i64::from(info.f_type))),
+            };
+            Volume { is_believed, is_multigrain: is_believed && is_multigrain(folder, device) }
+        })
+    }
+}
+
+/// Whether the last change is so long ago that a write now gives another time. A time in the future never is.
+fn is_old(stamp: &Stamp) -> bool {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let last = stamp.changed.0.max(stamp.modified.0);
+    last < now.tv_sec.saturating_sub(AMBIGUOUS_SECONDS)
+}
+
+/// Writes to a nameless file after looking at it, and sees whether its change time moved, several times.
+fn is_multigrain(folder: BorrowedFd<'_>, device: u64) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    // A folder that is read-only or a file system without nameless files: the two seconds rule serves there.
+    let Ok(file) = rustix::fs::openat(folder, c".", flags, Mode::from_raw_mode(0o600)) else { return false };
+    let look = || rustix::fs::fstat(file.as_fd()).ok().filter(|stat| stat.st_dev == device);
+    let time = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec);
+    // With coarse times several writes fall into one tick of 1 to 10 ms, so that chance does not pass all of these.
+    (0..8).all(|_| {
+        let Some(before) = look() else { return false };
+        if rustix::io::pwrite(&file, b"x", 0).is_err() {
+            return false;
+        }
+        look().is_some_and(|after| time(&before) != time(&after))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_lately_or_in_the_future_is_ambiguous() {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        let at = |modified: i64, changed: i64| Stamp {
+            device: 1,
+            inode: 2,
+            mode: 0o100_644,
+            size: 3,
+            modified: (modified, 0),
+            changed: (changed, 0),
+        };
+        for (stamp, expected) in [
+            (at(now - 100, now - 100), true),
+            (at(now - 100, now), false),
+            (at(now, now - 100), false),
+            (at(now - 100, now + 3600), false),
+            (at(now - 2, now - 2), false),
+        ] {
+            assert_eq!(is_old(&stamp), expected, "{stamp:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_believed_when_asked_so() {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let folder = cas_fs::open(folder.path()).expect("it is there");
+        let stamp = Stamp::of(&rustix::fs::fstat(&folder).expect("it is open"));
+        let old = Stamp { modified: (1, 0), changed: (1, 0), ..stamp };
+        assert!(!Volumes::new(Trust::Nothing).is_trusted(&old, folder.as_fd()));
+        assert!(Volumes::new(Trust::Network).is_trusted(&old, folder.as_fd()));
+    }
+}

@@ -1,0 +1,425 @@
+//! Looks at every folder and file of the workspace, several folders at once, and takes over what the cache knows.
+//!
+//! A folder whose own stamp and rules are those of its record is not listed again, and a file whose stamp is that of its
+//! record keeps its digest; whatever differs is looked at anew. Paths are opened from the root's descriptor and never
+//! through a symbolic link, so a folder that is replaced by a link meanwhile leads nowhere else.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cas_digest::{Digest, DigestFunction};
+use cas_fs::{FsError, Operation};
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::SnapshotError;
+use crate::cache::{Cache, Content, Folder, Held, Kind, Name};
+use crate::rules::{GITIGNORE, Rules};
+use crate::stamp::{Stamp, Volumes};
+
+/// Names that never belong to a package, wherever they are.
+const NEVER: [&[u8]; 4] = [b".git", b"cas-out", b"cas.toml", b"cas.lock"];
+/// How often a folder that changes meanwhile is listed again. After that its list is used, but not recorded.
+const ATTEMPTS: usize = 3;
+/// Longest `.gitignore` that is read.
+const MAX_GITIGNORE_BYTES: u64 = 4 << 20;
+/// Folders with more names are looked at by several threads.
+const NAMES_A_TASK: usize = 512;
+
+/// A folder that was looked at.
+#[derive(Debug)]
+pub(crate) struct Visited {
+    /// From the root on; empty for the root.
+    pub(crate) path: Box<[u8]>,
+    pub(crate) folder: Folder,
+    /// Whether its record has to be written.
+    pub(crate) is_changed: bool,
+}
+
+/// The workspace's root, open.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl Root {
+    pub(crate) fn open(path: &Path) -> Result<Self, FsError> {
+        Ok(Self { path: path.to_owned(), descriptor: cas_fs::open(path)?.into() })
+    }
+
+    pub(crate) fn at(&self, path: &[u8]) -> PathBuf {
+        self.path.join(OsStr::from_bytes(path))
+    }
+
+    /// Opens a folder below the root without following a link.
+    pub(crate) fn folder(&self, path: &[u8]) -> Result<OwnedFd, FsError> {
+        let path_or_dot = if path.is_empty() { b"." } else { path };
+        open_below(self.descriptor.as_fd(), path_or_dot, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| FsError::new(Operation::Open, &self.at(path), error.into()))
+    }
+}
+
+/// Opens what is at `path` below a folder, through no link and out of no way; it is not waited for at a fifo.
+pub(crate) fn open_below(folder: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve) {
+        // Filters of container runtimes from before 2021 know no openat2. Then the last component alone is checked.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(folder, path, flags, Mode::empty()),
+        // The kernel could not tell because something was renamed meanwhile.
+        Err(Errno::AGAIN) => rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve),
+        other => other,
+    }
+}
+
+/// Path of a name in a folder.
+pub(crate) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// The order of a tree's walk: `a/b` before `a.b`.
+pub(crate) fn walk_order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    // No name holds NUL, so the separator comes before everything.
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    a.iter().map(key).cmp(b.iter().map(key))
+}
+
+/// The rules of a folder: their digest always, the rules themselves when a list has to be made.
+#[derive(Debug)]
+struct Level {
+    above: Option<Arc<Level>>,
+    path: Box<[u8]>,
+    digest: [u8; 32],
+    /// Digest of the folder's own `.gitignore`.
+    own: Option<Content>,
+    rules: OnceLock<Arc<Rules>>,
+}
+
+pub(crate) struct Walker<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) volumes: &'a Volumes,
+    pub(crate) cache: &'a Cache,
+    pub(crate) function: DigestFunction,
+    visited: Mutex<Vec<Visited>>,
+    failure: Mutex<Option<SnapshotError>>,
+}
+
+impl<'a> Walker<'a> {
+    pub(crate) fn new(root: &'a Root, volumes: &'a Volumes, cache: &'a Cache, function: DigestFunction) -> Self {
+        Self { root, volumes, cache, function, visited: Mutex::new(Vec::new()), failure: Mutex::new(None) }
+    }
+
+    /// Every folder, in the order of a tree's walk.
+    pub(crate) fn walk(self) -> Result<Vec<Visited>, SnapshotError> {
+        let top = Arc::new(Level {
+            above: None,
+            path: Box::default(),
+            digest: [0; 32],
+            own: None,
+            rules: OnceLock::from(Arc::new(Rules::default())),
+        });
+        rayon::scope(|scope| self.visit(scope, Box::default(), &top));
+        if let Some(failure) = self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(failure);
+        }
+        let mut visited = self.visited.into_inner().unwrap_or_else(PoisonError::into_inner);
+        visited.par_sort_unstable_by(|a, b| walk_order(&a.path, &b.path));
+        Ok(visited)
+    }
+
+    fn visit<'s>(&'s self, scope: &rayon::Scope<'s>, path: Box<[u8]>, above: &Arc<Level>) {
+        if lock(&self.failure).is_some() {
+            return;
+        }
+        match self.folder(&path, above) {
+            Ok(Some((folder, level, is_changed))) => {
+                for name in folder.names.iter().filter(|name| name.kind == Kind::Directory) {
+                    let child = join(&path, &name.name).into_boxed_slice();
+                    let level = Arc::clone(&level);
+                    scope.spawn(move |scope| self.visit(scope, child, &level));
+                }
+                lock(&self.visited).push(Visited { path, folder, is_changed });
+            }
+            // It was removed or replaced since its parent was listed.
+            Ok(None) => {}
+            Err(error) => {
+                lock(&self.failure).get_or_insert(error);
+            }
+        }
+    }
+
+    /// Looks at one folder.
+    fn folder(&self, path: &[u8], above: &Arc<Level>) -> Result<Option<(Folder, Arc<Level>, bool)>, SnapshotError> {
+        if path.len() > MAX_PATH_BYTES {
+            let source = cas_tree::RelPathError::TooLong;
+            return Err(SnapshotError::Path { path: OsStr::from_bytes(path).into(), source });
+        }
+        let at = || self.root.at(path);
+        let descriptor = match self.root.folder(path) {
+            Ok(descriptor) => descriptor,
+            Err(error)
+                if !path.is_empty()
+                    && [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
+                        .iter()
+                        .any(|gone| error.source.raw_os_error() == Some(gone.raw_os_error())) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let descriptor = descriptor.as_fd();
+        let look = || {
+            rustix::fs::fstat(descriptor)
+                .map(|stat| Stamp::of(&stat))
+                .map_err(|error| FsError::new(Operation::Stat, &at(), error.into()))
+        };
+        let mut before = look()?;
+        let record = self.cache.folder(path).filter(|_| self.volumes.is_believed(before.device, descriptor));
+        let is_same = record.as_ref().is_some_and(|record| record.stamp == Some(before));
+        let level = self.level(path, descriptor, record.as_ref(), is_same, above)?;
+        if let Some(record) = &record
+            && is_same
+            && record.rules == level.digest
+            && let Some(names) = self.look_at(descriptor, path, record.names.clone())?
+        {
+            let folder = Folder { stamp: record.stamp, rules: record.rules, names };
+            let is_changed = folder != *record;
+            return Ok(Some((folder, level, is_changed)));
+        }
+        let rules = self.rules(&level)?;
+        let mut attempt = 1;
+        loop {
+            let names = self.list(descriptor, path, &rules, record.as_ref())?;
+            let names = self.look_at(descriptor, path, names)?;
+            let after = look()?;
+            let is_still = before == after;
+            match names {
+                Some(names) if is_still || attempt == ATTEMPTS => {
+                    let is_trusted = is_still && self.volumes.is_trusted(&after, descriptor);
+                    let folder = Folder { stamp: is_trusted.then_some(after), rules: level.digest, names };
+                    let is_changed = record.as_ref() != Some(&folder);
+                    return Ok(Some((folder, level, is_changed)));
+                }
+                None if attempt == ATTEMPTS => {
+                    return Err(SnapshotError::Unstable { path: path.into() });
+                }
+                _ => {}
+            }
+            before = after;
+            attempt += 1;
+        }
+    }
+
+    /// The rules of a folder, by digest.
+    fn level(
+        &self,
+        path: &[u8],
+        descriptor: BorrowedFd<'_>,
+        record: Option<&Folder>,
+        is_same: bool,
+        above: &Arc<Level>,
+    ) -> Result<Arc<Level>, SnapshotError> {
+        let recorded = record.and_then(|record| find(&record.names, GITIGNORE));
+        if is_same && recorded.is_none() {
+            return Ok(Arc::clone(above));
+        }
+        let own = match rustix::fs::statat(descriptor, GITIGNORE, AtFlags::SYMLINK_NOFOLLOW) {
+            // As in git, a link or folder of this name holds no rules.
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => match recorded {
+                Some(Kind::File(Held { stamp, content: Some(content), .. })) if *stamp == Stamp::of(&stat) => {
+                    Some(*content)
+                }
+                _ => Some(content_of(self.function, &self.gitignore(path)?)),
+            },
+            Ok(_) | Err(Errno::NOENT) => None,
+            Err(error) => {
+                return Err(FsError::new(Operation::Stat, &self.root.at(&join(path, GITIGNORE)), error.into()).into());
+            }
+        };
+        let Some(own) = own else { return Ok(Arc::clone(above)) };
+        let text = [&above.digest, &own, path].concat();
+        let digest = content_of(DigestFunction::Blake3, &text);
+        Ok(Arc::new(Level {
+            above: Some(Arc::clone(above)),
+            path: path.into(),
+            digest,
+            own: Some(own),
+            rules: OnceLock::new(),
+        }))
+    }
+
+    fn gitignore(&self, folder: &[u8]) -> Result<Vec<u8>, SnapshotError> {
+        let folder_descriptor = self.root.folder(folder)?;
+        let at = || self.root.at(&join(folder, GITIGNORE));
+        let file = open_below(folder_descriptor.as_fd(), GITIGNORE, OFlags::RDONLY)
+            .map_err(|error| FsError::new(Operation::Open, &at(), error.into()))?;
+        let mut text = Vec::new();
+        File::from(file)
+            .take(MAX_GITIGNORE_BYTES + 1)
+            .read_to_end(&mut text)
+            .map_err(|error| FsError::new(Operation::Read, &at(), error))?;
+        if text.len() as u64 > MAX_GITIGNORE_BYTES {
+            let error = io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MAX_GITIGNORE_BYTES} bytes"));
+            return Err(FsError::new(Operation::Read, &at(), error).into());
+        }
+        Ok(text)
+    }
+
+    fn rules(&self, level: &Level) -> Result<Arc<Rules>, SnapshotError> {
+        if let Some(rules) = level.rules.get() {
+            return Ok(Arc::clone(rules));
+        }
+        let above = level.above.as_ref().expect("the top level has its rules");
+        let above = self.rules(above)?;
+        let text = self.gitignore(&level.path)?;
+        if level.own != Some(content_of(self.function, &text)) {
+            return Err(SnapshotError::Unstable { path: join(&level.path, GITIGNORE) });
+        }
+        let rules = Rules::below(&above, &level.path, &text)?;
+        Ok(Arc::clone(level.rules.get_or_init(|| rules)))
+    }
+
+    /// The names in a folder, sorted, with what the record knows of them.
+    fn list(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        path: &[u8],
+        rules: &Rules,
+        record: Option<&Folder>,
+    ) -> Result<Vec<Name>, SnapshotError> {
+        let failed = |error: Errno| FsError::new(Operation::List, &self.root.at(path), error.into());
+        let mut names = Vec::new();
+        for entry in Dir::read_from(descriptor).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") || NEVER.contains(&name) {
+                continue;
+            }
+            let file_type = match entry.file_type() {
+                FileType::Unknown => match rustix::fs::statat(descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(failed(error).into()),
+                },
+                known => known,
+            };
+            let is_dir = file_type == FileType::Directory;
+            let kind = if rules.ignores(&join(path, name), is_dir) {
+                Kind::Ignored { is_dir }
+            } else {
+                match file_type {
+                    FileType::Directory => Kind::Directory,
+                    FileType::RegularFile => Kind::File(NOT_SEEN),
+                    FileType::Symlink => Kind::Symlink(NOT_SEEN),
+                    _ => Kind::Special,
+                }
+            };
+            names.push(Name { name: name.into(), kind });
+        }
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for name in &mut names {
+            // Stamps are compared when the files are looked at.
+            if let Some(known) = record.and_then(|record| find(&record.names, &name.name)) {
+                match (&mut name.kind, known) {
+                    (kind @ Kind::File(_), Kind::File(_)) | (kind @ Kind::Symlink(_), Kind::Symlink(_)) => {
+                        *kind = *known;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Looks at each file. What looks otherwise than its record loses its digest; `None` when a name is of another kind.
+    fn look_at(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        path: &[u8],
+        mut names: Vec<Name>,
+    ) -> Result<Option<Vec<Name>>, SnapshotError> {
+        let one = |name: &mut Name| -> Result<bool, SnapshotError> {
+            let (held, wanted) = match &mut name.kind {
+                Kind::File(held) => (held, FileType::RegularFile),
+                Kind::Symlink(held) => (held, FileType::Symlink),
+                _ => return Ok(true),
+            };
+            let stat = match rustix::fs::statat(descriptor, &*name.name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => return Ok(false),
+                Err(error) => {
+                    let at = self.root.at(&join(path, &name.name));
+                    return Err(FsError::new(Operation::Stat, &at, error.into()).into());
+                }
+            };
+            if FileType::from_raw_mode(stat.st_mode) != wanted {
+                return Ok(false);
+            }
+            let now = Stamp::of(&stat);
+            // A file can be of another file system than its folder: something may be mounted on it.
+            if held.stamp != now || !self.volumes.is_believed(now.device, descriptor) {
+                *held = Held { stamp: now, ..NOT_SEEN };
+            }
+            Ok(true)
+        };
+        let is_known = if names.len() > 2 * NAMES_A_TASK {
+            names
+                .par_chunks_mut(NAMES_A_TASK)
+                .map(|names| names.iter_mut().try_fold(true, |known, name| Ok(known & one(name)?)))
+                .try_reduce(|| true, |a, b| Ok::<_, SnapshotError>(a & b))?
+        } else {
+            names.iter_mut().try_fold(true, |known, name| Ok::<_, SnapshotError>(known & one(name)?))?
+        };
+        Ok(is_known.then_some(names))
+    }
+}
+
+/// Longest path that one system call takes, without its NUL.
+const MAX_PATH_BYTES: usize = 4095;
+
+/// What was not looked at yet.
+const NOT_SEEN: Held = Held {
+    stamp: Stamp { device: 0, inode: 0, mode: 0, size: 0, modified: (0, 0), changed: (0, 0) },
+    content: None,
+    is_trusted: false,
+};
+
+pub(crate) fn content_of(function: DigestFunction, bytes: &[u8]) -> Content {
+    to_content(&Digest::of(function, bytes))
+}
+
+pub(crate) fn to_content(digest: &Digest) -> Content {
+    digest.value().try_into().expect("the functions of workspaces give 32 bytes")
+}
+
+pub(crate) fn find<'n>(names: &'n [Name], name: &[u8]) -> Option<&'n Kind> {
+    names.binary_search_by(|known| (*known.name).cmp(name)).ok().map(|index| &names[index].kind)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_tree::RelPath;
+
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_paths() {
+        let texts = ["", "a", "a/b", "a/b/c", "a.b", "a-x", "ab", "b\n/x", "b"];
+        let mut by_order = texts;
+        by_order.sort_by(|a, b| walk_order(a.as_bytes(), b.as_bytes()));
+        let mut by_path: Vec<RelPath> = texts[1..].iter().map(|text| RelPath::new(text).expect("a path")).collect();
+        by_path.sort();
+        assert_eq!(by_order[1..].to_vec(), by_path.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+}
