@@ -256,6 +256,30 @@ pub enum DecodeTreeError<E: std::error::Error + 'static> {
     Load(E),
 }
 
+/// What one directory needs to be whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// The directories in it.
+    pub directories: Vec<Descriptor>,
+    /// Content of the files in it.
+    pub files: Vec<Descriptor>,
+}
+
+/// What a directory's bytes refer to, one level deep.
+///
+/// # Errors
+///
+/// [`DecodeError`] when they are not a directory's.
+pub fn references(bytes: &[u8], function: DigestFunction) -> Result<References, DecodeError> {
+    let mut children = Vec::new();
+    let directory = decode_directory(bytes, function, &mut children)?;
+    let files = directory.entries.values().filter_map(|node| match node {
+        Node::File { blob, .. } => Some(*blob),
+        _ => None,
+    });
+    Ok(References { files: files.collect(), directories: children.into_iter().map(|(_, child)| child).collect() })
+}
+
 /// Decodes the tree named by `root`. `load` gives the bytes of each directory blob, verified.
 ///
 /// # Errors

@@ -20,7 +20,9 @@ mod merge;
 mod node;
 mod path;
 
-pub use codec::{DecodeError, DecodeTreeError, EncodeError, EncodedTree, MAX_DIRECTORY_BYTES, decode};
+pub use codec::{
+    DecodeError, DecodeTreeError, EncodeError, EncodedTree, MAX_DIRECTORY_BYTES, References, decode, references,
+};
 pub use directory::{Directory, Walk};
 pub use edit::EditError;
 pub use merge::{Conflict, MergeRule};
