@@ -18,6 +18,65 @@ pub enum StoreError {
         /// What stood in the way.
         source: FsError,
     },
+    /// The store is on a network file system.
+    #[error("the store `{}` is on a network file system ({kind}), where locks and the index cannot be relied on", path.display())]
+    Network {
+        /// Folder of the store.
+        path: PathBuf,
+        /// What the file system is called.
+        kind: &'static str,
+    },
+    /// A newer program made the store.
+    #[error("`{}` needs a newer program: it uses {}", path.display(), features.join(", "))]
+    Newer {
+        /// The description of the store.
+        path: PathBuf,
+        /// What this program does not know.
+        features: Vec<String>,
+    },
+    /// The description of the store cannot be read.
+    #[error("`{}` does not describe a store; when it is removed, the next command writes it again", path.display())]
+    Description {
+        /// The description of the store.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Another process holds a lock for too long.
+    #[error("another process holds the lock `{}`", path.display())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The disk reported a failed write: what is in memory may not be what is on the disk.
+    #[error("the disk of the store failed to keep what was written before; nothing more is written by this process")]
+    Poisoned,
+    /// Not a name of a pin.
+    #[error("`{0}` is no name of a pin: letters, digits and `._-+@:/`, at most 200 bytes, not beginning with a dot")]
+    PinName(String),
+    /// A pin keeps more than its file can say.
+    #[error("the pin `{0}` keeps too much for one pin: pin a tree, or use several")]
+    PinTooLong(String),
+    /// A directory of a pinned tree is gone, so nobody knows what the pin keeps.
+    #[error("the pin `{pin}` keeps `{blob}`, which is not in the store: put it there again, or unpin")]
+    PinIncomplete {
+        /// Name of the pin.
+        pin: String,
+        /// The directory.
+        blob: Descriptor,
+    },
+    /// A limit of the store would be passed, and nothing more can leave.
+    #[error("the store is full: its limit is {limit_text}, and what it holds is in use or pinned", limit_text = limit)]
+    Quota {
+        /// The limit, in words.
+        limit: String,
+    },
+    /// A pin cannot be read, so nobody knows what it keeps.
+    #[error("the pin `{}` is damaged: remove it, or pin again what it kept", path.display())]
+    Pin {
+        /// Its file.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -71,12 +130,36 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Quota { .. } => {
+                "make room on the disk of the store, raise the limit with `cas store limit`, or end pins with `cas store pin rm`"
+            }
+            Self::Network { .. } => "name a folder on a local disk with `--store`, or use `--store-on-network`",
+            Self::Newer { .. } => "use the newer program, or another folder with `--store`",
+            Self::Poisoned => "look at the disk's health, then run `cas store fsck --full`",
+            Self::Busy { .. } => "wait for the other process, or end it",
+            Self::Pin { .. } => "`cas store pin rm NAME` removes a pin; `cas store fsck` lists the damaged ones",
+            Self::PinIncomplete { .. } => "build or pull it again, or use `cas store pin rm NAME`",
+            Self::Missing(_) | Self::Read { .. } | Self::Tree { .. } => {
+                "run the command again: what is missing is made again; `cas store fsck --full` looks at everything"
+            }
+            error if error.is_full() => {
+                "make room on the disk of the store: `cas store gc --max-size SIZE` removes what was not used for longest"
+            }
+            _ => return None,
+        })
+    }
+
     /// Whether the disk, or a quota on it, is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let full =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
+            Self::Quota { .. } => true,
             Self::Fs(error) | Self::Unusable { source: error, .. } => error.is_full(),
             Self::Read { source, .. } | Self::Source(source) => full(source),
             Self::Verify(VerifyError::Write { source, .. }) => full(source),

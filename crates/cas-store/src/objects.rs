@@ -1,92 +1,205 @@
 //! Blobs on disk: read-only files, `objects/<function>/<2 hex>/<rest>`.
+//!
+//! An object is whole or absent: bytes go to a file without a name, are hashed on the way, and get their name by `linkat`.
+//! What a loss of power may have torn is suspect (`epoch`), and is hashed before anybody is told that it is there. Whoever
+//! reads hashes what he reads; damage found is moved aside and is a miss from then on.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use cas_blob::{Descriptor, VerifiedBlob, copy_verified};
-use cas_digest::{Digest, DigestFunction, Hasher, HashingWriter};
+use cas_blob::{Descriptor, VerifiedBlob, VerifyError, copy_verified};
+use cas_digest::{Digest, DigestFunction, Hasher};
 use cas_fs::{FsError, Operation};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::StoreError;
+use crate::disk::{Access, Disk, LockMode, Site, Stat, lock, read_full, write_all};
+use crate::epoch::DURABLE;
+use crate::lease::Record;
+use crate::room::Amount;
+use crate::vault::Vault;
+use crate::{Durability, StoreError};
 
-/// Blobs up to this size are read whole before anything is written, so that what is there already costs no write.
-const SMALL_BYTES: usize = 256 * 1024;
+/// Blobs up to this size are read and checked whole: before anything is written, so that what is there already costs no
+/// write, and before anything is handed out, so that a damaged one is a miss and not an error halfway.
+pub(crate) const SMALL_BYTES: usize = 256 * 1024;
 
-/// The folder of objects.
-#[derive(Debug)]
-pub(crate) struct Objects {
-    folder: PathBuf,
-    quarantine: PathBuf,
-    /// For file systems without `O_TMPFILE`.
-    fallback: PathBuf,
-    unnamed_works: AtomicBool,
-    count: AtomicU64,
+/// A use is noted again after so long.
+pub(crate) const USE_RESOLUTION_SECONDS: i64 = 3600;
+
+/// Pauses to wait for others who publish, where that needs a lock.
+const PATIENCE: u32 = 5_000;
+
+/// Room for content whose length nobody knows is claimed in such pieces.
+const CLAIM_BYTES: u64 = 1 << 20;
+
+/// Functions that objects are named with. SHA-1 names are second names alone.
+pub(crate) const FUNCTIONS: [DigestFunction; 3] =
+    [DigestFunction::Blake3, DigestFunction::Sha256, DigestFunction::Sha512];
+
+/// What was found where an object should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Its bytes are those of its name.
+    Whole,
+    /// They were not, and it was moved aside.
+    Damaged,
+    /// There was nothing.
+    Nothing,
 }
 
-impl Objects {
-    pub(crate) fn new(folder: PathBuf, quarantine: PathBuf, fallback: PathBuf) -> Result<Self, FsError> {
-        for function in [DigestFunction::Blake3, DigestFunction::Sha256, DigestFunction::Sha512] {
-            let top = folder.join(function.name());
-            // The last folder tells that all are there: they are made in order.
-            if cas_fs::exists(&top.join("ff"))? {
-                continue;
-            }
-            for byte in 0..=255u8 {
-                cas_fs::create_dir_all(&top.join(format!("{byte:02x}")))?;
-            }
-        }
-        Ok(Self { folder, quarantine, fallback, unnamed_works: AtomicBool::new(true), count: AtomicU64::new(0) })
+/// What an opened object gives: a small one is in memory and verified, a large one is verified while it is read.
+pub(crate) type Content = Box<dyn Read + Send>;
+
+impl<D: Disk> Vault<D> {
+    /// Whether the object is here and whole as far as can be known without reading: what this answers stays true until the
+    /// session ends.
+    pub(crate) fn contains(&self, blob: &Descriptor) -> Result<bool, StoreError> {
+        self.leases.take(&[Record::object(&blob.digest)])?;
+        self.is_here(blob)
     }
 
-    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.to_hex();
-        let (head, rest) = hex.split_at(2);
-        self.folder.join(digest.function().name()).join(head).join(rest)
+    /// For each of `blobs` whether it is here.
+    pub(crate) fn contain(&self, blobs: &[Descriptor]) -> Result<Vec<bool>, StoreError> {
+        let records: Vec<Record> = blobs.iter().map(|blob| Record::object(&blob.digest)).collect();
+        self.leases.take(&records)?;
+        blobs.iter().map(|blob| self.is_here(blob)).collect()
     }
 
-    /// Opens an object of the right size; one of another size is damaged, moved aside and a miss.
-    pub(crate) fn open(&self, blob: &Descriptor) -> Result<Option<File>, FsError> {
+    /// The same with the lease in hand.
+    fn is_here(&self, blob: &Descriptor) -> Result<bool, StoreError> {
         let path = self.path(&blob.digest);
-        let file = match cas_fs::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let size = file.metadata().map_err(|error| FsError::new(Operation::Stat, &path, error))?.len();
-        if size != blob.size {
+        let Some(stat) = self.disk.stat(&path)? else { return Ok(false) };
+        if stat.size != blob.size {
             // Either the object is cut, or the caller asks for a size that never was: only bytes can tell.
-            self.quarantine_if_damaged(&blob.digest);
+            self.vet(&blob.digest)?;
+            return Ok(false);
+        }
+        let is_whole = self.epochs.trusts(stat.mark) || self.vet(&blob.digest)? == Found::Whole;
+        if is_whole {
+            self.note_use(&path, &stat);
+        }
+        Ok(is_whole)
+    }
+
+    /// Notes that something is used, unless that was done lately.
+    pub(crate) fn note_use(&self, path: &Path, stat: &Stat) {
+        if stat.used + USE_RESOLUTION_SECONDS < self.started {
+            // A use that is not noted makes it leave earlier than it should, which costs making it again.
+            let _ = self.disk.touch(path, self.disk.now());
+        }
+    }
+
+    /// Path of an object that was read in this boot of the machine: for those who read it without checking.
+    pub(crate) fn checked_path(&self, blob: &Descriptor) -> Result<Option<PathBuf>, StoreError> {
+        if !self.contains(blob)? {
             return Ok(None);
         }
-        Ok(Some(file))
-    }
-
-    pub(crate) fn contains(&self, blob: &Descriptor) -> Result<bool, FsError> {
-        match cas_fs::symlink_metadata(&self.path(&blob.digest)) {
-            Ok(metadata) => Ok(metadata.len() == blob.size),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
+        let path = self.path(&blob.digest);
+        let Some(stat) = self.disk.stat(&path)? else { return Ok(None) };
+        if !self.epochs.is_of_this_boot(stat.mark) && self.vet_anew(&blob.digest, true)? != Found::Whole {
+            return Ok(None);
         }
+        Ok(Some(path))
     }
 
-    /// Hashes an object, and moves it aside when it is not what its name says.
-    pub(crate) fn quarantine_if_damaged(&self, digest: &Digest) {
+    /// Bytes of a small object without a lease: for whoever decides what may be removed, and holds what it reads for a
+    /// moment alone.
+    pub(crate) fn peek(&self, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
+        if blob.size == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let path = self.path(&blob.digest);
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        self.read_whole(&file, &path, blob)
+    }
+
+    /// Bytes of an object, or nothing when they are not what they should be.
+    fn read_whole(&self, file: &D::File, path: &Path, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = |error| FsError::new(Operation::Read, path, error);
+        let size = usize::try_from(blob.size).map_err(|_| read(io::ErrorKind::FileTooLarge.into()))?;
+        // One more byte than it should have shows a longer file.
+        let mut bytes = vec![0; size + 1];
+        let count = read_full(&*self.disk, file, 0, &mut bytes).map_err(read)?;
+        bytes.truncate(count);
+        Ok((Descriptor::of(blob.digest.function(), &bytes) == *blob).then_some(bytes))
+    }
+
+    /// Bytes of an object up to [`SMALL_BYTES`]; a damaged one, and one of another size, is moved aside and a miss.
+    pub(crate) fn read_small(&self, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
+        self.leases.take(&[Record::object(&blob.digest)])?;
+        let path = self.path(&blob.digest);
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        let bytes = self.read_whole(&file, &path, blob)?;
+        if bytes.is_none() {
+            self.vet(&blob.digest)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Hashes an object. One that is what its name says counts as written now; another one is moved aside.
+    pub(crate) fn vet(&self, digest: &Digest) -> Result<Found, StoreError> {
+        self.vet_anew(digest, false)
+    }
+
+    /// The same; one that is trusted already can be marked as read in this boot.
+    fn vet_anew(&self, digest: &Digest, is_marked: bool) -> Result<Found, StoreError> {
         let path = self.path(digest);
-        let Ok(mut file) = cas_fs::open(&path) else { return };
-        let mut writer = HashingWriter::new(io::sink(), &[digest.function()]);
-        if io::copy(&mut file, &mut writer).is_ok() && writer.finish().1.first() != Some(digest) {
-            self.quarantine(digest);
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(Found::Nothing) };
+        let read = |error| FsError::new(Operation::Read, &path, error);
+        let mut hasher = Hasher::new(digest.function());
+        let mut buffer = vec![0; SMALL_BYTES];
+        let mut offset = 0;
+        loop {
+            let count = match read_full(&*self.disk, &file, offset, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                // Unreadable sectors are damage; that this process has no memory or descriptors left is not.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    self.quarantine(digest)?;
+                    return Ok(Found::Damaged);
+                }
+                Err(error) => return Err(read(error).into()),
+            };
+            hasher.update(&buffer[..count]);
+            offset += count as u64;
+        }
+        if hasher.finish() != *digest {
+            self.quarantine(digest)?;
+            return Ok(Found::Damaged);
+        }
+        if !is_marked && self.epochs.trusts(self.disk.stat_file(&file).map_err(read)?.mark) {
+            return Ok(Found::Whole);
+        }
+        let writing = self.epochs.write()?;
+        self.disk.finish(&file, writing.mark).map_err(|error| FsError::new(Operation::SetMode, &path, error))?;
+        Ok(Found::Whole)
+    }
+
+    /// Moves an object aside; nobody finds it from then on.
+    pub(crate) fn quarantine(&self, digest: &Digest) -> Result<(), FsError> {
+        let aside = self.folder.join("quarantine").join(format!("{}-{}", digest.function(), digest.to_hex()));
+        match self.disk.rename(Site::Quarantine, &self.path(digest), &aside) {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result,
         }
     }
 
-    pub(crate) fn quarantine(&self, digest: &Digest) {
-        let aside = self.quarantine.join(format!("{}-{}", digest.function(), digest.to_hex()));
-        // A failure leaves the object where it is: readers go on refusing it.
-        let _ = cas_fs::rename(&self.path(digest), &aside);
+    /// Opens an object; a damaged small one, and one of another size, is moved aside and a miss.
+    pub(crate) fn open_object(self: &Arc<Self>, blob: &Descriptor) -> Result<Option<Content>, StoreError> {
+        if blob.size <= SMALL_BYTES as u64 {
+            return Ok(self.read_small(blob)?.map(|bytes| -> Content { Box::new(Cursor::new(bytes)) }));
+        }
+        self.leases.take(&[Record::object(&blob.digest)])?;
+        let path = self.path(&blob.digest);
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        let read = |error| FsError::new(Operation::Read, &path, error);
+        let stat = self.disk.stat_file(&file).map_err(read)?;
+        let suspect = !self.epochs.trusts(stat.mark);
+        if (stat.size != blob.size || suspect) && (self.vet(&blob.digest)? != Found::Whole || stat.size != blob.size) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(VerifyingReader::new(Arc::clone(self), file, blob))))
     }
 
     /// Stores bytes of which nothing is known, and names them with `function`.
@@ -97,17 +210,18 @@ impl Objects {
             return self.put_bytes(function, &head);
         }
         let mut hasher = Hasher::new(function);
-        let mut size = 0u64;
         let mut target = self.begin()?;
         let mut buffer = head;
         loop {
             hasher.update(&buffer);
-            size += buffer.len() as u64;
-            target.write(&buffer)?;
+            target.write_all(&buffer).map_err(|error| target.failed(error))?;
             buffer.resize(SMALL_BYTES, 0);
             let count = match source.read(&mut buffer) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    buffer.clear();
+                    continue;
+                }
                 Err(error) => return Err(StoreError::Source(error)),
             };
             if count == 0 {
@@ -115,19 +229,38 @@ impl Objects {
             }
             buffer.truncate(count);
         }
-        let blob = Descriptor { digest: hasher.finish(), size };
+        let blob = Descriptor { digest: hasher.finish(), size: target.length };
+        self.leases.take(&[Record::object(&blob.digest)])?;
         self.publish(target, &blob)?;
         Ok(blob)
     }
 
+    /// Stores bytes and names them with `function`.
     pub(crate) fn put_bytes(&self, function: DigestFunction, bytes: &[u8]) -> Result<Descriptor, StoreError> {
         let blob = Descriptor::of(function, bytes);
-        if blob.size > 0 && !self.contains(&blob)? {
-            let mut target = self.begin()?;
-            target.write(bytes)?;
-            self.publish(target, &blob)?;
+        if blob.size == 0 {
+            return Ok(blob);
+        }
+        self.leases.take(&[Record::object(&blob.digest)])?;
+        if self.is_settled(&blob)? {
+            return Ok(blob);
+        }
+        match self.write_bytes(&blob, bytes) {
+            // The disk is full before the store's own limit is reached.
+            Err(error) if error.is_full() && !matches!(error, StoreError::Quota { .. }) => {
+                let Some(make_room) = self.claims.make_room.get() else { return Err(error) };
+                make_room(Amount::of_file(blob.size))?;
+                self.write_bytes(&blob, bytes)?;
+            }
+            result => result?,
         }
         Ok(blob)
+    }
+
+    fn write_bytes(&self, blob: &Descriptor, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut target = self.begin()?;
+        target.write_all(bytes).map_err(|error| target.failed(error))?;
+        self.publish(target, blob)
     }
 
     /// Stores bytes that must match `expected`; other bytes leave nothing behind.
@@ -137,146 +270,247 @@ impl Objects {
         expected: &Descriptor,
     ) -> Result<VerifiedBlob, StoreError> {
         let mut target = self.begin()?;
-        let proof = copy_verified(source, &mut target.file, expected)?;
-        self.publish(target, expected)?;
+        let proof = copy_verified(source, &mut target, expected).map_err(|error| match error {
+            // What a claim said comes through the writer.
+            VerifyError::Write { source, expected } => match source.downcast::<StoreError>() {
+                Ok(error) => error,
+                Err(source) => VerifyError::Write { source, expected }.into(),
+            },
+            error => error.into(),
+        })?;
+        if expected.size > 0 {
+            self.leases.take(&[Record::object(&expected.digest)])?;
+            self.publish(target, expected)?;
+        }
         Ok(proof)
     }
 
-    fn begin(&self) -> Result<Target, StoreError> {
+    fn begin(&self) -> Result<Target<'_, D>, StoreError> {
+        self.check_poison()?;
+        let folder = self.folder.join("objects");
         if self.unnamed_works.load(Ordering::Relaxed) {
-            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            match rustix::fs::open(&self.folder, flags, Mode::from_raw_mode(0o444)) {
-                Ok(file) => return Ok(Target { file: File::from(file), path: None, folder: self.folder.clone() }),
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
-                    self.unnamed_works.store(false, Ordering::Relaxed);
-                }
-                Err(error) => return Err(FsError::new(Operation::Create, &self.folder, error.into()).into()),
+            if let Some(file) = self.disk.create_unnamed(&folder)? {
+                return Ok(Target { vault: self, file, path: None, folder, length: 0, claimed: 0 });
             }
+            self.unnamed_works.store(false, Ordering::Relaxed);
         }
-        let path = self.fallback.join(format!("object-{}", self.count.fetch_add(1, Ordering::Relaxed)));
-        let file = cas_fs::create_new(&path, 0o600)?;
-        Ok(Target { file, path: Some(path), folder: self.folder.clone() })
+        let path = self.temporary("object");
+        let file = self.disk.open(&path, Access::New)?.expect("a new file is made or an error");
+        Ok(Target { vault: self, file, path: Some(path), folder, length: 0, claimed: 0 })
     }
 
-    fn publish(&self, mut target: Target, blob: &Descriptor) -> Result<(), StoreError> {
+    /// Gives the bytes their name. The caller holds the lease, and the bytes are those of `blob`.
+    fn publish(&self, mut target: Target<'_, D>, blob: &Descriptor) -> Result<(), StoreError> {
         let path = self.path(&blob.digest);
-        let at = |error: rustix::io::Errno| FsError::new(Operation::Link, &path, error.into());
+        let durable = self.durability == Durability::Durable;
+        let mode = |error| FsError::new(Operation::SetMode, &path, error);
+        let sync = |error| FsError::new(Operation::Sync, &path, error);
+        // Until the name is there the epoch cannot be sealed.
+        let writing = if durable { None } else { Some(self.epochs.write()?) };
+        let mark = writing.as_ref().map_or(DURABLE, |writing| writing.mark);
+        self.disk.finish(&target.file, mark).map_err(mode)?;
+        if durable {
+            self.disk.sync_file(Site::SyncObject, &target.file).map_err(|error| self.poison(sync(error)))?;
+        }
         match target.path.take() {
             None => {
-                // The umask took bits away from the mode given at creation.
-                rustix::fs::fchmod(&target.file, Mode::from_raw_mode(0o444)).map_err(at)?;
-                // AT_EMPTY_PATH needs a capability before Linux 6.10; the way through /proc does not.
-                let source = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target.file.as_fd()));
-                match rustix::fs::linkat(CWD, &source, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
-                    Ok(()) => {}
-                    Err(rustix::io::Errno::EXIST) => {
-                        if !self.contains(blob)? {
-                            // A cut object stands there. It is moved aside and the whole one takes its name.
-                            self.quarantine(&blob.digest);
-                            match rustix::fs::linkat(CWD, &source, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
-                                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                                Err(error) => return Err(at(error).into()),
-                            }
-                        }
+                let mut linked = self.disk.link(Site::LinkObject, &target.file, &path)?;
+                if !linked && !self.stands(blob)? {
+                    // What stood there is moved aside now, and the whole one takes its name.
+                    linked = self.disk.link(Site::LinkObject, &target.file, &path)?;
+                    if !linked && !self.is_here(blob)? {
+                        return Err(StoreError::Missing(*blob));
                     }
-                    Err(error) => return Err(at(error).into()),
                 }
             }
             Some(temporary) => {
-                cas_fs::set_mode(&temporary, 0o444)?;
-                cas_fs::rename(&temporary, &path)?;
+                // A rename replaces what stands there, perhaps something durable with something that is not yet.
+                let lock_path = self.folder.join("publish.lock");
+                let _one = lock(&*self.disk, &lock_path, LockMode::Exclusive, PATIENCE)?
+                    .ok_or(StoreError::Busy { path: lock_path })?;
+                if self.disk.stat(&path)?.is_some() && self.stands(blob)? {
+                    self.disk.remove(&temporary)?;
+                } else {
+                    self.disk.rename(Site::RenameObject, &temporary, &path)?;
+                }
+            }
+        }
+        drop(writing);
+        if durable {
+            let folder = path.parent().expect("objects are in folders");
+            self.disk.sync_folder(Site::SyncObjectFolder, folder).map_err(|error| self.poison(error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left to do for an object: it is here, and durable where that is asked for.
+    fn is_settled(&self, blob: &Descriptor) -> Result<bool, StoreError> {
+        if !self.is_here(blob)? {
+            return Ok(false);
+        }
+        if self.durability != Durability::Durable {
+            return Ok(true);
+        }
+        Ok(self.disk.stat(&self.path(&blob.digest))?.is_some_and(|stat| self.epochs.is_durable(stat.mark)))
+    }
+
+    /// Whether the object that has the name already can stay, in place of an equal new one.
+    fn stands(&self, blob: &Descriptor) -> Result<bool, StoreError> {
+        if self.is_settled(blob)? {
+            return Ok(true);
+        }
+        if self.durability != Durability::Durable {
+            return Ok(false);
+        }
+        let path = self.path(&blob.digest);
+        // Written by somebody who did not wait for the disk.
+        if self.vet(&blob.digest)? != Found::Whole {
+            return Ok(false);
+        }
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(false) };
+        // The mark may reach the disk at any time, so the content goes first.
+        self.disk
+            .sync_file(Site::SyncStanding, &file)
+            .map_err(|error| self.poison(FsError::new(Operation::Sync, &path, error)))?;
+        self.disk.finish(&file, DURABLE).map_err(|error| FsError::new(Operation::SetMode, &path, error))?;
+        Ok(true)
+    }
+
+    /// Every object: its digest and what is known of it without reading.
+    pub(crate) fn each_object(
+        &self,
+        visit: &mut dyn FnMut(Digest, Stat) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for function in FUNCTIONS {
+            let top = self.folder.join("objects").join(function.name());
+            for shard in self.disk.list(&top)? {
+                let folder = top.join(&shard.name);
+                for entry in self.disk.list(&folder)? {
+                    let Some(digest) = digest_of(function, &shard.name, &entry.name) else { continue };
+                    if let Some(stat) = self.disk.stat(&folder.join(&entry.name))? {
+                        visit(digest, stat)?;
+                    }
+                }
             }
         }
         Ok(())
     }
 }
 
+/// The digest that a file among the objects is named after.
+pub(crate) fn digest_of(function: DigestFunction, shard: &std::ffi::OsStr, name: &std::ffi::OsStr) -> Option<Digest> {
+    format!("{function}:{}{}", shard.to_str()?, name.to_str()?).parse().ok()
+}
+
 /// A file that has no name in the store yet.
-struct Target {
-    file: File,
+struct Target<'a, D: Disk> {
+    vault: &'a Vault<D>,
+    file: D::File,
     /// Its temporary name, where files cannot be without one.
     path: Option<PathBuf>,
     folder: PathBuf,
+    length: u64,
+    /// Bytes that there is room for.
+    claimed: u64,
 }
 
-impl Target {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), FsError> {
+impl<D: Disk> Target<'_, D> {
+    /// Claims room for bytes that are about to be written.
+    fn claim(&mut self, count: u64) -> Result<(), StoreError> {
+        let needed = (self.length + count).saturating_sub(self.claimed);
+        if needed == 0 {
+            return Ok(());
+        }
+        // A small file is claimed as it is, a long one in pieces.
+        let piece = if self.claimed == 0 && count < CLAIM_BYTES { needed } else { needed.max(CLAIM_BYTES) };
+        let amount = Amount { inodes: u64::from(self.claimed == 0), ..Amount::of_file(piece) };
+        self.vault.claim(amount)?;
+        self.claimed += amount.bytes;
+        Ok(())
+    }
+
+    fn failed(&self, error: io::Error) -> StoreError {
+        // The claim's own words come through the writer that is given to others.
+        let error = match error.downcast::<StoreError>() {
+            Ok(error) => return error,
+            Err(error) => error,
+        };
         let path: &Path = self.path.as_deref().unwrap_or(&self.folder);
-        self.file.write_all(bytes).map_err(|error| FsError::new(Operation::Write, path, error))
+        FsError::new(Operation::Write, path, error).into()
     }
 }
 
-impl Drop for Target {
+impl<D: Disk> Write for Target<'_, D> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.claim(bytes.len() as u64).map_err(io::Error::other)?;
+        write_all(&*self.vault.disk, &self.file, self.length, bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<D: Disk> Drop for Target<'_, D> {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // It was not published; what stays is removed with the process's folder.
-            let _ = cas_fs::remove_file(path);
+            let _ = self.vault.disk.remove(path);
         }
     }
 }
 
 /// Reads an object and checks it on the way: the last read fails when the bytes were not the announced ones.
 #[derive(Debug)]
-pub struct VerifyingReader {
-    file: File,
+struct VerifyingReader<D: Disk> {
+    vault: Arc<Vault<D>>,
+    file: D::File,
     hasher: Option<Hasher>,
-    remaining: u64,
-    expected: Digest,
-    path: PathBuf,
-    quarantine: PathBuf,
+    offset: u64,
+    expected: Descriptor,
 }
 
-impl VerifyingReader {
-    pub(crate) fn new(file: File, blob: &Descriptor, objects: &Objects) -> Self {
-        Self {
-            file,
-            hasher: Some(Hasher::new(blob.digest.function())),
-            remaining: blob.size,
-            expected: blob.digest,
-            path: objects.path(&blob.digest),
-            quarantine: objects.quarantine.clone(),
-        }
+impl<D: Disk> VerifyingReader<D> {
+    fn new(vault: Arc<Vault<D>>, file: D::File, blob: &Descriptor) -> Self {
+        Self { vault, file, hasher: Some(Hasher::new(blob.digest.function())), offset: 0, expected: *blob }
     }
 
     fn damaged(&self, what: String) -> io::Error {
-        let name = format!("{}-{}", self.expected.function(), self.expected.to_hex());
         // A failure leaves the object where it is: readers go on refusing it.
-        let _ = cas_fs::rename(&self.path, &self.quarantine.join(name));
+        let _ = self.vault.quarantine(&self.expected.digest);
         io::Error::new(io::ErrorKind::InvalidData, what)
+    }
+
+    fn conclude(&mut self) -> io::Result<()> {
+        let Some(hasher) = self.hasher.take() else { return Ok(()) };
+        let actual = hasher.finish();
+        if actual == self.expected.digest {
+            return Ok(());
+        }
+        Err(self.damaged(format!("stored bytes of `{}` hash to `{actual}`", self.expected.digest)))
     }
 }
 
-impl Read for VerifyingReader {
+impl<D: Disk> Read for VerifyingReader<D> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
+        let remaining = self.expected.size - self.offset;
+        let limit = usize::try_from(remaining).unwrap_or(usize::MAX).min(buffer.len());
+        if limit == 0 {
             return Ok(0);
         }
-        if self.remaining == 0 {
-            if let Some(hasher) = self.hasher.take() {
-                let actual = hasher.finish();
-                if actual != self.expected {
-                    return Err(self.damaged(format!("stored bytes of `{}` hash to `{actual}`", self.expected)));
-                }
-            }
-            return Ok(0);
-        }
-        let limit = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read(&mut buffer[..limit])?;
+        let count = self.vault.disk.read_at(&self.file, self.offset, &mut buffer[..limit])?;
         if count == 0 {
-            return Err(self.damaged(format!("stored bytes of `{}` end {} too early", self.expected, self.remaining)));
+            return Err(self.damaged(format!("stored bytes of `{}` end {remaining} too early", self.expected.digest)));
         }
-        self.remaining -= count as u64;
+        self.offset += count as u64;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..count]);
         }
         // The check comes with the last bytes, not after them: a caller that knows the size stops reading there.
-        if self.remaining == 0
-            && let Some(hasher) = self.hasher.take()
-        {
-            let actual = hasher.finish();
-            if actual != self.expected {
-                return Err(self.damaged(format!("stored bytes of `{}` hash to `{actual}`", self.expected)));
-            }
+        if self.offset == self.expected.size {
+            self.conclude()?;
         }
         Ok(count)
     }

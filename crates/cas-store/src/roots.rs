@@ -1,25 +1,30 @@
 //! Trees written out as folders: what a sandbox shows as its lower, read-only part.
 //!
 //! A root has one inode per path but for the tree's own hard links: files that share an inode by accident look like hard
-//! links to an archiver inside a step. It is never linked to objects, so a step that finds a way to write harms no blob.
+//! links to an archiver inside a step. It is never linked to objects, so a step that finds a way to write harms no blob;
+//! where the file system can share blocks between files, it shares those of objects. Roots count for the store's limits and
+//! leave when they were not used for long; whoever needs one again writes it again.
+//!
+//! Not here: how a tree becomes files (`write`), which roots leave (`retain`).
 
-use std::ffi::OsStr;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cas_blob::{Descriptor, OpenBlob};
-use cas_fs::{FsError, Operation};
-use cas_tree::{Directory, EPOCH_SECONDS, Node, RelPath};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use cas_blob::Descriptor;
+use cas_digest::Digest;
+use cas_tree::Directory;
 
+use crate::check::{Check, Depth};
+use crate::disk::{Access, Disk, Site, Stat, read_file, write_all};
+use crate::lease::Record;
+use crate::room::Amount;
+use crate::vault::Vault;
+use crate::write::write_tree;
 use crate::{Store, StoreError};
 
-pub(crate) struct Roots<'a> {
-    pub(crate) folder: PathBuf,
-    pub(crate) store: &'a Store,
-}
+/// The file beside a tree that says how much it takes.
+const SIZE_FILE: &str = "size";
 
 impl Store {
     /// Writes the tree out, unless that was done before, and returns the folder. It must not be written.
@@ -29,7 +34,20 @@ impl Store {
     /// [`StoreError::Missing`] when content is not here, [`StoreError::Node`] for devices, fifos and whiteouts,
     /// [`StoreError::Fs`].
     pub fn materialize(&self, name: &Descriptor, tree: &Directory) -> Result<PathBuf, StoreError> {
-        self.roots().get_or_make(name, tree)
+        let vault = &self.vault;
+        vault.leases.take(&[Record::root(&name.digest)])?;
+        let path = self.folder.join("roots").join(root_name(&name.digest));
+        if vault.find_root(&path)? {
+            return Ok(path.join("root"));
+        }
+        let amount = amount_of(tree);
+        vault.claim(amount)?;
+        let temporary = vault.temporary("root");
+        cas_fs::create_dir_with_mode(&temporary, 0o700)?;
+        write_tree(self, tree, &temporary.join("root"))?;
+        vault.write_size(&temporary, amount)?;
+        vault.publish_root(&temporary, &path)?;
+        Ok(path.join("root"))
     }
 
     /// Writes the tree into the new folder `target`, with the constant time and the modes of the tree.
@@ -42,99 +60,135 @@ impl Store {
     }
 }
 
-impl Roots<'_> {
-    fn get_or_make(&self, name: &Descriptor, tree: &Directory) -> Result<PathBuf, StoreError> {
-        let path = self.folder.join(format!("{}-{}", name.digest.function(), name.digest.to_hex()));
-        if cas_fs::exists(&path)? {
-            return Ok(path);
+impl Store {
+    /// Looks at trees written out. In full they are read: a file that is not the tree's ends the root.
+    pub(crate) fn check_roots(&self, depth: Depth, check: &mut Check) -> Result<(), StoreError> {
+        let mut roots = Vec::new();
+        self.vault.each_root(&mut |digest, _, _| {
+            roots.push(digest);
+            Ok(())
+        })?;
+        for digest in roots {
+            let path = self.folder.join("roots").join(root_name(&digest));
+            check.root_count += 1;
+            if !self.vault.find_root(&path)? || (depth == Depth::Full && !self.is_root_whole(&digest, &path)?) {
+                self.vault.remove_root(&path)?;
+                check.damaged_roots.push(path);
+            }
         }
-        let temporary = cas_fs::temporary_dir_in(self.store.scratch(), "root-")?;
-        let target = temporary.join("root");
-        write_tree(self.store, tree, &target)?;
-        match cas_fs::rename(&target, &path) {
-            Ok(()) => {}
+        Ok(())
+    }
+
+    /// Whether the files of a root are those of its tree. A tree that is not here any more cannot be compared with.
+    fn is_root_whole(&self, digest: &Digest, path: &Path) -> Result<bool, StoreError> {
+        let name = self.vault.disk.stat(&self.vault.path(digest))?;
+        let Some(name) = name.map(|stat| Descriptor { digest: *digest, size: stat.size }) else { return Ok(true) };
+        let Some(tree) = self.find_tree(&name)? else { return Ok(true) };
+        for (at, node) in tree.walk() {
+            let file = path.join("root").join(std::ffi::OsStr::from_bytes(at.as_bytes()));
+            let cas_tree::Node::File { blob, .. } = node else {
+                if self.vault.disk.stat(&file)?.is_none() {
+                    return Ok(false);
+                }
+                continue;
+            };
+            let source = match cas_fs::open_no_follow(&file) {
+                Ok(source) => source,
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            let mut reader = cas_digest::HashingReader::new(source, &[blob.digest.function()]);
+            io::copy(&mut reader, &mut io::sink())
+                .map_err(|error| cas_fs::FsError::new(cas_fs::Operation::Read, &file, error))?;
+            let (digests, size) = reader.finish();
+            if (Descriptor { digest: digests[0], size }) != *blob {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Name of a root's folder; in it, the tree is the folder `root`.
+pub(crate) fn root_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.function(), digest.to_hex())
+}
+
+impl<D: Disk> Vault<D> {
+    /// Whether a root is here and whole. One that a loss of power may have torn is taken away.
+    pub(crate) fn find_root(&self, path: &Path) -> Result<bool, StoreError> {
+        let Some(stat) = self.disk.stat(path)? else { return Ok(false) };
+        if self.epochs.trusts(stat.mark) {
+            self.note_use(path, &stat);
+            return Ok(true);
+        }
+        self.remove_root(path)?;
+        Ok(false)
+    }
+
+    /// Gives a root its name. It is marked as objects are; nobody reads one of an epoch that was lost.
+    pub(crate) fn publish_root(&self, made: &Path, path: &Path) -> Result<(), StoreError> {
+        self.check_poison()?;
+        let writing = self.epochs.write()?;
+        self.disk.mark(made, writing.mark)?;
+        match self.disk.rename(Site::RenameRoot, made, path) {
+            Ok(()) => Ok(()),
             // Another process was faster; its root is equal.
-            Err(_) if cas_fs::exists(&path)? => {}
-            Err(error) => return Err(error.into()),
-        }
-        cas_fs::remove_tree(&temporary)?;
-        Ok(path)
-    }
-}
-
-fn write_tree(store: &Store, tree: &Directory, target: &Path) -> Result<(), StoreError> {
-    cas_fs::create_dir_with_mode(target, 0o700)?;
-    let mut buffer = vec![0; 256 * 1024];
-    write_entries(store, tree, None, target, &mut buffer)?;
-    finish_directory(target, tree.metadata.mode)?;
-    Ok(())
-}
-
-fn write_entries(
-    store: &Store,
-    directory: &Directory,
-    path: Option<&RelPath>,
-    target: &Path,
-    buffer: &mut [u8],
-) -> Result<(), StoreError> {
-    for (name, node) in directory.entries() {
-        let at = target.join(OsStr::from_bytes(name.as_bytes()));
-        let path = path.map_or_else(|| RelPath::from(name.clone()), |path| path.join(name));
-        let refuse = |kind| StoreError::Node { path: path.clone(), kind };
-        match node {
-            Node::Directory(child) => {
-                cas_fs::create_dir_with_mode(&at, 0o700)?;
-                write_entries(store, child, Some(&path), &at, buffer)?;
-                finish_directory(&at, child.metadata.mode)?;
-            }
-            Node::File { metadata, blob } => write_file(store, blob, metadata.mode, &at, buffer)?,
-            Node::Symlink { target, .. } => {
-                cas_fs::symlink(Path::new(OsStr::from_bytes(target)), &at)?;
-                set_time(&at)?;
-            }
-            Node::Link { target: file } => {
-                // The file comes first in order, so it has been written; its path is under the same top folder.
-                let depth = path.components().count();
-                let root = at.ancestors().nth(depth).expect("a path is as deep as it has components");
-                cas_fs::hard_link(&root.join(OsStr::from_bytes(file.as_bytes())), &at)?;
-            }
-            Node::Device { .. } => return Err(refuse("device")),
-            Node::Fifo { .. } => return Err(refuse("fifo")),
-            Node::Whiteout => return Err(refuse("whiteout")),
+            Err(_) if self.disk.stat(path)?.is_some() => Ok(self.disk.remove_tree(made)?),
+            Err(error) => Err(error.into()),
         }
     }
-    Ok(())
-}
 
-fn write_file(store: &Store, blob: &Descriptor, mode: u32, at: &Path, buffer: &mut [u8]) -> Result<(), StoreError> {
-    let mut source = store.open_blob(blob)?;
-    let mut file = cas_fs::create_new(at, 0o600)?;
-    loop {
-        let count = match source.read(buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(StoreError::Read { blob: *blob, source }),
-        };
-        file.write_all(&buffer[..count]).map_err(|error| FsError::new(Operation::Write, at, error))?;
+    /// Takes a root away: its name goes first, so that nobody sees half of it.
+    pub(crate) fn remove_root(&self, path: &Path) -> Result<(), StoreError> {
+        let aside = self.temporary("trash");
+        match self.disk.rename(Site::TrashRoot, path, &aside) {
+            Ok(()) => Ok(self.disk.remove_tree(&aside)?),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
-    let at_error = |error: rustix::io::Errno| FsError::new(Operation::SetMode, at, error.into());
-    rustix::fs::fchmod(file.as_fd(), rustix::fs::Mode::from_raw_mode(mode)).map_err(at_error)?;
-    rustix::fs::futimens(file.as_fd(), &constant_times()).map_err(at_error)?;
-    Ok(())
+
+    fn write_size(&self, root: &Path, amount: Amount) -> Result<(), StoreError> {
+        let path = root.join(SIZE_FILE);
+        let file = self.disk.open(&path, Access::New)?.expect("a new file is made or an error");
+        let text = format!("{} {}\n", amount.bytes, amount.inodes);
+        write_all(&*self.disk, &file, 0, text.as_bytes())
+            .map_err(|error| cas_fs::FsError::new(cas_fs::Operation::Write, &path, error).into())
+    }
+
+    /// Every root with what is known of it: its digest, its folder's stat, what it takes.
+    pub(crate) fn each_root(
+        &self,
+        visit: &mut dyn FnMut(Digest, Stat, Amount) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let top = self.folder.join("roots");
+        for entry in self.disk.list(&top)? {
+            let digest = entry.name.to_str().and_then(|name| name.replacen('-', ":", 1).parse().ok());
+            let path = top.join(&entry.name);
+            let (Some(digest), Some(stat)) = (digest, self.disk.stat(&path)?) else { continue };
+            let text =
+                read_file(&*self.disk, &path.join(SIZE_FILE), 64)?.and_then(|bytes| String::from_utf8(bytes).ok());
+            let amount = text.and_then(|text| {
+                let (bytes, inodes) = text.strip_suffix('\n')?.split_once(' ')?;
+                Some(Amount { bytes: bytes.parse().ok()?, inodes: inodes.parse().ok()? })
+            });
+            visit(digest, stat, amount.unwrap_or_default())?;
+        }
+        Ok(())
+    }
 }
 
-fn finish_directory(path: &Path, mode: u32) -> Result<(), FsError> {
-    cas_fs::set_mode(path, mode)?;
-    set_time(path)
-}
-
-fn set_time(path: &Path) -> Result<(), FsError> {
-    rustix::fs::utimensat(CWD, path, &constant_times(), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|error| FsError::new(Operation::SetMode, path, error.into()))
-}
-
-fn constant_times() -> Timestamps {
-    let time = Timespec { tv_sec: i64::from(EPOCH_SECONDS), tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
+/// What a tree takes when it is written out.
+fn amount_of(tree: &Directory) -> Amount {
+    // The folder of the root, the tree's top and the file with the size.
+    let mut amount = Amount { bytes: 3 * 4096, inodes: 3 };
+    for (_, node) in tree.walk() {
+        amount = amount.add(match node {
+            cas_tree::Node::File { blob, .. } => Amount::of_file(blob.size),
+            cas_tree::Node::Link { .. } => Amount::default(),
+            _ => Amount::of_file(4096),
+        });
+    }
+    amount
 }

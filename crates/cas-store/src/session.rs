@@ -1,32 +1,58 @@
 //! What belongs to one running process: its folder under `tmp/`, and clearing those of dead ones.
 //!
 //! The lock file is held by `flock` as long as the process runs, so that nobody else removes the folder; the kernel drops
-//! the lock when the process dies, however it does.
+//! the lock when the process dies, however it does. While a collection runs no session's folder is removed, not even by
+//! its own process: what it leased, and may have recorded since, has to be seen.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use cas_fs::FsError;
-use rustix::fs::{FlockOperation, flock};
+use cas_fs::{FsError, Operation};
+
+use crate::disk::{Access, Disk, LockMode, lock};
+use crate::epoch::is_live;
+
+/// Pauses to wait for others who start.
+const PATIENCE: u32 = 5_000;
 
 /// Folder of a running process.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session<D: Disk> {
+    disk: Arc<D>,
     path: PathBuf,
-    /// Held open for its lock.
-    _lock: File,
+    collect_lock: PathBuf,
+    /// Held open for its lock; given up last.
+    _lock: D::File,
 }
 
-impl Session {
+impl<D: Disk> Session<D> {
     /// Makes a folder of this process in `tmp`, and removes those of processes that are gone.
-    pub(crate) fn start(tmp: &Path) -> Result<Self, FsError> {
-        remove_dead(tmp)?;
-        let path = cas_fs::temporary_dir_in(tmp, "")?;
+    pub(crate) fn start(disk: Arc<D>, folder: &Path) -> Result<Self, FsError> {
+        let tmp = folder.join("tmp");
+        let collect_lock = folder.join("collect.lock");
+        // A folder gets its lock before anybody else may look at it.
+        let starting_path = folder.join("sessions.lock");
+        let starting = lock(&*disk, &starting_path, LockMode::Exclusive, PATIENCE)?
+            .ok_or_else(|| FsError::new(Operation::Open, &starting_path, std::io::ErrorKind::TimedOut.into()))?;
+        let dead = dead_sessions(&*disk, &tmp)?;
+        let path = loop {
+            let name = format!("{}-{:08x}", std::process::id(), disk.random() & 0xffff_ffff);
+            let path = tmp.join(name);
+            if disk.create_folder(&path)? {
+                break path;
+            }
+        };
         let lock_path = path.join("lock");
-        let lock = cas_fs::create_new(&lock_path, 0o600)?;
-        flock(&lock, FlockOperation::NonBlockingLockShared)
-            .map_err(|error| FsError::new(cas_fs::Operation::Create, &lock_path, error.into()))?;
-        Ok(Self { path, _lock: lock })
+        let held = disk.open(&lock_path, Access::New)?.expect("a new file is made or an error");
+        disk.try_lock(&held, LockMode::Shared).map_err(|error| FsError::new(Operation::Open, &lock_path, error))?;
+        drop(starting);
+        if let Some(_idle) = no_collection(&*disk, &collect_lock)? {
+            for path in dead {
+                // What cannot be removed now is removed by a later start.
+                let _ = disk.remove_tree(&path);
+            }
+        }
+        Ok(Self { disk, path, collect_lock, _lock: held })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -34,37 +60,28 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl<D: Disk> Drop for Session<D> {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by a later start.
-        let _ = cas_fs::remove_tree(&self.path);
+        // What is not removed now is removed by a later start.
+        if let Ok(Some(_idle)) = no_collection(&*self.disk, &self.collect_lock) {
+            let _ = self.disk.remove_tree(&self.path);
+        }
     }
 }
 
-fn remove_dead(tmp: &Path) -> Result<(), FsError> {
-    for entry in cas_fs::read_dir(tmp)? {
+/// Keeps a collection from starting as long as the result lives; `None` when one runs.
+pub(crate) fn no_collection<D: Disk>(disk: &D, path: &Path) -> Result<Option<D::File>, FsError> {
+    lock(disk, path, LockMode::Shared, 1)
+}
+
+/// Folders of sessions whose process is gone.
+pub(crate) fn dead_sessions<D: Disk>(disk: &D, tmp: &Path) -> Result<Vec<PathBuf>, FsError> {
+    let mut dead = Vec::new();
+    for entry in disk.list(tmp)? {
         let path = tmp.join(&entry.name);
-        let lock = match cas_fs::open(&path.join("lock")) {
-            Ok(lock) => lock,
-            // Either its process is about to make the lock, or it died before: told apart by whether it still runs.
-            Err(error) if error.is_not_found() => {
-                let running = entry
-                    .name
-                    .to_string_lossy()
-                    .split('-')
-                    .next()
-                    .is_some_and(|process| cas_fs::exists(&Path::new("/proc").join(process)).unwrap_or(true));
-                if !running {
-                    let _ = cas_fs::remove_tree(&path);
-                }
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Two starting processes may both try; what one cannot find, the other removed.
-            let _ = cas_fs::remove_tree(&path);
+        if !is_live(disk, &path)? {
+            dead.push(path);
         }
     }
-    Ok(())
+    Ok(dead)
 }

@@ -32,6 +32,24 @@ impl Store {
         })
     }
 
+    /// The first blob of a tree that is not here.
+    pub(crate) fn missing_of_tree(&self, root: &Descriptor) -> Result<Option<Descriptor>, StoreError> {
+        let tree = match self.load_tree(root) {
+            Ok(tree) => tree,
+            Err(StoreError::Missing(blob)) => return Ok(Some(blob)),
+            Err(error) => return Err(error),
+        };
+        let blobs: Vec<Descriptor> = tree
+            .walk()
+            .filter_map(|(_, node)| match node {
+                cas_tree::Node::File { blob, .. } => Some(*blob),
+                _ => None,
+            })
+            .collect();
+        let found = self.contain(&blobs)?;
+        Ok(blobs.into_iter().zip(found).find(|(_, found)| !found).map(|(blob, _)| blob))
+    }
+
     /// The tree with this name, if all of it is here: its directories and the content of its files.
     ///
     /// # Errors

@@ -1,0 +1,214 @@
+//! The real file system.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use cas_fs::{DirEntry, FsError, Operation};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::{Access, Disk, LockMode, Mark, Room, Site, Stat};
+
+/// How long one pause is.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The real file system of this machine.
+#[derive(Debug)]
+pub(crate) struct HostDisk;
+
+fn times(mark: Mark) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mark.seconds, tv_nsec: i64::from(mark.nanoseconds) },
+    }
+}
+
+fn stat_of(metadata: &std::fs::Metadata) -> Stat {
+    Stat {
+        size: metadata.len(),
+        allocated: metadata.blocks() * 512,
+        mark: Mark { seconds: metadata.mtime(), nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(u32::MAX) },
+        changed: metadata.ctime(),
+        used: metadata.atime(),
+        inode: metadata.ino(),
+    }
+}
+
+impl Disk for HostDisk {
+    type File = File;
+
+    fn create_unnamed(&self, folder: &Path) -> Result<Option<File>, FsError> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::open(folder, flags, Mode::from_raw_mode(0o444)) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => Ok(None),
+            Err(error) => Err(FsError::new(Operation::Create, folder, error.into())),
+        }
+    }
+
+    fn open(&self, path: &Path, access: Access) -> Result<Option<File>, FsError> {
+        let (flags, operation) = match access {
+            Access::Read => (OFlags::RDONLY, Operation::Open),
+            Access::Write => (OFlags::RDWR | OFlags::CREATE, Operation::Open),
+            Access::New => (OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Operation::Create),
+        };
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::NOENT) if access == Access::Read => Ok(None),
+            Err(error) => Err(FsError::new(operation, path, error.into())),
+        }
+    }
+
+    fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
+    fn finish(&self, file: &File, mark: Mark) -> io::Result<()> {
+        // The umask took bits away from the mode given at creation.
+        rustix::fs::fchmod(file, Mode::from_raw_mode(0o444))?;
+        rustix::fs::futimens(file, &times(mark))?;
+        Ok(())
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        Ok(stat_of(&file.metadata()?))
+    }
+
+    fn stat(&self, path: &Path) -> Result<Option<Stat>, FsError> {
+        match cas_fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(stat_of(&metadata))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn mark(&self, path: &Path, mark: Mark) -> Result<(), FsError> {
+        rustix::fs::utimensat(CWD, path, &times(mark), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| FsError::new(Operation::SetMode, path, error.into()))
+    }
+
+    fn touch(&self, path: &Path, seconds: i64) -> Result<(), FsError> {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: seconds, tv_nsec: 0 },
+            last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        };
+        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| FsError::new(Operation::SetMode, path, error.into()))
+    }
+
+    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot is written to instead.
+            Err(Errno::OPNOTSUPP) => super::write_all(self, file, 0, &vec![0; usize::try_from(bytes).unwrap_or(0)]),
+            other => Ok(other?),
+        }
+    }
+
+    fn link(&self, _: Site, file: &File, path: &Path) -> Result<bool, FsError> {
+        // AT_EMPTY_PATH needs a capability before Linux 6.10; the way through /proc does not.
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match rustix::fs::linkat(CWD, &source, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(FsError::new(Operation::Link, path, error.into())),
+        }
+    }
+
+    fn rename(&self, _: Site, from: &Path, to: &Path) -> Result<(), FsError> {
+        cas_fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<bool, FsError> {
+        match cas_fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<(), FsError> {
+        cas_fs::remove_tree(path)
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<DirEntry>, FsError> {
+        cas_fs::read_dir(folder)
+    }
+
+    fn create_folder(&self, path: &Path) -> Result<bool, FsError> {
+        match cas_fs::create_dir(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_already_exists() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sync_file(&self, _: Site, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn sync_folder(&self, _: Site, path: &Path) -> Result<(), FsError> {
+        self.open_folder(path)?.sync_all().map_err(|error| FsError::new(Operation::Sync, path, error))
+    }
+
+    fn sync_all(&self, _: Site, file: &File) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(file)?)
+    }
+
+    fn open_folder(&self, path: &Path) -> Result<File, FsError> {
+        cas_fs::open(path)
+    }
+
+    fn try_lock(&self, file: &File, mode: LockMode) -> io::Result<bool> {
+        let operation = match mode {
+            LockMode::Shared => FlockOperation::NonBlockingLockShared,
+            LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        };
+        match rustix::fs::flock(file, operation) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn room(&self, folder: &Path) -> Result<Room, FsError> {
+        let room = rustix::fs::statvfs(folder).map_err(|error| FsError::new(Operation::Stat, folder, error.into()))?;
+        Ok(Room {
+            bytes: room.f_bavail * room.f_frsize,
+            total_bytes: room.f_blocks * room.f_frsize,
+            inodes: room.f_favail,
+            total_inodes: room.f_files,
+        })
+    }
+
+    fn boot(&self) -> Option<String> {
+        let text = cas_fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).ok()?;
+        let text = text.trim();
+        (text.len() == 36).then(|| text.to_owned())
+    }
+
+    fn now(&self) -> i64 {
+        rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec
+    }
+
+    fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+            Ok(8) => u64::from_le_bytes(bytes),
+            // Kernels before 3.17 alone; the clock tells two starts apart.
+            _ => rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec.cast_unsigned(),
+        }
+    }
+
+    fn pause(&self) {
+        std::thread::sleep(PAUSE);
+    }
+}

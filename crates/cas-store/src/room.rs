@@ -1,0 +1,317 @@
+//! Room: limits that hold when something is put, and a reserve with which a full disk can still be cleared.
+//!
+//! A session claims room before it writes, in pieces that it uses up; so a limit is never passed, whatever other sessions
+//! do. What everybody has claimed is counted in the file `usage`, under its lock. A session that dies leaves its claim
+//! counted until the next count of the files themselves. Format: docs/formats/store.md, "Room".
+//!
+//! Not here: what leaves when there is no room (`retain`).
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use cas_fs::{FsError, Operation};
+
+use crate::StoreError;
+use crate::disk::{Access, Disk, LockMode, Room, lock, read_file, write_all};
+use crate::vault::Vault;
+
+/// Room is claimed in pieces of this size, so that the shared count is not asked for every file.
+const PIECE_BYTES: u64 = 16 << 20;
+const PIECE_INODES: u64 = 1024;
+/// A store with a small limit is not used up by the first piece.
+const PIECES_A_STORE: u64 = 64;
+/// Files that are given back to a full disk before it is cleared, and their size: 8 MiB together.
+const RESERVE_FILES: u32 = 64;
+const RESERVE_FILE_BYTES: u64 = 128 << 10;
+/// Less free room than this, and the reserve is given back.
+const SCARCE_BYTES: u64 = 16 << 20;
+const SCARCE_INODES: u64 = 256;
+/// Without another limit this much of the disk stays free: a part of it, and not more than so many bytes.
+const FREE_PART: u64 = 20;
+const MOST_FREE_BYTES: u64 = 1 << 30;
+/// What one file takes is a multiple of this.
+const BLOCK_BYTES: u64 = 4096;
+/// Pauses to wait for the count, which others hold for a moment, or for as long as counting takes.
+const PATIENCE: u32 = 30_000;
+
+/// Bytes on the disk and files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+impl Amount {
+    /// What a file of a length takes.
+    pub(crate) const fn of_file(length: u64) -> Self {
+        Self { bytes: length.div_ceil(BLOCK_BYTES) * BLOCK_BYTES, inodes: 1 }
+    }
+
+    pub(crate) const fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+
+    pub(crate) const fn less(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_sub(other.bytes), inodes: self.inodes.saturating_sub(other.inodes) }
+    }
+
+    const fn holds(self, other: Self) -> bool {
+        self.bytes >= other.bytes && self.inodes >= other.inodes
+    }
+
+    /// Text of the file `usage`, of one length, so that it can be written in place.
+    fn encode(self, boot: u32) -> String {
+        format!("{boot:010} {:020} {:020}\n", self.bytes, self.inodes)
+    }
+
+    /// The opposite; `None` for another boot's or what makes no sense.
+    fn decode(bytes: &[u8], boot: u32) -> Option<Self> {
+        let mut words = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split(' ');
+        if words.next()?.parse() != Ok(boot) {
+            return None;
+        }
+        let amount = Self { bytes: words.next()?.parse().ok()?, inodes: words.next()?.parse().ok()? };
+        words.next().is_none().then_some(amount)
+    }
+}
+
+/// Makes room: given how much is missing, frees at least that much if it can.
+pub(crate) type MakeRoom = dyn Fn(Amount) -> Result<(), StoreError> + Send + Sync;
+
+/// What a session has claimed and not used yet.
+#[derive(Default)]
+pub(crate) struct Claims {
+    left: Mutex<Amount>,
+    pub(crate) make_room: std::sync::OnceLock<Box<MakeRoom>>,
+}
+
+impl std::fmt::Debug for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claims").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Vault<D> {
+    /// Claims room before it is written to. What was used for longest leaves when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Quota`] when a limit would be passed and nothing more can leave.
+    pub(crate) fn claim(&self, wanted: Amount) -> Result<(), StoreError> {
+        let mut left = self.claims.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_made_room = false;
+        while !left.holds(wanted) {
+            match self.claim_piece(wanted.less(*left), &mut left)? {
+                None => {}
+                Some(limit) if has_made_room => return Err(StoreError::Quota { limit }),
+                Some(limit) => {
+                    let Some(make_room) = self.claims.make_room.get() else {
+                        return Err(StoreError::Quota { limit });
+                    };
+                    make_room(wanted)?;
+                    has_made_room = true;
+                }
+            }
+        }
+        *left = left.less(wanted);
+        Ok(())
+    }
+
+    /// Claims a piece that holds at least `wanted`; gives the limit that is in the way.
+    fn claim_piece(&self, wanted: Amount, left: &mut Amount) -> Result<Option<String>, StoreError> {
+        let quota = &self.format.quota;
+        let room = self.disk.room(&self.folder)?;
+        let min_free = self.min_free(&room);
+        let piece_bytes = PIECE_BYTES.min(quota.max_bytes.unwrap_or(u64::MAX) / PIECES_A_STORE).max(wanted.bytes);
+        let piece_inodes = PIECE_INODES.min(quota.max_inodes.unwrap_or(u64::MAX) / PIECES_A_STORE).max(wanted.inodes);
+        let mut piece = Amount { bytes: piece_bytes, inodes: piece_inodes };
+        if room.bytes < min_free.saturating_add(piece.bytes) {
+            piece = wanted;
+            if room.bytes < min_free.saturating_add(piece.bytes) {
+                return Ok(Some(format!("{min_free} bytes that stay free on its disk")));
+            }
+        }
+        if quota.max_bytes.is_some() || quota.max_inodes.is_some() {
+            let (max_bytes, max_inodes) = (quota.max_bytes.unwrap_or(u64::MAX), quota.max_inodes.unwrap_or(u64::MAX));
+            let most = Amount { bytes: max_bytes, inodes: max_inodes };
+            let mut reached = None;
+            self.change_usage(&mut |usage| {
+                for piece in [piece, wanted] {
+                    let after = usage.add(piece);
+                    if most.holds(after) {
+                        *left = left.add(piece);
+                        return after;
+                    }
+                }
+                let is_bytes = usage.add(wanted).bytes > max_bytes;
+                reached = Some(if is_bytes { format!("{max_bytes} bytes") } else { format!("{max_inodes} files") });
+                usage
+            })?;
+            return Ok(reached);
+        }
+        *left = left.add(piece);
+        Ok(None)
+    }
+
+    /// Bytes that stay free on the store's disk.
+    pub(crate) fn min_free(&self, room: &Room) -> u64 {
+        self.format.quota.min_free_bytes.unwrap_or_else(|| (room.total_bytes / FREE_PART).min(MOST_FREE_BYTES))
+    }
+
+    /// Gives back what was claimed and not used, when the session ends.
+    pub(crate) fn give_back(&self) -> Result<(), StoreError> {
+        let left = std::mem::take(&mut *self.claims.left.lock().unwrap_or_else(PoisonError::into_inner));
+        self.note_removed(left)
+    }
+
+    /// Takes what left the store out of the count.
+    pub(crate) fn note_removed(&self, removed: Amount) -> Result<(), StoreError> {
+        let quota = &self.format.quota;
+        if removed == Amount::default() || (quota.max_bytes.is_none() && quota.max_inodes.is_none()) {
+            return Ok(());
+        }
+        self.change_usage(&mut |usage| usage.less(removed))
+    }
+
+    /// Reads the count of what all sessions claimed, and writes what `change` makes of it.
+    fn change_usage(&self, change: &mut dyn FnMut(Amount) -> Amount) -> Result<(), StoreError> {
+        let path = self.folder.join("usage");
+        let lock_path = self.folder.join("usage.lock");
+        let _lock = lock(&*self.disk, &lock_path, LockMode::Exclusive, PATIENCE)?
+            .ok_or(StoreError::Busy { path: lock_path })?;
+        let boot = self.epochs.boot();
+        let known = read_file(&*self.disk, &path, 64)?.and_then(|bytes| Amount::decode(&bytes, boot));
+        let usage = match known {
+            Some(usage) => usage,
+            None => self.count_usage()?,
+        };
+        let after = change(usage);
+        if known != Some(after) {
+            let file = self.disk.open(&path, Access::Write)?.expect("a missing file is made");
+            write_all(&*self.disk, &file, 0, after.encode(boot).as_bytes())
+                .map_err(|error| FsError::new(Operation::Write, &path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Counts what is there.
+    pub(crate) fn count_usage(&self) -> Result<Amount, StoreError> {
+        let mut usage = Amount::default();
+        self.each_object(&mut |_, stat| {
+            usage = usage.add(Amount { bytes: stat.allocated, inodes: 1 });
+            Ok(())
+        })?;
+        self.each_root(&mut |_, _, amount| {
+            usage = usage.add(amount);
+            Ok(())
+        })?;
+        Ok(usage)
+    }
+
+    fn reserve_path(&self, number: u32) -> PathBuf {
+        self.folder.join("reserve").join(format!("{number:02}"))
+    }
+
+    /// Fills the reserve, unless the disk is too full for that.
+    pub(crate) fn fill_reserve(&self) -> Result<(), StoreError> {
+        fill_reserve(&*self.disk, &self.folder)
+    }
+
+    /// Gives the reserve back when there is next to no room left, so that what clears the disk can write.
+    pub(crate) fn spend_reserve_if_scarce(&self) -> Result<(), StoreError> {
+        let room = self.disk.room(&self.folder)?;
+        let no_inodes = room.total_inodes > 0 && room.inodes < SCARCE_INODES;
+        if room.bytes >= SCARCE_BYTES && !no_inodes {
+            return Ok(());
+        }
+        for number in 0..RESERVE_FILES {
+            self.disk.remove(&self.reserve_path(number))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the files of the reserve that are missing. A disk that is too full for them is no error: it is filled later.
+pub(crate) fn fill_reserve<D: Disk>(disk: &D, folder: &std::path::Path) -> Result<(), StoreError> {
+    let room = disk.room(folder)?;
+    if room.bytes < SCARCE_BYTES + 2 * u64::from(RESERVE_FILES) * RESERVE_FILE_BYTES {
+        return Ok(());
+    }
+    let top = folder.join("reserve");
+    disk.create_folder(&top)?;
+    for number in 0..RESERVE_FILES {
+        let path = top.join(format!("{number:02}"));
+        if disk.stat(&path)?.is_some_and(|stat| stat.size >= RESERVE_FILE_BYTES) {
+            continue;
+        }
+        let file = disk.open(&path, Access::Write)?.expect("a missing file is made");
+        let failure =
+            disk.allocate(&file, RESERVE_FILE_BYTES).map_err(|error| FsError::new(Operation::Write, &path, error));
+        match failure {
+            Err(error) if error.is_full() => return Ok(()),
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the reserve of a store that cannot even be opened for lack of room; whether there was one.
+pub(crate) fn spend_reserve<D: Disk>(disk: &D, folder: &std::path::Path) -> bool {
+    let mut spent = false;
+    for number in 0..RESERVE_FILES {
+        // What cannot be removed does not help; opening the store says what is wrong.
+        spent |= disk.remove(&folder.join("reserve").join(format!("{number:02}"))).unwrap_or(false);
+    }
+    spent
+}
+
+/// Number of objects by function and all bytes, for `cas store stat`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) objects: u64,
+    pub(crate) content_bytes: u64,
+    pub(crate) objects_amount: Amount,
+    pub(crate) roots: u64,
+    pub(crate) roots_amount: Amount,
+    pub(crate) suspects: u64,
+    /// Boots in which they were written, by the seconds of their marks.
+    pub(crate) boots: HashSet<i64>,
+}
+
+impl<D: Disk> Vault<D> {
+    /// Counts objects and roots.
+    pub(crate) fn count(&self) -> Result<Counted, StoreError> {
+        let mut counted = Counted::default();
+        self.each_object(&mut |_, stat| {
+            counted.objects += 1;
+            counted.content_bytes += stat.size;
+            counted.objects_amount = counted.objects_amount.add(Amount { bytes: stat.allocated, inodes: 1 });
+            counted.boots.insert(stat.mark.seconds);
+            counted.suspects += u64::from(!self.epochs.trusts(stat.mark));
+            Ok(())
+        })?;
+        self.each_root(&mut |_, stat, amount| {
+            counted.boots.insert(stat.mark.seconds);
+            counted.roots += 1;
+            counted.roots_amount = counted.roots_amount.add(amount);
+            Ok(())
+        })?;
+        Ok(counted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_of_one_length_and_of_one_boot() {
+        let amount = Amount { bytes: 123, inodes: 4 };
+        let text = amount.encode(7);
+        assert_eq!(text.len(), Amount { bytes: u64::MAX, inodes: u64::MAX }.encode(u32::MAX).len());
+        assert_eq!(Amount::decode(text.as_bytes(), 7), Some(amount));
+        assert_eq!(Amount::decode(text.as_bytes(), 8), None);
+        assert_eq!(Amount::decode(&text.as_bytes()[..20], 7), None);
+    }
+}
