@@ -14,6 +14,7 @@ use cas_store::{Store, StoreError};
 
 use crate::debian::{self, Context};
 use crate::inputs::{Sources, WrittenInputs, in_package};
+use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
 use crate::step::Job;
 use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Workspace, image, schedule};
@@ -136,6 +137,7 @@ impl Builder<'_> {
         if lock_changed {
             cas_fs::write_atomic(&self.workspace.root.join(LOCK_FILE), lock.to_text().as_bytes())?;
         }
+        keep_locked(self.store, self.workspace, &lock.to_text(), &lock)?;
         if self.cancel.is_cancelled() {
             return Err(BuildError::Interrupted);
         }

@@ -364,9 +364,7 @@ impl BuildError {
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),
             Self::Sandbox(error) => return error.hint().map(|hint| hint.to_string()),
-            Self::Store(error) | Self::Keep { source: error, .. } if error.is_full() => {
-                "make room on the disk of the store".to_owned()
-            }
+            Self::Store(error) | Self::Keep { source: error, .. } => return error.hint().map(str::to_owned),
             _ => return None,
         })
     }

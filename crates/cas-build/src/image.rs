@@ -182,7 +182,8 @@ fn encode(image: &Image) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn decode(reference: &str, record: &[u8]) -> Option<Image> {
+/// The image that a record tells of.
+pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
     let mut lines = std::str::from_utf8(record).ok()?.lines();
     let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
     let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;

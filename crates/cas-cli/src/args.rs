@@ -26,6 +26,9 @@ pub(crate) struct Global {
     /// Folder of the store [default: $CAS_HOME, else `cas` in the user's cache folder]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) store: Option<PathBuf>,
+    /// Use a store on a network file system, slowly, and as safely as its server's locks are
+    #[arg(long, global = true)]
+    pub(crate) store_on_network: bool,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -67,6 +70,9 @@ pub(crate) enum Command {
     /// Look at images in the store, and write them out
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Look at the store, clear it, check it, keep things in it
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Say what this host can do, and what to change where it cannot
     Doctor,
 }
@@ -169,4 +175,153 @@ pub(crate) struct PackArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Say what the store holds, and its limits
+    Stat,
+    /// Remove what is not needed any more
+    ///
+    /// Pins and what recent builds used stay, and so does whatever running builds of other processes use. Results that were
+    /// not used for `--keep` are forgotten, and what nothing needs leaves when it was not used for `--min-age`. With
+    /// `--max-size`, what was not used for longest leaves until the store is as small as that.
+    Gc(GcArgs),
+    /// Look for damage, and set aside what is found
+    ///
+    /// Looks at every name, and reads what a loss of power may have torn; with `--full`, reads everything. Damaged objects
+    /// are moved to `quarantine/` in the store and are made or fetched again when something needs them. Ends with 3 when
+    /// something was found.
+    Fsck {
+        /// Read every object and every tree written out
+        #[arg(long)]
+        full: bool,
+    },
+    /// Print the path of the file that holds a blob
+    ///
+    /// The file is read-only, and was checked since this machine was started.
+    Path {
+        /// Blob: `FUNCTION:HEX/SIZE`
+        blob: String,
+    },
+    /// Keep things for as long as a name says
+    #[command(subcommand)]
+    Pin(PinCommand),
+    /// Set the limits of the store; without options, print them
+    Limit(LimitArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GcArgs {
+    /// Remove what was not used for longest until the store takes no more than this, as `20G` or `500M`
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_size: Option<u64>,
+    /// How long what nothing needs stays after its last use, as `24h`, `30m` or `7d`
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "24h")]
+    pub(crate) min_age: u64,
+    /// How long results stay after their last use
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30d")]
+    pub(crate) keep: u64,
+    /// Say what would leave, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinCommand {
+    /// Keep images, blobs or trees under a name, in place of what the name kept before
+    Add {
+        /// Name: letters, digits and `._-+@:/`
+        name: String,
+        /// Image in the store, `blob:FUNCTION:HEX/SIZE` or `tree:FUNCTION:HEX/SIZE`
+        #[arg(required = true, value_name = "WHAT")]
+        keeps: Vec<String>,
+    },
+    /// End a pin
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// List the pins
+    Ls,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LimitArgs {
+    /// Most that the store may take on its disk, as `20G`; `none` for no limit
+    #[arg(long, value_name = "SIZE", value_parser = parse_limit_size)]
+    pub(crate) max_size: Option<LimitValue>,
+    /// Most files and folders; `none` for no limit
+    #[arg(long, value_name = "N", value_parser = parse_limit_count)]
+    pub(crate) max_files: Option<LimitValue>,
+    /// How much of its disk stays free; `none` for the default, the smaller of 5 % and 1 GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_limit_size)]
+    pub(crate) min_free: Option<LimitValue>,
+}
+
+/// What a limit is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitValue(pub(crate) Option<u64>);
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a size is a number with K, M, G or T, as `20G`".to_owned())?;
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        unit => return Err(format!("`{unit}` is no unit of size: K, M, G, T are, by 1,024")),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than any disk holds".to_owned())
+}
+
+fn parse_time(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a time is a number with s, m, h or d, as `24h`".to_owned())?;
+    let seconds = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "w" => 7 * 24 * 3600,
+        unit => return Err(format!("`{unit}` is no unit of time: s, m, h, d and w are")),
+    };
+    number.checked_mul(seconds).ok_or_else(|| "that is too long".to_owned())
+}
+
+fn parse_limit_size(text: &str) -> Result<LimitValue, String> {
+    if text == "none" { Ok(LimitValue(None)) } else { parse_size(text).map(|size| LimitValue(Some(size))) }
+}
+
+fn parse_limit_count(text: &str) -> Result<LimitValue, String> {
+    let number = |text: &str| text.parse().map_err(|_| "a number, or `none`".to_owned());
+    if text == "none" { Ok(LimitValue(None)) } else { number(text).map(|count| LimitValue(Some(count))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("500M", Some(500 << 20)),
+            ("20GiB", Some(20 << 30)),
+            ("1k", Some(1024)),
+            ("99999999999T", None),
+            ("G", None),
+            ("1X", None),
+            ("-1", None),
+        ] {
+            assert_eq!(parse_size(text).ok(), expected, "{text}");
+        }
+        for (text, expected) in
+            [("24h", Some(86_400)), ("0s", Some(0)), ("2w", Some(1_209_600)), ("5", None), ("h", None), ("1y", None)]
+        {
+            assert_eq!(parse_time(text).ok(), expected, "{text}");
+        }
+    }
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_build::{
     BuildError, Builder, Built, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image,
-    find_image, list_images, run_image, write_tarball,
+    find_image, list_images, row_needs, run_image, write_tarball,
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
 use cas_snapshot::Trust;
-use cas_store::Store;
+use cas_store::{Durability, Store, StoreOptions};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use etcetera::BaseStrategy;
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ use crate::args::{
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
+use crate::store;
 
 /// Signals are 128 and the number in a shell's exit codes.
 const SIGNAL_BASE: i32 = 128;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Lock(args) => lock(&global, &args),
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image(&global, command),
+        Command::Store(command) => store::run(&global, command),
         Command::Doctor => doctor(&global),
     }
 }
@@ -54,7 +56,7 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-fn open_store(global: &Global) -> Result<Store, Failure> {
+pub(crate) fn open_store(global: &Global) -> Result<Store, Failure> {
     let home = match global.store.clone().or_else(|| variable("CAS_HOME").map(PathBuf::from)) {
         Some(home) => home,
         None => {
@@ -64,7 +66,13 @@ fn open_store(global: &Global) -> Result<Store, Failure> {
             strategy.cache_dir().join("cas")
         }
     };
-    Ok(Store::open(&home)?)
+    let options = StoreOptions {
+        durability: Durability::Epoch,
+        allow_network: global.store_on_network,
+        seals: true,
+        needs: Some(row_needs),
+    };
+    Ok(Store::open_with(&home, options)?)
 }
 
 /// The workspace, and the package that the current folder is in.
@@ -399,11 +407,11 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
     row
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {
+pub(crate) fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {
     match global.format {
         Format::Json => render::lines([json!({ "exit": Exit::Done.word(), "results": rows }).to_string()]),
         Format::Text => render::lines(rows.iter().map(line)),

@@ -7,6 +7,7 @@ mod commands;
 mod exit;
 mod progress;
 mod render;
+mod store;
 
 pub use exit::Exit;
 

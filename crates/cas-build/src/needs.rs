@@ -1,0 +1,175 @@
+//! What the rows of the store's index need to be of use, and what a workspace and an image keep.
+//!
+//! The store decides what leaves; what its rows mean is known here. A row of a kind that this version does not know needs
+//! nothing, so what it names may leave, and whoever uses it finds that out.
+
+use std::path::Path;
+
+use cas_action::decode_result;
+use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction};
+use cas_store::{Keep, Load, Row, Store, StoreError};
+use cas_tar::Recipe;
+use cas_tree::Node;
+
+use crate::image::decode as decode_image;
+use crate::{BuildError, Image, LOCK_FILE, Workspace};
+
+/// What a row of the index needs in the store, for [`cas_store::StoreOptions::needs`].
+///
+/// # Errors
+///
+/// What `load` says.
+pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, StoreError> {
+    match row {
+        Row::Action { key, result, .. } => of_result(key.digest.function(), result, load),
+        Row::Memo { kind, value, key } => {
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            match kind.as_str() {
+                "image" => match decode_image(&String::from_utf8_lossy(key), value) {
+                    Some(image) => of_image(&image, load),
+                    None => Ok(None),
+                },
+                "layer" => match text.parse() {
+                    Ok(recipe) => of_recipe(&recipe, load),
+                    Err(_) => Ok(None),
+                },
+                "debian-tree" | "npm-package" => Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)])),
+                "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
+                    Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
+                })),
+                "download" => Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)])),
+                kind if kind.starts_with("frame ") => {
+                    let blob = text.split(' ').next().and_then(|blob| blob.parse().ok());
+                    Ok(blob.map(|blob| vec![Keep::Blob(blob)]))
+                }
+                _ => Ok(Some(Vec::new())),
+            }
+        }
+    }
+}
+
+/// The trees that a result names, and the content of their files.
+fn of_result(function: DigestFunction, result: &[u8], load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, StoreError> {
+    let mut keeps = Vec::new();
+    let decoded = decode_result(result, function, &mut |tree| match load(tree)? {
+        Some(bytes) => {
+            keeps.push(Keep::Blob(*tree));
+            Ok(bytes)
+        }
+        None => Err(StoreError::Missing(*tree)),
+    });
+    let outputs = match decoded {
+        Ok(outputs) => outputs,
+        // Only a failure to read says nothing about the row.
+        Err(cas_action::DecodeResultError::Load { source, .. }) if !matches!(source, StoreError::Missing(_)) => {
+            return Err(source);
+        }
+        Err(_) => return Ok(None),
+    };
+    keeps.extend(outputs.walk().filter_map(|(_, node)| match node {
+        Node::File { blob, .. } => Some(Keep::Blob(*blob)),
+        _ => None,
+    }));
+    Ok(Some(keeps))
+}
+
+/// A recipe, its frames and its tree.
+fn of_recipe(name: &Descriptor, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, StoreError> {
+    let Some(bytes) = load(name)? else { return Ok(None) };
+    let Ok(recipe) = Recipe::decode(&bytes) else { return Ok(None) };
+    let mut keeps = vec![Keep::Blob(*name), Keep::Tree(recipe.tree)];
+    keeps.extend(recipe.frames.iter().map(|frame| Keep::Blob(frame.blob)));
+    Ok(Some(keeps))
+}
+
+fn of_image(image: &Image, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, StoreError> {
+    let mut keeps = vec![Keep::Blob(image.manifest), Keep::Blob(image.config)];
+    for layer in &image.layers {
+        let Some(more) = of_recipe(&layer.recipe, load)? else { return Ok(None) };
+        keeps.extend(more);
+        keeps.push(Keep::Tree(layer.tree));
+    }
+    Ok(Some(keeps))
+}
+
+/// Everything that an image needs to be run and written out.
+///
+/// # Errors
+///
+/// [`BuildError::Record`] when a recipe of it is gone.
+pub fn image_keeps(store: &Store, image: &Image) -> Result<Vec<Keep>, BuildError> {
+    let mut load = |blob: &Descriptor| -> Result<Option<Vec<u8>>, StoreError> {
+        if store.contains(blob)? { store.load(blob, u64::from(u32::MAX)).map(Some) } else { Ok(None) }
+    };
+    of_image(image, &mut load)?.ok_or(BuildError::Record { what: image.manifest })
+}
+
+/// Keeps what `cas.lock` pins for as long as the lock is there, unless that was done for the same lock before.
+pub(crate) fn keep_locked(
+    store: &Store,
+    workspace: &Workspace,
+    text: &str,
+    lock: &cas_config::Lock,
+) -> Result<(), BuildError> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = workspace.root.join(LOCK_FILE);
+    let name = lock_pin_name(&workspace.root);
+    let digest = Digest::of(DigestFunction::Blake3, text.as_bytes());
+    let key = path.as_os_str().as_bytes();
+    if store.memo("lock", key)?.is_some_and(|known| known == digest.value()) {
+        return Ok(());
+    }
+    let mut keeps = Vec::new();
+    for package in lock.debian.iter().flat_map(|entry| &entry.packages) {
+        // What another architecture needs may never have been fetched.
+        if store.contains(&package.blob)? {
+            keeps.push(Keep::Blob(package.blob));
+        }
+    }
+    keeps.sort_unstable();
+    keeps.dedup();
+    if keeps.is_empty() {
+        store.unpin(&name)?;
+    } else {
+        store.pin_while(&name, &keeps, Some(path.clone()))?;
+    }
+    Ok(store.put_memo("lock", key, digest.value())?)
+}
+
+/// Name of the pin of a workspace's lock.
+fn lock_pin_name(root: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let digest = Digest::of(DigestFunction::Blake3, root.as_os_str().as_bytes());
+    format!("lock/{}", &digest.to_hex()[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each kind of memo that this crate writes is known here: a new one must say what it needs.
+    #[test]
+    fn every_kind_of_memo_says_what_it_needs() {
+        let blob = Descriptor::of(DigestFunction::Blake3, b"blob");
+        let recipe = Descriptor::of(DigestFunction::Blake3, b"recipe");
+        let mut none = |_: &Descriptor| -> Result<Option<Vec<u8>>, StoreError> { Ok(None) };
+        let mut needs = |kind: &str, value: String| {
+            let row = Row::Memo { kind: kind.to_owned(), key: b"key".to_vec(), value: value.into_bytes() };
+            row_needs(&row, &mut none).expect("nothing is read")
+        };
+        assert_eq!(needs("debian-tree", blob.to_string()), Some(vec![Keep::Tree(blob)]));
+        assert_eq!(needs("npm-package", blob.to_string()), Some(vec![Keep::Tree(blob)]));
+        assert_eq!(needs("download", blob.to_string()), Some(vec![Keep::Blob(blob)]));
+        assert_eq!(needs("frame zstd blake3", format!("{blob} 00000000")), Some(vec![Keep::Blob(blob)]));
+        let both = format!("{blob}\n{recipe}");
+        assert_eq!(needs("debian-package", both), Some(vec![Keep::Tree(blob), Keep::Blob(recipe)]));
+        // A recipe that is gone makes its rows useless.
+        assert_eq!(needs("layer", recipe.to_string()), None);
+        assert_eq!(needs("image", format!("manifest {blob}\nconfig {blob}\nlayer {recipe} {blob}\n")), None);
+        for kind in ["debian-tree", "npm-package", "download", "layer", "image", "frame x", "debian-package"] {
+            assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");
+        }
+        assert_eq!(needs("step-1", "anything".to_owned()), Some(Vec::new()));
+    }
+}
