@@ -9,7 +9,7 @@ use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, NpmPackag
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
-use cas_snapshot::{Options, Snapshot, Trust};
+use cas_snapshot::{Note, Options, Snapshot, Trust};
 use cas_store::{Store, StoreError};
 
 use crate::debian::{self, Context};
@@ -40,6 +40,8 @@ pub enum Event<'a> {
         /// From where.
         origin: &'a Origin,
     },
+    /// Something about the workspace's files that were read.
+    Note(&'a Note),
 }
 
 /// Who is told what happens; by several threads.
@@ -144,6 +146,9 @@ impl Builder<'_> {
         if let Some(snapshot) = &snapshot {
             // What cannot be written down is read again next time.
             let _ = snapshot.save();
+            for note in snapshot.notes()? {
+                self.observer.event(Event::Note(&note));
+            }
             // Each result belongs to the inputs that it was made of, but together they may be of no one state of the workspace.
             snapshot.verify_unchanged()?;
         }

@@ -359,7 +359,7 @@ impl BuildError {
             Self::NoLockfile { .. } => "make it with `npm install --package-lock-only`".to_owned(),
             Self::TwoVersions { .. } => "let the lockfile have one version of it, with `npm dedupe`".to_owned(),
             Self::NoManifest { .. } => "name the targets instead".to_owned(),
-            Self::Snapshot(error) => return error.hint().map(str::to_owned),
+            Self::Snapshot(error) => return error.hint(),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),

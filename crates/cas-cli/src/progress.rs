@@ -30,7 +30,14 @@ impl Progress {
 
 impl Observer for Progress {
     fn event(&self, event: Event<'_>) {
-        let Event::Step { label, origin } = event;
+        let (label, origin) = match event {
+            Event::Step { label, origin } => (label, origin),
+            Event::Note(note) => {
+                render::note(&format!("warning: {note}"));
+                render::note(&format!("hint: {}", note.hint()));
+                return;
+            }
+        };
         match origin {
             Origin::Cached => {
                 self.cached.fetch_add(1, Ordering::Relaxed);

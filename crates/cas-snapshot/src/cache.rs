@@ -14,7 +14,7 @@ use cas_fs::FsError;
 
 use crate::stamp::Stamp;
 
-const MAGIC: &[u8; 8] = b"casscan1";
+const MAGIC: &[u8; 8] = b"casscan2";
 /// Magic and the digest function's number, padded to eight bytes.
 const HEADER_LEN: usize = 16;
 /// Longest cache that is read: a million files take about 110 MB.
@@ -23,6 +23,10 @@ const MAX_BYTES: u64 = 4 << 30;
 const MAX_ENTRIES: usize = 1 << 26;
 const CHECKSUM_LEN: usize = 16;
 const SEGMENT_HEAD_LEN: usize = 8;
+/// Added to the flag of a folder's stamp.
+const TWINS: u8 = 2;
+/// Added to the kind of a name.
+const IGNORED: u8 = 0x80;
 
 /// The value of the digest of what a file or link holds. The size is in its stamp, the function is the cache's.
 pub(crate) type Content = [u8; 32];
@@ -35,6 +39,8 @@ pub(crate) struct Held {
     pub(crate) content: Option<Content>,
     /// Whether every later write changes the stamp, so that the content may be recorded.
     pub(crate) is_trusted: bool,
+    /// Whether the content is a pointer of Git LFS; only known with the content.
+    pub(crate) is_pointer: bool,
 }
 
 /// What a name in a folder is.
@@ -57,6 +63,8 @@ pub(crate) enum Kind {
 pub(crate) struct Name {
     pub(crate) name: Box<[u8]>,
     pub(crate) kind: Kind,
+    /// Whether a `.gitignore` names it, and it is there because git tracks it or something below it.
+    pub(crate) is_ignored: bool,
 }
 
 /// A folder.
@@ -66,6 +74,8 @@ pub(crate) struct Folder {
     pub(crate) stamp: Option<Stamp>,
     /// Digest of the rules that left names out, those of its own `.gitignore` included.
     pub(crate) rules: [u8; 32],
+    /// Whether some names differ by case only.
+    pub(crate) has_twins: bool,
     /// Sorted by their bytes.
     pub(crate) names: Vec<Name>,
 }
@@ -218,13 +228,13 @@ fn encode_segment<'a>(folders: impl Iterator<Item = (&'a [u8], &'a Folder)>) -> 
 }
 
 fn encode_folder(bytes: &mut Vec<u8>, folder: &Folder) {
-    bytes.push(u8::from(folder.stamp.is_some()));
+    bytes.push(u8::from(folder.stamp.is_some()) | if folder.has_twins { TWINS } else { 0 });
     if let Some(stamp) = &folder.stamp {
         put_stamp(bytes, stamp);
     }
     bytes.extend_from_slice(&folder.rules);
     put_u32(bytes, folder.names.len());
-    for Name { name, kind } in &folder.names {
+    for Name { name, kind, is_ignored } in &folder.names {
         put_u32(bytes, name.len());
         bytes.extend_from_slice(name);
         let (tag, held) = match kind {
@@ -235,11 +245,15 @@ fn encode_folder(bytes: &mut Vec<u8>, folder: &Folder) {
             Kind::Ignored { is_dir: false } => (5, None),
             Kind::Ignored { is_dir: true } => (6, None),
         };
-        bytes.push(tag);
+        bytes.push(tag | if *is_ignored { IGNORED } else { 0 });
         if let Some(held) = held {
             put_stamp(bytes, &held.stamp);
             let content = held.content.filter(|_| held.is_trusted);
-            bytes.push(u8::from(content.is_some()));
+            bytes.push(match content {
+                None => 0,
+                Some(_) if held.is_pointer => 2,
+                Some(_) => 1,
+            });
             if let Some(content) = content {
                 bytes.extend_from_slice(&content);
             }
@@ -284,14 +298,6 @@ impl<'a> Reader<'a> {
         usize::try_from(u32::from_le_bytes(self.array()?)).ok()
     }
 
-    fn flag(&mut self) -> Option<bool> {
-        match self.array()? {
-            [0] => Some(false),
-            [1] => Some(true),
-            _ => None,
-        }
-    }
-
     /// The path of the next record, and where the record itself is.
     fn record(&mut self) -> Option<(Box<[u8]>, std::ops::Range<usize>)> {
         let len = self.length()?;
@@ -314,12 +320,18 @@ impl<'a> Reader<'a> {
 
     fn held(&mut self) -> Option<Held> {
         let stamp = self.stamp()?;
-        let content = if self.flag()? { Some(self.array()?) } else { None };
-        Some(Held { stamp, content, is_trusted: content.is_some() })
+        let (content, is_pointer) = match self.array()? {
+            [0] => (None, false),
+            [flag @ (1 | 2)] => (Some(self.array()?), flag == 2),
+            _ => return None,
+        };
+        Some(Held { stamp, content, is_trusted: content.is_some(), is_pointer })
     }
 
     fn folder(&mut self) -> Option<Folder> {
-        let stamp = if self.flag()? { Some(self.stamp()?) } else { None };
+        let [flags @ 0..=3] = self.array()? else { return None };
+        let has_twins = flags & TWINS != 0;
+        let stamp = if flags & 1 != 0 { Some(self.stamp()?) } else { None };
         let rules = self.array()?;
         let count = self.length().filter(|count| *count <= MAX_ENTRIES)?;
         // A name takes at least six bytes, so that a wrong count cannot ask for more memory than the file is long.
@@ -332,18 +344,20 @@ impl<'a> Reader<'a> {
             if !is_name || !is_next {
                 return None;
             }
-            let kind = match self.array()? {
-                [1] => Kind::File(self.held()?),
-                [2] => Kind::Symlink(self.held()?),
-                [3] => Kind::Directory,
-                [4] => Kind::Special,
-                [5] => Kind::Ignored { is_dir: false },
-                [6] => Kind::Ignored { is_dir: true },
+            let [tag] = self.array()?;
+            let is_ignored = tag & IGNORED != 0;
+            let kind = match tag & !IGNORED {
+                1 => Kind::File(self.held()?),
+                2 => Kind::Symlink(self.held()?),
+                3 => Kind::Directory,
+                4 => Kind::Special,
+                5 if !is_ignored => Kind::Ignored { is_dir: false },
+                6 if !is_ignored => Kind::Ignored { is_dir: true },
                 _ => return None,
             };
-            names.push(Name { name: name.into(), kind });
+            names.push(Name { name: name.into(), kind, is_ignored });
         }
-        (self.at == self.bytes.len()).then_some(Folder { stamp, rules, names })
+        (self.at == self.bytes.len()).then_some(Folder { stamp, rules, has_twins, names })
     }
 }
 
@@ -371,12 +385,18 @@ mod tests {
     }
 
     fn folder(seed: u64) -> Folder {
-        let name = |name: &str, kind| Name { name: name.as_bytes().into(), kind };
-        let held = |seed: u64, content| Held { stamp: stamp(seed), content, is_trusted: content.is_some() };
+        let name = |name: &str, kind| Name { name: name.as_bytes().into(), kind, is_ignored: name == "a" };
+        let held = |seed: u64, content| Held {
+            stamp: stamp(seed),
+            content,
+            is_trusted: content.is_some(),
+            is_pointer: content.is_some() && seed.is_multiple_of(3),
+        };
         let content = Some([u8::try_from(seed % 251).expect("below 251"); 32]);
         Folder {
             stamp: seed.is_multiple_of(2).then(|| stamp(seed)),
             rules: [7; 32],
+            has_twins: seed.is_multiple_of(3),
             names: vec![
                 name("a", Kind::File(held(seed + 1, content))),
                 name("b\n", Kind::File(held(seed + 2, None))),

@@ -56,6 +56,34 @@ pub enum SnapshotError {
         /// What is wrong with it.
         why: String,
     },
+    /// A file that git tracks is not there, because the checkout is sparse.
+    #[error("`{}` is tracked by git, but the sparse checkout leaves it out", show(path))]
+    Sparse {
+        /// The file, or a folder with such files.
+        path: Vec<u8>,
+    },
+    /// A submodule has no files.
+    #[error("submodule `{}` is not checked out", show(path))]
+    Submodule {
+        /// Its folder.
+        path: Vec<u8>,
+    },
+    /// The index of a git repository cannot be used.
+    #[error("could not read git's index `{}`", path.display())]
+    GitIndex {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: cas_git::IndexError,
+    },
+    /// The configuration of a git repository cannot be used.
+    #[error("could not read git's configuration `{}`", path.display())]
+    GitConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: cas_git::ConfigError,
+    },
     /// The patterns of `.gitignore` files are too many to be compiled.
     #[error("could not use the patterns of `.gitignore` files")]
     Patterns(#[source] ignore::Error),
@@ -80,20 +108,33 @@ pub enum SnapshotError {
 impl SnapshotError {
     /// What the user can do about it.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
             Self::LeavesWorkspace { .. } => {
-                Some("copy what it leads to into the workspace, or name the link in a .gitignore")
+                "copy what it leads to into the workspace, or name the link in a .gitignore"
             }
-            Self::Special { .. } => Some("name it in a .gitignore, or remove it"),
+            Self::Special { .. } => "name it in a .gitignore, or remove it",
             Self::Changed { .. } | Self::Unstable { .. } => {
-                Some("the result was not kept; build again when nothing writes to the workspace")
+                "the result was not kept; build again when nothing writes to the workspace"
             }
             Self::Fs(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Some("give yourself the right to read it, or name it in a .gitignore")
+                "give yourself the right to read it, or name it in a .gitignore"
             }
-            _ => None,
-        }
+            Self::Sparse { path } => {
+                let folder = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &path[..at]);
+                return Some(match folder {
+                    b"" => "`git sparse-checkout disable` brings all files back".to_owned(),
+                    _ => format!(
+                        "`git sparse-checkout add {}` brings that folder back, `git sparse-checkout disable` all of them",
+                        show(folder)
+                    ),
+                });
+            }
+            Self::Submodule { path } => return Some(format!("run `git submodule update --init {}`", show(path))),
+            Self::GitIndex { source, .. } => source.hint(),
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }
 

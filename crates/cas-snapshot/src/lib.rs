@@ -8,6 +8,9 @@
 
 mod cache;
 mod error;
+mod gaps;
+mod git;
+mod notes;
 mod read;
 mod rules;
 mod select;
@@ -15,9 +18,12 @@ mod snapshot;
 mod stamp;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_git;
 mod walk;
 
 pub use error::{KeepError, SnapshotError};
+pub use notes::Note;
 pub use select::Selection;
 pub use snapshot::{Options, Picked, Snapshot};
 pub use stamp::Trust;

@@ -246,10 +246,13 @@ impl<'a> Reader<'a> {
             let look = |source: &File| rustix::fs::fstat(source).map(|stat| Stamp::of(&stat));
             let before = look(&source).map_err(|error| self.failed(Operation::Stat, file, error))?;
             let (digest, len) = self.hash(file, &mut source)?;
+            // What is this short was read in one piece, which the buffer holds still.
+            let is_pointer = len <= cas_git::MAX_POINTER_BYTES as u64
+                && usize::try_from(len).is_ok_and(|len| cas_git::is_lfs_pointer(&self.buffer[..len]));
             let after = look(&source).map_err(|error| self.failed(Operation::Stat, file, error))?;
             if before == after && len == after.size {
                 let is_trusted = self.is_trusted(file, &after)?;
-                return Ok(Held { stamp: after, content: Some(to_content(&digest)), is_trusted });
+                return Ok(Held { stamp: after, content: Some(to_content(&digest)), is_trusted, is_pointer });
             }
         }
         Err(self.unstable(file))
@@ -288,7 +291,7 @@ impl<'a> Reader<'a> {
                 return Err(SnapshotError::LeavesWorkspace { path, target });
             }
             let content = Some(to_content(&Digest::of(self.snapshot.function, &target)));
-            return Ok(Held { stamp, content, is_trusted: self.is_trusted(file, &stamp)? });
+            return Ok(Held { stamp, content, is_trusted: self.is_trusted(file, &stamp)?, is_pointer: false });
         }
         Err(self.unstable(file))
     }

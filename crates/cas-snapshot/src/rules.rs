@@ -18,9 +18,15 @@ pub(crate) const GITIGNORE: &[u8] = b".gitignore";
 pub(crate) struct Rules {
     above: Option<Arc<Rules>>,
     own: Option<Gitignore>,
+    is_everything: bool,
 }
 
 impl Rules {
+    /// The rules of a folder that is left out itself.
+    pub(crate) fn everything() -> Self {
+        Self { is_everything: true, ..Self::default() }
+    }
+
     /// The rules in a folder, `path` from the root on, whose `.gitignore` holds `text`.
     pub(crate) fn below(above: &Arc<Self>, path: &[u8], text: &[u8]) -> Result<Arc<Self>, SnapshotError> {
         let mut builder = GitignoreBuilder::new(Path::new(OsStr::from_bytes(path)));
@@ -39,11 +45,14 @@ impl Rules {
             builder.add_line(None, line).map_err(|error| wrong(error.to_string()))?;
         }
         let own = builder.build().map_err(SnapshotError::Patterns)?;
-        Ok(Arc::new(Self { above: Some(Arc::clone(above)), own: Some(own) }))
+        Ok(Arc::new(Self { above: Some(Arc::clone(above)), own: Some(own), is_everything: false }))
     }
 
     /// Whether a path from the root on is left out. That folders above it are not is known.
     pub(crate) fn ignores(&self, path: &[u8], is_dir: bool) -> bool {
+        if self.is_everything {
+            return true;
+        }
         let path = Path::new(OsStr::from_bytes(path));
         let mut rules = Some(self);
         while let Some(level) = rules {

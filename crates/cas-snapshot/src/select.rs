@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use cas_tree::RelPath;
 use globset::{GlobBuilder, GlobMatcher};
@@ -24,14 +25,14 @@ pub struct Selection {
     pub workspace_inputs: Vec<String>,
 }
 
-struct Pattern {
-    text: String,
+pub(crate) struct Pattern {
+    pub(crate) text: String,
     matcher: GlobMatcher,
     below: GlobMatcher,
 }
 
 impl Pattern {
-    fn new(text: &str) -> Result<Self, SnapshotError> {
+    pub(crate) fn new(text: &str) -> Result<Self, SnapshotError> {
         let build = |pattern: &str| {
             GlobBuilder::new(pattern)
                 .literal_separator(true)
@@ -44,7 +45,7 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), matcher: build(trimmed)?, below: build(&format!("{trimmed}/**"))? })
     }
 
-    fn matches(&self, path: &[u8]) -> bool {
+    pub(crate) fn matches(&self, path: &[u8]) -> bool {
         let path = Path::new(OsStr::from_bytes(path));
         self.matcher.is_match(path) || self.below.is_match(path)
     }
@@ -55,8 +56,10 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Pattern`] and [`SnapshotError::NoMatch`].
+    /// [`SnapshotError::Pattern`] and [`SnapshotError::NoMatch`]; [`SnapshotError::Sparse`] and [`SnapshotError::Submodule`]
+    /// when files that git tracks are not there, which would have been picked.
     pub fn select(&self, selection: &Selection) -> Result<Picked, SnapshotError> {
+        self.check_gaps(selection)?;
         let package = selection.package.as_ref().map_or(&b""[..], RelPath::as_bytes);
         let mut picked = Vec::new();
         if let Some(slot) = self.folder_position(package).map(|position| &self.folders[position]) {
@@ -91,6 +94,9 @@ impl Snapshot {
             picked.extend(more);
             picked.sort_unstable();
             picked.dedup();
+        }
+        for index in &picked {
+            self.selected[*index as usize].store(true, Ordering::Relaxed);
         }
         Ok(Picked(picked))
     }

@@ -14,6 +14,8 @@ use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::SnapshotError;
 use crate::cache::{self, Cache, Content, Folder, Held, Kind};
+use crate::gaps::Gap;
+use crate::git::Tracked;
 use crate::stamp::{Trust, Volumes};
 use crate::walk::{Root, Visited, Walker, join, walk_order};
 
@@ -41,6 +43,12 @@ pub struct Snapshot {
     pub(crate) files: Vec<FileAt>,
     /// What was given out to be kept, for [`Snapshot::verify_unchanged`].
     pub(crate) taken: Vec<AtomicBool>,
+    /// What was selected so far, for [`Snapshot::notes`].
+    pub(crate) selected: Vec<AtomicBool>,
+    /// What git tracks.
+    pub(crate) tracked: Tracked,
+    /// What git tracks and the working tree lacks for a reason, by path.
+    pub(crate) gaps: Vec<Gap>,
     /// Files that globs over the whole workspace picked, by globs: the same for every target.
     pub(crate) everywhere: Mutex<Vec<(Vec<String>, Vec<u32>)>>,
 }
@@ -83,11 +91,13 @@ impl Picked {
 }
 
 impl Snapshot {
-    /// Looks at the files of the workspace at `root` that its `.gitignore` files leave. None is read yet.
+    /// Looks at the files of the workspace at `root`: those that git tracks, and those that its `.gitignore` files leave.
+    /// None is read yet.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Fs`] when a folder cannot be read, [`SnapshotError::Gitignore`], [`SnapshotError::Unstable`].
+    /// [`SnapshotError::Fs`] when a folder cannot be read, [`SnapshotError::Gitignore`], [`SnapshotError::Unstable`],
+    /// [`SnapshotError::GitIndex`] and [`SnapshotError::GitConfig`].
     pub fn take(root: &Path, options: &Options<'_>) -> Result<Self, SnapshotError> {
         let function = options.function;
         let root = Root::open(root)?;
@@ -95,7 +105,8 @@ impl Snapshot {
         let path = options.caches.map(|caches| cache::path_in(caches, &root.path));
         let loaded = path.as_ref().map_or_else(Cache::default, |path| Cache::load(path, function));
         let state = loaded.state();
-        let visited = Walker::new(&root, &volumes, &loaded, function).walk()?;
+        let tracked = Tracked::open(&root)?;
+        let visited = Walker::new(&root, &volumes, &loaded, function, &tracked).walk()?;
         drop(loaded);
         let mut files = Vec::new();
         let mut folders = Vec::with_capacity(visited.len());
@@ -103,7 +114,22 @@ impl Snapshot {
         place(&mut visited, &mut folders, &mut files);
         let taken = files.iter().map(|_| AtomicBool::new(false)).collect();
         let cache = path.map(|path| (path, state));
-        Ok(Self { root, function, volumes, cache, folders, files, taken, everywhere: Mutex::new(Vec::new()) })
+        let selected = files.iter().map(|_| AtomicBool::new(false)).collect();
+        let mut snapshot = Self {
+            root,
+            function,
+            volumes,
+            cache,
+            folders,
+            files,
+            taken,
+            selected,
+            tracked,
+            gaps: Vec::new(),
+            everywhere: Mutex::new(Vec::new()),
+        };
+        snapshot.gaps = snapshot.find_gaps();
+        Ok(snapshot)
     }
 
     /// Number of files of the workspace.

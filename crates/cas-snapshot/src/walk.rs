@@ -20,11 +20,13 @@ use rustix::io::Errno;
 
 use crate::SnapshotError;
 use crate::cache::{Cache, Content, Folder, Held, Kind, Name};
+use crate::git::Tracked;
+use crate::notes::has_twins;
 use crate::rules::{GITIGNORE, Rules};
 use crate::stamp::{Stamp, Volumes};
 
 /// Names that never belong to a package, wherever they are.
-const NEVER: [&[u8]; 4] = [b".git", b"cas-out", b"cas.toml", b"cas.lock"];
+pub(crate) const NEVER: [&[u8]; 4] = [b".git", b"cas-out", b"cas.toml", b"cas.lock"];
 /// How often a folder that changes meanwhile is listed again. After that its list is used, but not recorded.
 const ATTEMPTS: usize = 3;
 /// Longest `.gitignore` that is read.
@@ -99,7 +101,38 @@ struct Level {
     digest: [u8; 32],
     /// Digest of the folder's own `.gitignore`.
     own: Option<Content>,
+    /// Whether only what git tracks belongs to the workspace: a `.gitignore` names the folder or one above it.
+    is_ignored: bool,
     rules: OnceLock<Arc<Rules>>,
+}
+
+impl Level {
+    /// That of the workspace's root and of submodules, which know nothing of rules above them.
+    fn top() -> Arc<Self> {
+        Arc::new(Self {
+            above: None,
+            path: Box::default(),
+            digest: [0; 32],
+            own: None,
+            is_ignored: false,
+            rules: OnceLock::from(Arc::new(Rules::default())),
+        })
+    }
+
+    /// That of a folder which is left out, but for what is tracked in it.
+    fn ignored(above: &Arc<Self>) -> Arc<Self> {
+        if above.is_ignored {
+            return Arc::clone(above);
+        }
+        Arc::new(Self {
+            above: None,
+            path: Box::default(),
+            digest: content_of(DigestFunction::Blake3, b"everything"),
+            own: None,
+            is_ignored: true,
+            rules: OnceLock::from(Arc::new(Rules::everything())),
+        })
+    }
 }
 
 pub(crate) struct Walker<'a> {
@@ -107,24 +140,25 @@ pub(crate) struct Walker<'a> {
     pub(crate) volumes: &'a Volumes,
     pub(crate) cache: &'a Cache,
     pub(crate) function: DigestFunction,
+    tracked: &'a Tracked,
     visited: Mutex<Vec<Visited>>,
     failure: Mutex<Option<SnapshotError>>,
 }
 
 impl<'a> Walker<'a> {
-    pub(crate) fn new(root: &'a Root, volumes: &'a Volumes, cache: &'a Cache, function: DigestFunction) -> Self {
-        Self { root, volumes, cache, function, visited: Mutex::new(Vec::new()), failure: Mutex::new(None) }
+    pub(crate) fn new(
+        root: &'a Root,
+        volumes: &'a Volumes,
+        cache: &'a Cache,
+        function: DigestFunction,
+        tracked: &'a Tracked,
+    ) -> Self {
+        Self { root, volumes, cache, function, tracked, visited: Mutex::new(Vec::new()), failure: Mutex::new(None) }
     }
 
     /// Every folder, in the order of a tree's walk.
     pub(crate) fn walk(self) -> Result<Vec<Visited>, SnapshotError> {
-        let top = Arc::new(Level {
-            above: None,
-            path: Box::default(),
-            digest: [0; 32],
-            own: None,
-            rules: OnceLock::from(Arc::new(Rules::default())),
-        });
+        let top = Level::top();
         rayon::scope(|scope| self.visit(scope, Box::default(), &top));
         if let Some(failure) = self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(failure);
@@ -142,7 +176,11 @@ impl<'a> Walker<'a> {
             Ok(Some((folder, level, is_changed))) => {
                 for name in folder.names.iter().filter(|name| name.kind == Kind::Directory) {
                     let child = join(&path, &name.name).into_boxed_slice();
-                    let level = Arc::clone(&level);
+                    let level = match name.is_ignored {
+                        _ if self.tracked.is_submodule(&child) => Level::top(),
+                        true => Level::ignored(&level),
+                        false => Arc::clone(&level),
+                    };
                     scope.spawn(move |scope| self.visit(scope, child, &level));
                 }
                 lock(&self.visited).push(Visited { path, folder, is_changed });
@@ -187,9 +225,10 @@ impl<'a> Walker<'a> {
         if let Some(record) = &record
             && is_same
             && record.rules == level.digest
-            && let Some(names) = self.look_at(descriptor, path, record.names.clone())?
+            && let Some(names) = self.look_at(descriptor, path, self.decide(path, record.names.clone()))?
         {
-            let folder = Folder { stamp: record.stamp, rules: record.rules, names };
+            let has_twins = record.has_twins;
+            let folder = Folder { stamp: record.stamp, rules: record.rules, has_twins, names };
             let is_changed = folder != *record;
             return Ok(Some((folder, level, is_changed)));
         }
@@ -203,7 +242,8 @@ impl<'a> Walker<'a> {
             match names {
                 Some(names) if is_still || attempt == ATTEMPTS => {
                     let is_trusted = is_still && self.volumes.is_trusted(&after, descriptor);
-                    let folder = Folder { stamp: is_trusted.then_some(after), rules: level.digest, names };
+                    let stamp = is_trusted.then_some(after);
+                    let folder = Folder { stamp, rules: level.digest, has_twins: has_twins(&names), names };
                     let is_changed = record.as_ref() != Some(&folder);
                     return Ok(Some((folder, level, is_changed)));
                 }
@@ -226,6 +266,10 @@ impl<'a> Walker<'a> {
         is_same: bool,
         above: &Arc<Level>,
     ) -> Result<Arc<Level>, SnapshotError> {
+        // As in git, which does not look for rules in what is left out.
+        if above.is_ignored {
+            return Ok(Arc::clone(above));
+        }
         let recorded = record.and_then(|record| find(&record.names, GITIGNORE));
         if is_same && recorded.is_none() {
             return Ok(Arc::clone(above));
@@ -251,6 +295,7 @@ impl<'a> Walker<'a> {
             path: path.into(),
             digest,
             own: Some(own),
+            is_ignored: false,
             rules: OnceLock::new(),
         }))
     }
@@ -311,7 +356,10 @@ impl<'a> Walker<'a> {
                 known => known,
             };
             let is_dir = file_type == FileType::Directory;
-            let kind = if rules.ignores(&join(path, name), is_dir) {
+            let at = join(path, name);
+            let is_ignored = rules.ignores(&at, is_dir);
+            let is_there = !is_ignored || self.tracked.has(&at, is_dir);
+            let kind = if !is_there {
                 Kind::Ignored { is_dir }
             } else {
                 match file_type {
@@ -321,7 +369,7 @@ impl<'a> Walker<'a> {
                     _ => Kind::Special,
                 }
             };
-            names.push(Name { name: name.into(), kind });
+            names.push(Name { name: name.into(), kind, is_ignored: is_ignored && is_there });
         }
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         for name in &mut names {
@@ -336,6 +384,27 @@ impl<'a> Walker<'a> {
             }
         }
         Ok(names)
+    }
+
+    /// Asks again what git tracks of recorded names that a `.gitignore` names: that changes without the folder.
+    fn decide(&self, path: &[u8], mut names: Vec<Name>) -> Vec<Name> {
+        for Name { name, kind, is_ignored } in &mut names {
+            let is_dir = match &*kind {
+                Kind::Ignored { is_dir } => *is_dir,
+                kind if *is_ignored => kind == &Kind::Directory,
+                _ => continue,
+            };
+            let is_tracked = self.tracked.has(&join(path, name), is_dir);
+            match kind {
+                Kind::Ignored { .. } if !is_tracked => {}
+                // If it is a link, looking at it will tell, and the folder is listed anew.
+                Kind::Ignored { .. } => *kind = if is_dir { Kind::Directory } else { Kind::File(NOT_SEEN) },
+                _ if is_tracked => {}
+                _ => *kind = Kind::Ignored { is_dir },
+            }
+            *is_ignored = is_tracked;
+        }
+        names
     }
 
     /// Looks at each file. What looks otherwise than its record loses its digest; `None` when a name is of another kind.
@@ -389,6 +458,7 @@ const NOT_SEEN: Held = Held {
     stamp: Stamp { device: 0, inode: 0, mode: 0, size: 0, modified: (0, 0), changed: (0, 0) },
     content: None,
     is_trusted: false,
+    is_pointer: false,
 };
 
 pub(crate) fn content_of(function: DigestFunction, bytes: &[u8]) -> Content {
