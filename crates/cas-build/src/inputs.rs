@@ -99,7 +99,7 @@ impl Sources<'_> {
                 Output::Files(files) => {
                     replaced.extend(files.paths.iter().cloned());
                     if need.package != label.package {
-                        manifests.push((need.clone(), self.manifest(need.package.as_ref())));
+                        manifests.push((need.clone(), self.manifest(need.package.as_ref())?));
                     }
                     files.name.to_string()
                 }
@@ -118,7 +118,7 @@ impl Sources<'_> {
         let fingerprint = |picked: &Picked| self.snapshot.fingerprint(picked).map(|digest| digest.to_string());
         line(&mut text, &["files", &fingerprint(&picked)?]);
         // `node_modules` is made for the manifest of the package, whatever its inputs are.
-        line(&mut text, &["own manifest", &fingerprint(&self.manifest(package))?]);
+        line(&mut text, &["own manifest", &fingerprint(&self.manifest(package)?)?]);
         for (need, manifest) in &manifests {
             line(&mut text, &["manifest", &need.to_string(), &fingerprint(manifest)?]);
         }
@@ -126,7 +126,7 @@ impl Sources<'_> {
         Ok(Plan { picked, manifests, name })
     }
 
-    fn manifest(&self, package: Option<&RelPath>) -> Picked {
+    fn manifest(&self, package: Option<&RelPath>) -> Result<Picked, SnapshotError> {
         let manifest = RelPath::new(PACKAGE_JSON).expect("it is a name");
         self.snapshot.pick(&[in_package(package, &manifest)])
     }
@@ -238,7 +238,7 @@ impl Sources<'_> {
 
     /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.
     pub(crate) fn files(&self, paths: &[RelPath]) -> Result<Directory, BuildError> {
-        self.kept(&self.snapshot.pick(paths))
+        self.kept(&self.snapshot.pick(paths)?)
     }
 
     /// The tree of picked files, with their content in the store.

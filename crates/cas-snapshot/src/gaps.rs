@@ -26,6 +26,17 @@ enum What {
     Submodule,
 }
 
+impl Gap {
+    fn error(&self) -> SnapshotError {
+        let path = match self.what {
+            What::Submodule => return SnapshotError::Submodule { path: self.path.clone() },
+            What::File => self.path.clone(),
+            What::Folder => [&self.path[..], b"/"].concat(),
+        };
+        SnapshotError::Sparse { path }
+    }
+}
+
 impl Snapshot {
     pub(crate) fn find_gaps(&self) -> Vec<Gap> {
         let mut gaps = Vec::new();
@@ -48,7 +59,7 @@ impl Snapshot {
         for (path, entry) in self.tracked.repositories().flat_map(|repository| repository.absent()) {
             let what = match entry.mode {
                 Mode::SparseDirectory => What::Folder,
-                Mode::Gitlink if self.tracked.is_submodule(&path) => continue,
+                Mode::Gitlink if self.tracked.is_submodule(&path) || self.has_files(&path) => continue,
                 Mode::Gitlink if entry.is_skipped => What::Folder,
                 Mode::Gitlink => What::Submodule,
                 // It is there in spite of the flag: git takes that as if the flag were not set.
@@ -82,15 +93,24 @@ impl Snapshot {
                 !is_others && inputs.as_ref().is_none_or(|inputs| inputs.iter().any(|pattern| selects(pattern, path)))
             });
             if is_around || in_package || everywhere.iter().any(|pattern| selects(pattern, &gap.path)) {
-                let path = match gap.what {
-                    What::Submodule => return Err(SnapshotError::Submodule { path: gap.path.clone() }),
-                    What::File => gap.path.clone(),
-                    What::Folder => [&gap.path[..], b"/"].concat(),
-                };
-                return Err(SnapshotError::Sparse { path });
+                return Err(gap.error());
             }
         }
         Ok(())
+    }
+
+    /// Fails when one of these paths is a gap, or may be in one.
+    pub(crate) fn check_paths(&self, paths: &[RelPath]) -> Result<(), SnapshotError> {
+        let is_in = |gap: &&Gap| match gap.what {
+            What::File => paths.iter().any(|path| path.as_bytes() == gap.path),
+            What::Folder | What::Submodule => paths.iter().any(|path| below(path.as_bytes(), &gap.path).is_some()),
+        };
+        self.gaps.iter().find(is_in).map_or(Ok(()), |gap| Err(gap.error()))
+    }
+
+    /// Whether a folder has files: a submodule with files and no repository was put there by hand, and is a folder like others.
+    fn has_files(&self, folder: &[u8]) -> bool {
+        self.folder_position(folder).is_some_and(|position| !self.folders[position].files.is_empty())
     }
 }
 

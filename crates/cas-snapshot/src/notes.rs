@@ -19,7 +19,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::OFlags;
 
 use crate::cache::{Kind, Name};
-use crate::snapshot::{Slot, read_lock};
+use crate::snapshot::{FileAt, Picked, Slot, read_lock};
 use crate::walk::{find, join, open_below};
 use crate::{Snapshot, SnapshotError};
 
@@ -107,15 +107,14 @@ impl Snapshot {
         let mut notes: Vec<Note> = self.tracked.lost.iter().map(|path| Note::Lost { path: path.clone() }).collect();
         notes.extend(self.twins());
         if self.tracked.repositories().next().is_some() {
-            let selected = || (0u32..).zip(&self.selected).filter(|(_, flag)| flag.load(Ordering::Relaxed));
-            let files = || selected().map(|(index, _)| self.files[index as usize]);
-            let kind = |file: crate::snapshot::FileAt| {
-                read_lock(&self.folders[file.folder as usize].folder).names[file.name as usize].kind
-            };
-            let pointers: Vec<Vec<u8>> = files()
-                .filter(|file| matches!(kind(*file), Kind::File(held) if held.is_pointer))
-                .map(|file| self.path_bytes(file))
-                .collect();
+            let selected = (0u32..).zip(&self.selected).filter(|(_, flag)| flag.load(Ordering::Relaxed));
+            let selected = Picked(selected.map(|(index, _)| index).collect());
+            let mut pointers = Vec::new();
+            self.each(&selected, |folder, name, kind| {
+                if matches!(kind, Kind::File(held) if held.is_pointer) {
+                    pointers.push(join(folder, name));
+                }
+            });
             let is_converting = |config: &Config| newline(config).is_some();
             let is_configured = self.tracked.repositories().any(|repository| is_converting(&repository.config));
             let rules = AllAttributes::read(self)?;
@@ -125,8 +124,12 @@ impl Snapshot {
                 notes.push(Note::Pointer { path, others: pointers.count() });
             }
             if is_configured || rules.has_converting() {
-                let regular = files().filter(|file| matches!(kind(*file), Kind::File(_)));
-                let mut paths = regular.map(|file| self.path_bytes(file));
+                let is_regular = |file: &FileAt| {
+                    let folder = read_lock(&self.folders[file.folder as usize].folder);
+                    matches!(folder.names[file.name as usize].kind, Kind::File(_))
+                };
+                let files = selected.0.iter().map(|index| self.files[*index as usize]);
+                let mut paths = files.filter(is_regular).map(|file| self.path_bytes(file));
                 notes.extend(paths.find_map(|path| {
                     let rule = rules.converts(&path, &self.tracked.repository(&path)?.config)?;
                     // What git does not track it does not write either.

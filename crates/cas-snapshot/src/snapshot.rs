@@ -145,12 +145,16 @@ impl Snapshot {
     }
 
     /// The files at these paths; those that are not there are left out.
-    #[must_use]
-    pub fn pick(&self, paths: &[RelPath]) -> Picked {
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Sparse`] and [`SnapshotError::Submodule`] for one that git tracks and the checkout lacks.
+    pub fn pick(&self, paths: &[RelPath]) -> Result<Picked, SnapshotError> {
+        self.check_paths(paths)?;
         let mut picked: Vec<u32> = paths.iter().filter_map(|path| self.position(path)).collect();
         picked.sort_unstable();
         picked.dedup();
-        Picked(picked)
+        Ok(Picked(picked))
     }
 
     /// What is picked but for what is at or below one of these paths.

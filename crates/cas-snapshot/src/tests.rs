@@ -147,7 +147,7 @@ fn edit_secretly(at: &Path, content: &str) {
 fn edits_of_kept_files_are_noticed_and_touches_are_not_edits() {
     let root = workspace(&[("a", "one"), ("b", "two"), ("c", "three")]);
     let snapshot = take(root.path()).expect("readable");
-    let picked = snapshot.pick(&["a", "b"].map(|path| RelPath::new(path).expect("a path")));
+    let picked = snapshot.pick(&["a", "b"].map(|path| RelPath::new(path).expect("a path"))).expect("no gaps");
     let has = |_: &Descriptor| Ok::<_, Infallible>(false);
     let put = |source: &mut dyn std::io::Read, blob: &Descriptor| {
         let mut bytes = Vec::new();

@@ -193,6 +193,9 @@ fn what_a_sparse_checkout_leaves_out_is_an_error_where_it_is_an_input() {
         assert!(fails(root, "", None).is_some(), "{mode}");
         assert!(fails(root, "", Some(&["p/sub/*.c"])).is_some(), "{mode}");
         assert_eq!(fails(root, "", Some(&["top"])), None, "{mode}");
+        let snapshot = take(root, None).expect("readable");
+        let pick = |path: &str| snapshot.pick(&[RelPath::new(path).expect("a path")]).map(|picked| picked.len()).ok();
+        assert_eq!((pick("p/sub/b.c"), pick("q/d"), pick("q/none")), (None, Some(1), Some(0)), "{mode}");
         // Files that stand there in spite of it.
         git(root, &["sparse-checkout", "set", mode, "q", "p"]);
         assert_eq!(fails(root, "p", None), None, "{mode}");
@@ -238,6 +241,11 @@ fn submodules_are_folders_with_an_index_of_their_own() {
     assert!(fails(clone.path(), "deep/p", None).is_some());
     git(clone.path(), &["submodule", "--quiet", "update", "--init", "--recursive"]);
     assert_eq!(fails(clone.path(), "", None), None);
+    // Files without their repository, as in a container that has the working tree alone.
+    cas_fs::remove_tree(&clone.path().join(".git/modules/deep/modules")).expect("our folder");
+    assert_eq!(fails(clone.path(), "", None), None);
+    let lost = take(clone.path(), None).expect("readable").notes().expect("readable");
+    assert!(matches!(&lost[..], [crate::Note::Lost { path }] if path.ends_with("deep/p/sub/.git")), "{lost:?}");
 }
 
 fn notes(root: &Path, caches: &Path) -> Vec<String> {
