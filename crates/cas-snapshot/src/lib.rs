@@ -16,6 +16,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 mod walk;
+pub mod watch;
 
 pub use error::{KeepError, SnapshotError};
 pub use select::Selection;

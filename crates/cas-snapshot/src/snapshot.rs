@@ -16,6 +16,7 @@ use crate::SnapshotError;
 use crate::cache::{self, Cache, Content, Folder, Held, Kind};
 use crate::stamp::{Trust, Volumes};
 use crate::walk::{Root, Visited, Walker, join, walk_order};
+use crate::watch::{Changes, Watched};
 
 /// How a snapshot is taken.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub struct Options<'a> {
     pub trust: Trust,
     /// Folder of the stat caches, one file a workspace; without it every file is read.
     pub caches: Option<&'a Path>,
+    /// Folder of the watchers, one folder a workspace; without it, and without caches, none is asked.
+    pub watchers: Option<&'a Path>,
 }
 
 /// The files of a workspace at one time.
@@ -43,6 +46,9 @@ pub struct Snapshot {
     pub(crate) taken: Vec<AtomicBool>,
     /// Files that globs over the whole workspace picked, by globs: the same for every target.
     pub(crate) everywhere: Mutex<Vec<(Vec<String>, Vec<u32>)>>,
+    /// Folders that a watcher spared looking at.
+    #[cfg(test)]
+    pub(crate) spared_count: usize,
 }
 
 /// A folder of the workspace.
@@ -94,16 +100,36 @@ impl Snapshot {
         let volumes = Volumes::new(options.trust);
         let path = options.caches.map(|caches| cache::path_in(caches, &root.path));
         let loaded = path.as_ref().map_or_else(Cache::default, |path| Cache::load(path, function));
-        let state = loaded.state();
-        let visited = Walker::new(&root, &volumes, &loaded, function).walk()?;
+        let mut state = loaded.state();
+        // Where times are not believed, changes can come from other machines, of which no watcher hears either.
+        let is_local = options.trust == Trust::Local && path.is_some();
+        let watchers = options.watchers.filter(|_| is_local && volumes.is_root_believed(&root));
+        let watched = watchers.and_then(|at| Watched::ask(at, &root, loaded.token(), || loaded.wanted()));
+        let changes = watched.as_ref().and_then(|watched| watched.changes.as_ref());
+        let visited = Walker::new(&root, &volumes, &loaded, function).sparing(changes).walk()?;
         drop(loaded);
+        #[cfg(test)]
+        let spared_count = visited.iter().filter(|visited| !visited.is_looked_at).count();
+        state.token = watched.as_ref().and_then(|watched| watched.confirm(&visited));
+        state.is_token_due = !changes.is_some_and(Changes::is_empty);
         let mut files = Vec::new();
         let mut folders = Vec::with_capacity(visited.len());
         let mut visited = visited.into_iter().peekable();
         place(&mut visited, &mut folders, &mut files);
         let taken = files.iter().map(|_| AtomicBool::new(false)).collect();
         let cache = path.map(|path| (path, state));
-        Ok(Self { root, function, volumes, cache, folders, files, taken, everywhere: Mutex::new(Vec::new()) })
+        Ok(Self {
+            root,
+            function,
+            volumes,
+            cache,
+            folders,
+            files,
+            taken,
+            everywhere: Mutex::new(Vec::new()),
+            #[cfg(test)]
+            spared_count,
+        })
     }
 
     /// Number of files of the workspace.
