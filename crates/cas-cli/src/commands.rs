@@ -41,11 +41,12 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Lock(args) => lock(&global, &args),
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image(&global, command),
+        Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor(&global),
     }
 }
 
-fn here(global: &Global) -> PathBuf {
+pub(crate) fn here(global: &Global) -> PathBuf {
     global.directory.clone().unwrap_or_else(|| PathBuf::from("."))
 }
 
@@ -54,7 +55,7 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-fn open_store(global: &Global) -> Result<Store, Failure> {
+pub(crate) fn open_store(global: &Global) -> Result<Store, Failure> {
     let home = match global.store.clone().or_else(|| variable("CAS_HOME").map(PathBuf::from)) {
         Some(home) => home,
         None => {
@@ -68,7 +69,7 @@ fn open_store(global: &Global) -> Result<Store, Failure> {
 }
 
 /// The workspace, and the package that the current folder is in.
-fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPath>), Failure> {
+pub(crate) fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPath>), Failure> {
     let here = here(global);
     let root = Workspace::find(&here)?;
     let workspace = Workspace::load(&root)?;
@@ -403,7 +404,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {
+pub(crate) fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {
     match global.format {
         Format::Json => render::lines([json!({ "exit": Exit::Done.word(), "results": rows }).to_string()]),
         Format::Text => render::lines(rows.iter().map(line)),
