@@ -77,9 +77,8 @@ impl Watched {
     ) -> Option<Self> {
         let started = Instant::now();
         let folder: OwnedFd = cas_fs::open(&folder_in(watchers, &root.path)).ok()?.into();
-        let cookie = Cookie::new(&folder);
         let stream = connect(&folder)?;
-        let cookie = cookie?;
+        let cookie = Cookie::new(&folder)?;
         let request = Request::Changes { since, cookie: cookie.name.as_bytes().into() };
         let answer = exchange(stream, &request, started);
         drop(cookie);
@@ -90,7 +89,8 @@ impl Watched {
         }
         let mut found = Self { folder, now, changes: changes.map(Changes::new) };
         if found.changes.is_none() {
-            found.now = found.watch(known())?;
+            // Records outlive their folders, so some may be refused; what is visited is confirmed afterwards.
+            found.now = found.watch(known())?.0;
         }
         Some(found)
     }
@@ -106,15 +106,18 @@ impl Watched {
             })
             .collect();
         if !folders.is_empty() {
-            self.watch(folders).filter(|now| now.instance == self.now.instance)?;
+            let (now, refused_count) = self.watch(folders)?;
+            if now.instance != self.now.instance || refused_count > 0 {
+                return None;
+            }
         }
         Some(self.now)
     }
 
-    fn watch(&self, folders: Vec<Wanted>) -> Option<Token> {
+    /// Has folders watched; returns from when on they are, and how many are not.
+    fn watch(&self, folders: Vec<Wanted>) -> Option<(Token, u32)> {
         match exchange(connect(&self.folder)?, &Request::Watch(folders), Instant::now())? {
-            // Those that are gone since are seen by whoever looks for them.
-            Answer::Watching { now, refused_count: 0 } => Some(now),
+            Answer::Watching { now, refused_count } => Some((now, refused_count)),
             _ => None,
         }
     }

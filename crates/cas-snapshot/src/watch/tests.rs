@@ -417,6 +417,24 @@ fn watchers_that_are_wrong_are_as_good_as_none() {
     assert_eq!(home.settle(), 3);
 }
 
+/// Records of folders that are gone stay in the cache for a while.
+#[test]
+fn a_new_watcher_copes_with_records_of_folders_that_are_gone() {
+    let files: Vec<String> = (0..9).map(|index| format!("{index}/x")).collect();
+    let mut home = Home::watched(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(home.settle(), 10);
+    fs::remove_dir_all(home.path("3")).expect("it is there");
+    home.build("one is gone");
+    stop(&home.watchers(), home.root.path()).expect("it ends");
+    home.watcher.take().expect("it was started").join().expect("it does not panic").expect("it ends well");
+    home.start();
+    assert_eq!(home.settle(), 9);
+    home.write("3/x", "another");
+    home.build("there is one again");
+    home.write("3/x", "changed");
+    home.build("and it changes");
+}
+
 #[test]
 fn a_damaged_or_removed_cache_has_no_token() {
     let home = Home::watched(&["a/x", "b/y"]);
