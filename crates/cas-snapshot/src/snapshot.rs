@@ -18,6 +18,9 @@ use crate::stamp::{Trust, Volumes};
 use crate::walk::{Root, Visited, Walker, join, walk_order};
 use crate::watch::{Changes, Watched};
 
+/// Bytes that are hashed at once: BLAKE3 is several times faster over many of its chunks than record by record.
+const FINGERPRINT_BYTES: usize = 64 * 1024;
+
 /// How a snapshot is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
@@ -194,7 +197,10 @@ impl Snapshot {
                 Kind::File(held) => (0, held),
                 _ => return,
             };
-            record.clear();
+            if record.len() >= FINGERPRINT_BYTES {
+                hasher.update(&record);
+                record.clear();
+            }
             record.extend_from_slice(&((path.len() + name.len()) as u64).to_le_bytes());
             record.extend_from_slice(path);
             record.push(b'/');
@@ -202,8 +208,8 @@ impl Snapshot {
             record.push(tag);
             record.extend_from_slice(&held.stamp.size.to_le_bytes());
             record.extend_from_slice(&known(held));
-            hasher.update(&record);
         });
+        hasher.update(&record);
         Ok(hasher.finish())
     }
 
