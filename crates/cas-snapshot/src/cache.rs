@@ -14,6 +14,7 @@ use cas_digest::{Digest, DigestFunction};
 use cas_fs::FsError;
 
 use crate::stamp::Stamp;
+use crate::text::Text;
 use crate::watch::{Token, Wanted};
 
 const MAGIC: &[u8; 8] = b"casscan2";
@@ -57,7 +58,7 @@ pub(crate) enum Kind {
 /// A name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
-    pub(crate) name: Box<[u8]>,
+    pub(crate) name: Text,
     pub(crate) kind: Kind,
 }
 

@@ -15,6 +15,7 @@ mod snapshot;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod text;
 mod walk;
 pub mod watch;
 
