@@ -402,7 +402,7 @@ impl<'a> Walker<'a> {
             };
             names.push(Name { name: name.into(), kind });
         }
-        names.sort_unstable_by(|a, b| (*a.name).cmp(&*b.name));
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         for name in &mut names {
             // Stamps are compared when the files are looked at.
             if let Some(known) = record.and_then(|record| find(&record.names, &name.name)) {

@@ -1,5 +1,7 @@
 //! Snapshots with a watcher beside those that know nothing: both must see the same.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
@@ -206,17 +208,17 @@ fn folders_made_quickly_are_seen_whole() {
 fn random_changes_are_seen() {
     let home = Home::watched(&["a/x", "b/y", "c/d/e/f"]);
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = |end: u64| {
+    let mut random = |end: u64| -> usize {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state % end
+        usize::try_from(state % end).expect("it is small")
     };
     let names = ["a", "b", "c", "d", "e"];
     for round in 0..300 {
         for _ in 0..random(4) {
             let mut path = || {
-                let parts: Vec<&str> = (0..=random(3)).map(|_| names[random(5) as usize]).collect();
+                let parts: Vec<&str> = (0..=random(3)).map(|_| names[random(5)]).collect();
                 home.path(&parts.join("/"))
             };
             let (one, other) = (path(), path());
@@ -226,7 +228,7 @@ fn random_changes_are_seen() {
                 1 => fs::remove_dir_all(&one),
                 2 => fs::remove_file(&one),
                 3 => fs::rename(&one, &other),
-                4 => fs::write(one.join(".gitignore"), ["d\n", "e/\n", ""][random(3) as usize]),
+                4 => fs::write(one.join(".gitignore"), ["d\n", "e/\n", ""][random(3)]),
                 _ => fs::write(&one, round.to_string()),
             };
         }
