@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cas_digest::{Digest, DigestFunction};
 use rustix::fs::inotify::ReadFlags;
 
-use super::message::{Answer, Request, Wanted, receive, send};
+use super::message::{Answer, Change, Request, Token, Wanted, receive, send};
 use super::server::{Watcher, serve_here};
 use super::{COOKIE, IDLE, PATIENCE, SOCKET, WatchError, folder_in, status, stop};
 use crate::{Options, Selection, Snapshot, Trust};
@@ -299,47 +299,83 @@ fn two_workspaces_have_two_watchers() {
     assert!(matches!(again, Err(WatchError::Running { .. })), "{again:?}");
 }
 
+/// A watcher without a process or thread, which answers when the test says so.
+struct Still {
+    home: Home,
+    watcher: Watcher,
+}
+
+impl Still {
+    fn new(files: &[&str]) -> Self {
+        let home = Home::new(files);
+        fs::create_dir_all(home.folder()).expect("our folder");
+        let watcher = Watcher::new(home.root.path(), &home.folder()).expect("inotify is there");
+        Self { home, watcher }
+    }
+
+    /// What changed, with `/` for all that is below; and a new token.
+    fn ask(&mut self, since: Option<Token>) -> (Token, Option<Vec<String>>) {
+        let cookie = format!("{COOKIE}1");
+        fs::write(self.home.folder().join(&cookie), "").expect("our folder");
+        let answer = self.watcher.answer(Request::Changes { since, cookie: cookie.as_bytes().into() });
+        fs::remove_file(self.home.folder().join(&cookie)).expect("our file");
+        let Answer::Changes { now, changes, .. } = answer.expect("it answers") else { panic!("another answer") };
+        let text = |Change { path, is_deep }: Change| {
+            format!("{}{}", String::from_utf8_lossy(&path), if is_deep { "/" } else { "" })
+        };
+        (now, changes.map(|changes| changes.into_iter().map(text).collect()))
+    }
+
+    fn watch(&mut self, paths: &[&str]) -> (Token, u32) {
+        let wanted = |path: &&str| Wanted { path: path.as_bytes().into(), identity: None };
+        match self.watcher.answer(Request::Watch(paths.iter().map(wanted).collect())).expect("it answers") {
+            Answer::Watching { now, refused_count } => (now, refused_count),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What happened between a build's visit and the watch is not known.
+#[test]
+fn a_folder_is_dirty_when_its_watch_begins() {
+    let mut still = Still::new(&["a/x", "b/y"]);
+    let (token, _) = still.watch(&["", "a"]);
+    assert_eq!(still.watch(&["", "a"]).1, 0);
+    assert_eq!(still.ask(Some(token)).1, Some(vec![]), "what is watched already is not dirty for being asked for");
+    still.watch(&["b"]);
+    assert_eq!(still.ask(Some(token)).1, Some(vec!["b/".to_owned()]));
+    still.home.rename("b", "a/b");
+    let (token, changes) = still.ask(Some(token));
+    assert_eq!(changes, Some(["", "a", "a/b/", "b/"].map(str::to_owned).to_vec()));
+    still.home.write("a/b/y", "not seen: it is not watched at its new path");
+    assert_eq!(still.ask(Some(token)).1, Some(vec![]));
+    assert_eq!(still.watch(&["a/b", "b"]).1, 1);
+    assert_eq!(still.ask(Some(token)).1, Some(vec!["a/b/".to_owned()]));
+    still.home.write("a/.gitignore", "");
+    assert!(still.ask(Some(token)).1.is_some_and(|changes| changes.contains(&"a/".to_owned())));
+}
+
 #[test]
 fn lost_events_mean_that_nothing_is_known() {
-    let home = Home::new(&["a/x", "b/y"]);
-    fs::create_dir_all(home.folder()).expect("our folder");
-    let mut watcher = Watcher::new(home.root.path(), &home.folder()).expect("inotify is there");
-    let wanted = |path: &str| Wanted { path: path.as_bytes().into(), identity: None };
-    let ask = |watcher: &mut Watcher, since| {
-        let cookie = format!("{COOKIE}1");
-        fs::write(home.folder().join(&cookie), "").expect("our folder");
-        let answer = watcher.answer(Request::Changes { since, cookie: cookie.as_bytes().into() });
-        fs::remove_file(home.folder().join(&cookie)).expect("our file");
-        match answer.expect("it answers") {
-            Answer::Changes { now, changes, .. } => (now, changes.map(|changes| changes.len())),
-            other => panic!("{other:?}"),
-        }
-    };
-    let watch = |watcher: &mut Watcher| {
-        let all = Request::Watch(vec![wanted(""), wanted("a"), wanted("b")]);
-        match watcher.answer(all).expect("it answers") {
-            Answer::Watching { now, refused_count: 0 } => now,
-            other => panic!("{other:?}"),
-        }
-    };
-    let token = watch(&mut watcher);
-    assert_eq!(ask(&mut watcher, Some(token)).1, Some(0));
-    home.write("a/x", "1");
-    assert_eq!(ask(&mut watcher, Some(token)).1, Some(1));
-    watcher.event(-1, ReadFlags::QUEUE_OVERFLOW, None).expect("it goes on");
-    assert_eq!(ask(&mut watcher, Some(token)).1, None);
-    let token = watch(&mut watcher);
+    let mut still = Still::new(&["a/x", "b/y"]);
+    let all = ["", "a", "b"];
+    let (token, _) = still.watch(&all);
+    assert_eq!(still.ask(Some(token)).1, Some(vec![]));
+    still.home.write("a/x", "1");
+    assert_eq!(still.ask(Some(token)).1, Some(vec!["a".to_owned()]));
+    still.watcher.event(-1, ReadFlags::QUEUE_OVERFLOW, None).expect("it goes on");
+    assert_eq!(still.ask(Some(token)).1, None);
+    let (token, _) = still.watch(&all);
     // The kernel's own limit, whatever it is here.
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("Linux");
     let limit: usize = limit.trim().parse().expect("a number");
     if limit < 100_000 {
         for index in 0..limit {
-            fs::write(home.path(["a/x", "b/y"][index % 2]), "").expect("our file");
+            fs::write(still.home.path(["a/x", "b/y"][index % 2]), "").expect("our file");
         }
-        assert_eq!(ask(&mut watcher, Some(token)).1, None);
+        assert_eq!(still.ask(Some(token)).1, None);
     }
-    let refused = watcher.answer(Request::Watch(vec![wanted("a"), wanted("nowhere"), wanted("../..")]));
-    assert!(matches!(refused, Ok(Answer::Watching { refused_count: 2, .. })), "{refused:?}");
+    assert_eq!(still.watch(&["a", "nowhere", "../.."]).1, 2);
 }
 
 #[test]
@@ -398,7 +434,7 @@ fn watchers_that_are_wrong_are_as_good_as_none() {
             let Ok((mut stream, _)) = listener.accept() else { return };
             let _ = receive(&mut stream, || true);
             let identity = super::Identity { device: 1, inode: 2 };
-            let now = super::Token { instance: [1; 16], sequence: 5 };
+            let now = Token { instance: [1; 16], sequence: 5 };
             let true_to_form = Answer::Changes { root: identity, now, changes: Some(Vec::new()) }.encode();
             let _ = match round % 4 {
                 0 => send(&mut stream, &true_to_form),
