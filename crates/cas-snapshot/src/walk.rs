@@ -164,13 +164,45 @@ impl<'a> Walker<'a> {
             own: None,
             rules: OnceLock::from(Arc::new(Rules::default())),
         });
-        rayon::scope(|scope| self.visit(scope, Box::default(), &top, self.changes.is_some()));
+        let left = self.visit_spared(top);
+        if !left.is_empty() {
+            rayon::scope(|scope| {
+                for (path, above, is_known) in left {
+                    let walker = &self;
+                    scope.spawn(move |scope| walker.visit(scope, path, &above, is_known));
+                }
+            });
+        }
         if let Some(failure) = self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(failure);
         }
         let mut visited = self.visited.into_inner().unwrap_or_else(PoisonError::into_inner);
         visited.par_sort_unstable_by(|a, b| walk_order(&a.path, &b.path));
         Ok(visited)
+    }
+
+    /// Takes what a watcher spares, from the root down; returns where it has to be looked.
+    ///
+    /// On one thread: there is no system call to wait for, and most of the time would go into handing out the work and
+    /// into memory for each thread.
+    fn visit_spared(&self, top: Arc<Level>) -> Vec<(Box<[u8]>, Arc<Level>, bool)> {
+        let Some(changes) = self.changes else { return vec![(Box::default(), top, false)] };
+        let mut left = Vec::new();
+        let mut visited = lock(&self.visited);
+        let mut open: Vec<(Box<[u8]>, Arc<Level>)> = vec![(Box::default(), top)];
+        while let Some((path, above)) = open.pop() {
+            let spared = if changes.are_below(&path) { None } else { self.spared(&path, &above) };
+            let Some(Found { folder, level, .. }) = spared else {
+                left.push((path, above, true));
+                continue;
+            };
+            // The first one is taken first, so that they are in order.
+            for name in folder.names.iter().rev().filter(|name| name.kind == Kind::Directory) {
+                open.push((join(&path, &name.name).into_boxed_slice(), Arc::clone(&level)));
+            }
+            visited.push(Visited { path, folder, is_changed: false, is_looked_at: false });
+        }
+        left
     }
 
     /// `is_known` tells that a watcher would have told if this was not the folder of its record.
