@@ -10,6 +10,7 @@ mod npm;
 mod steps;
 #[path = "../common/toolchain.rs"]
 mod toolchain;
+mod watch;
 mod workspace;
 
 use std::fs;

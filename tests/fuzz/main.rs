@@ -406,6 +406,32 @@ fn git_repositories() {
 
 /// Records with a right checksum and wrong content: what a writer of another version, or a hand, may leave.
 #[test]
+fn messages_of_watchers() {
+    let message = |body: &[u8]| {
+        let len = u32::try_from(body.len()).unwrap().to_le_bytes();
+        [b"caswat01", &len[..], body].concat()
+    };
+    let path = b"\x03\0\0\0a/b".as_slice();
+    let (token, identity) = ([7; 24].as_slice(), [9; 16].as_slice());
+    let seeds: Vec<Vec<u8>> = [
+        [b"\x01\x01", token, path].concat(),
+        [b"\x02\x01\0\0\0".as_slice(), path, b"\x01", identity].concat(),
+        [b"\x01".as_slice(), identity, token, b"\x01\x02\0\0\0", path, b"\0", path, b"\x01"].concat(),
+        [b"\x02".as_slice(), token, b"\0\0\0\0"].concat(),
+        b"\x03\x01\0\0\0\x02\0\0\0\0".to_vec(),
+    ]
+    .iter()
+    .map(|body| message(body))
+    .collect();
+    for seed in &seeds {
+        assert!(cas_snapshot::watch::is_message(seed), "{seed:?}");
+    }
+    fuzz("watch", &seeds, |bytes| {
+        let _ = cas_snapshot::watch::is_message(bytes);
+    });
+}
+
+#[test]
 fn stat_cache() {
     use cas_snapshot::{Options, Selection, Snapshot, Trust};
     let root = tempfile::tempdir().unwrap();
@@ -415,7 +441,8 @@ fn stat_cache() {
     std::fs::write(root.path().join("d/.gitignore"), "*.o\n").unwrap();
     std::fs::write(root.path().join("d/b.o"), "two").unwrap();
     std::os::unix::fs::symlink("a", root.path().join("link")).unwrap();
-    let options = Options { function: DigestFunction::Blake3, trust: Trust::Local, caches: Some(caches.path()) };
+    let options =
+        Options { function: DigestFunction::Blake3, trust: Trust::Local, caches: Some(caches.path()), watchers: None };
     let everything = |snapshot: &Snapshot| {
         let picked = snapshot.select(&Selection::default()).unwrap();
         // A forged record may say anything of a file, so that its digest or its kind can be wrong; it must not panic.

@@ -120,9 +120,9 @@ impl Builder<'_> {
         };
         let snapshot = match graph.keys().any(reads_files) {
             true => {
-                let caches = self.store.scans();
+                let (caches, watchers) = (self.store.scans(), self.store.watchers());
                 let function = self.workspace.section.digest_function;
-                let options = Options { function, trust: self.trust, caches: Some(&caches) };
+                let options = Options { function, trust: self.trust, caches: Some(&caches), watchers: Some(&watchers) };
                 Some(Snapshot::take(&self.workspace.root, &options)?)
             }
             false => None,

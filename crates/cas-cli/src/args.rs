@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Watch the workspace, so that builds need not look at every file
+    #[command(subcommand)]
+    Watch(WatchCommand),
     /// Say what this host can do, and what to change where it cannot
     Doctor,
 }
@@ -150,6 +153,36 @@ pub(crate) enum ImageCommand {
         image: String,
         /// Where to: `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
         destination: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WatchCommand {
+    /// Start the workspace's watcher, a process in the background
+    ///
+    /// It remembers which folders change, and builds ask it instead of looking at every file. Builds give the same results
+    /// with it and without it: when it is not there, slow or not sure, they look. `--verify-inputs` does not ask it. It ends
+    /// when no build asked for an hour, and when the workspace or the store is gone.
+    Start {
+        /// Seconds without a question after which it ends
+        #[arg(long, hide = true, default_value_t = cas_snapshot::watch::IDLE.as_secs())]
+        idle_seconds: u64,
+    },
+    /// End the workspace's watcher
+    Stop,
+    /// Say whether the workspace's watcher runs, and how many folders it watches
+    ///
+    /// Builds tell it which folders there are, so there are none before the first build.
+    Status,
+    /// Be the watcher
+    #[command(hide = true)]
+    Serve {
+        /// Folder of the watchers
+        watchers: PathBuf,
+        /// The workspace
+        root: PathBuf,
+        /// As for `start`
+        idle_seconds: u64,
     },
 }
 

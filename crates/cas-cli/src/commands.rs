@@ -43,11 +43,12 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image(&global, command),
         Command::Store(command) => store::run(&global, command),
+        Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor(&global),
     }
 }
 
-fn here(global: &Global) -> PathBuf {
+pub(crate) fn here(global: &Global) -> PathBuf {
     global.directory.clone().unwrap_or_else(|| PathBuf::from("."))
 }
 
@@ -76,7 +77,7 @@ pub(crate) fn open_store(global: &Global) -> Result<Store, Failure> {
 }
 
 /// The workspace, and the package that the current folder is in.
-fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPath>), Failure> {
+pub(crate) fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPath>), Failure> {
     let here = here(global);
     let root = Workspace::find(&here)?;
     let workspace = Workspace::load(&root)?;

@@ -8,6 +8,7 @@ mod exit;
 mod progress;
 mod render;
 mod store;
+mod watch;
 
 pub use exit::Exit;
 

@@ -8,6 +8,7 @@ use cas_build::BuildError;
 use cas_config::Label;
 use cas_sandbox::SandboxError;
 use cas_snapshot::SnapshotError;
+use cas_snapshot::watch::WatchError;
 use cas_store::StoreError;
 use serde_json::{Value, json};
 
@@ -25,6 +26,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The environment lacks something.
     Usable(String, String),
+    /// A watcher could not be started, asked or ended.
+    Watch(WatchError),
     /// Printing failed.
     Output(io::Error),
 }
@@ -40,6 +43,9 @@ impl Failure {
         match self {
             Self::Build(error) => exit_of(error),
             Self::Usage(_) | Self::Usable(..) => Exit::Usage,
+            Self::Watch(WatchError::Fs(_)) => Exit::Store,
+            Self::Watch(WatchError::Running { .. }) => Exit::Failed,
+            Self::Watch(WatchError::Silent { .. } | WatchError::System { .. }) => Exit::Host,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Failed,
         }
@@ -171,6 +177,7 @@ pub(crate) fn results(
 fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
     match failure {
         Failure::Build(error) => (error.to_string(), causes(error.as_ref()), error.hint()),
+        Failure::Watch(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Usage(message) => (message.clone(), Vec::new(), None),
         Failure::Usable(message, hint) => (message.clone(), Vec::new(), Some(hint.clone())),
         Failure::Output(error) => ("could not print the result".to_owned(), vec![error.to_string()], None),

@@ -7,12 +7,15 @@
 //! Not here: when a record may be used (`walk`), what makes it trusted (`stamp`).
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cas_digest::{Digest, DigestFunction};
 use cas_fs::FsError;
 
 use crate::stamp::Stamp;
+use crate::text::Text;
+use crate::watch::{Token, Wanted};
 
 const MAGIC: &[u8; 8] = b"casscan2";
 /// Magic and the digest function's number, padded to eight bytes.
@@ -61,7 +64,7 @@ pub(crate) enum Kind {
 /// A name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
-    pub(crate) name: Box<[u8]>,
+    pub(crate) name: Text,
     pub(crate) kind: Kind,
     /// Whether a `.gitignore` names it, and it is there because git tracks it or something below it.
     pub(crate) is_ignored: bool,
@@ -76,6 +79,8 @@ pub(crate) struct Folder {
     pub(crate) rules: [u8; 32],
     /// Whether some names differ by case only.
     pub(crate) has_twins: bool,
+    /// Whether no file in it has a second name, or is of another file system, so that a change is one in this folder.
+    pub(crate) is_closed: bool,
     /// Sorted by their bytes.
     pub(crate) names: Vec<Name>,
 }
@@ -88,6 +93,21 @@ pub(crate) struct Cache {
     folders: HashMap<Box<[u8]>, std::ops::Range<usize>>,
     /// Whether segments can be added: the file is whole, and not full of records that later ones replaced.
     is_worth_adding_to: bool,
+    /// A watcher's moment from which on it tells of every change of what is recorded here.
+    token: Option<Token>,
+    place: Place,
+}
+
+/// Where a segment is: its offset, and the checksum of the one before it. Another process's segment has another place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    before: [u8; CHECKSUM_LEN],
+}
+
+impl Place {
+    /// That of the first segment of a file.
+    const FIRST: Self = Self { offset: HEADER_LEN as u64, before: [0; CHECKSUM_LEN] };
 }
 
 impl Cache {
@@ -102,6 +122,7 @@ impl Cache {
         let mut is_whole = bytes.get(..HEADER_LEN) == Some(&header(function)[..]);
         let mut at = HEADER_LEN;
         let (mut record_bytes, mut live_bytes) = (0, 0);
+        let (mut token, mut place) = (None, Place::FIRST);
         while is_whole && at < bytes.len() {
             let Some(payload) = segment(&bytes, at) else {
                 is_whole = false;
@@ -110,6 +131,14 @@ impl Cache {
             at = payload.end + CHECKSUM_LEN;
             record_bytes += payload.len();
             let mut reader = Reader { bytes: &bytes[..payload.end], at: payload.start };
+            let Some(said) = reader.token() else {
+                is_whole = false;
+                break;
+            };
+            // A token is of the state that its writer had read and what it adds; not if others added meanwhile.
+            token = said.filter(|(_, of)| *of == place).map(|(token, _)| token);
+            let checksum = &bytes[payload.end..at];
+            place = Place { offset: at as u64, before: checksum.try_into().expect("a segment ends with its checksum") };
             while reader.at < payload.end {
                 // The segment's checksum was right, so this is no damage but a writer that this reader does not know.
                 let Some((path, record)) = reader.record() else {
@@ -123,13 +152,35 @@ impl Cache {
             }
         }
         let is_worth_adding_to = is_whole && record_bytes <= live_bytes.saturating_mul(2).max(1 << 20);
-        Self { bytes, folders, is_worth_adding_to }
+        let token = token.filter(|_| is_whole);
+        Self { bytes, folders, is_worth_adding_to, token, place }
     }
 
     /// What is known of a folder, by its path from the root on, which is empty for the root itself.
     pub(crate) fn folder(&self, path: &[u8]) -> Option<Folder> {
         let range = self.folders.get(path)?;
         Reader { bytes: &self.bytes[..range.end], at: range.start }.folder()
+    }
+
+    /// The moment of a watcher that this state belongs to.
+    pub(crate) fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    /// Every folder that is known, for a watcher.
+    pub(crate) fn wanted(&self) -> Vec<Wanted> {
+        let mut wanted: Vec<Wanted> = self
+            .folders
+            .iter()
+            .map(|(path, range)| {
+                let stamp = Reader { bytes: &self.bytes[..range.end], at: range.start }
+                    .folder_stamp()
+                    .and_then(|(stamp, _)| stamp);
+                Wanted { path: path.clone(), identity: stamp.map(|stamp| stamp.identity()) }
+            })
+            .collect();
+        wanted.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        wanted
     }
 
     #[cfg(test)]
@@ -139,7 +190,13 @@ impl Cache {
 
     /// What is needed to write the next state.
     pub(crate) fn state(&self) -> State {
-        State { folder_count: self.folders.len(), is_worth_adding_to: self.is_worth_adding_to }
+        State {
+            folder_count: self.folders.len(),
+            is_worth_adding_to: self.is_worth_adding_to,
+            place: self.place,
+            token: None,
+            is_token_due: false,
+        }
     }
 }
 
@@ -148,6 +205,11 @@ impl Cache {
 pub(crate) struct State {
     folder_count: usize,
     is_worth_adding_to: bool,
+    place: Place,
+    /// A new moment of a watcher, from before anything was looked at for the next state.
+    pub(crate) token: Option<Token>,
+    /// Whether the token of the file has so much after it that a new one is worth writing alone.
+    pub(crate) is_token_due: bool,
 }
 
 /// Writes what changed: adds to the file that `loaded` was read from, or puts a new one in its place.
@@ -160,13 +222,15 @@ pub(crate) fn save<'a>(
     changed: &[(&'a [u8], &'a Folder)],
     all: &mut dyn Iterator<Item = (&'a [u8], &'a Folder)>,
 ) -> Result<(), FsError> {
-    if changed.is_empty() && loaded.is_worth_adding_to {
+    // When nothing changed, the token of the file still says from when on that is known.
+    let is_due = loaded.is_token_due && loaded.token.is_some();
+    if changed.is_empty() && !is_due && loaded.is_worth_adding_to {
         return Ok(());
     }
     let is_added = loaded.is_worth_adding_to && changed.len() < loaded.folder_count.div_ceil(2);
     if is_added {
         // Another process may add at the same time: one write of the kernel's append mode each.
-        let bytes = encode_segment(changed.iter().copied());
+        let bytes = encode_segment(loaded.token.map(|token| (token, loaded.place)), changed.iter().copied());
         match cas_fs::append(path, &bytes) {
             Ok(()) => return Ok(()),
             Err(error) if error.is_not_found() => {}
@@ -174,7 +238,7 @@ pub(crate) fn save<'a>(
         }
     }
     let mut bytes = header(function).to_vec();
-    bytes.extend(encode_segment(all));
+    bytes.extend(encode_segment(loaded.token.map(|token| (token, Place::FIRST)), all));
     // No sync: after a power loss the checksums tell what is there.
     cas_fs::replace(path, &bytes)
 }
@@ -210,8 +274,15 @@ fn checksum_of(payload: &[u8]) -> [u8; CHECKSUM_LEN] {
     digest.value()[..CHECKSUM_LEN].try_into().expect("a digest is longer than a checksum")
 }
 
-fn encode_segment<'a>(folders: impl Iterator<Item = (&'a [u8], &'a Folder)>) -> Vec<u8> {
+fn encode_segment<'a>(token: Option<(Token, Place)>, folders: impl Iterator<Item = (&'a [u8], &'a Folder)>) -> Vec<u8> {
     let mut bytes = vec![0; SEGMENT_HEAD_LEN];
+    bytes.push(u8::from(token.is_some()));
+    if let Some((token, place)) = token {
+        bytes.extend_from_slice(&token.instance);
+        bytes.extend_from_slice(&token.sequence.to_le_bytes());
+        bytes.extend_from_slice(&place.offset.to_le_bytes());
+        bytes.extend_from_slice(&place.before);
+    }
     for (path, folder) in folders {
         let mut record = Vec::with_capacity(128 + folder.names.len() * 112);
         encode_folder(&mut record, folder);
@@ -233,6 +304,7 @@ fn encode_folder(bytes: &mut Vec<u8>, folder: &Folder) {
         put_stamp(bytes, stamp);
     }
     bytes.extend_from_slice(&folder.rules);
+    bytes.push(u8::from(folder.is_closed));
     put_u32(bytes, folder.names.len());
     for Name { name, kind, is_ignored } in &folder.names {
         put_u32(bytes, name.len());
@@ -328,11 +400,35 @@ impl<'a> Reader<'a> {
         Some(Held { stamp, content, is_trusted: content.is_some(), is_pointer })
     }
 
-    fn folder(&mut self) -> Option<Folder> {
+    fn flag(&mut self) -> Option<bool> {
+        match self.array()? {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The path of the next record, and where the record itself is.
+    /// The folder's stamp, and whether names in it differ by case only.
+    fn folder_stamp(&mut self) -> Option<(Option<Stamp>, bool)> {
         let [flags @ 0..=3] = self.array()? else { return None };
-        let has_twins = flags & TWINS != 0;
         let stamp = if flags & 1 != 0 { Some(self.stamp()?) } else { None };
+        Some((stamp, flags & TWINS != 0))
+    }
+
+    /// The token that a segment begins with, and the place that it is for.
+    fn token(&mut self) -> Option<Option<(Token, Place)>> {
+        if !self.flag()? {
+            return Some(None);
+        }
+        let token = Token { instance: self.array()?, sequence: u64::from_le_bytes(self.array()?) };
+        Some(Some((token, Place { offset: u64::from_le_bytes(self.array()?), before: self.array()? })))
+    }
+
+    fn folder(&mut self) -> Option<Folder> {
+        let (stamp, has_twins) = self.folder_stamp()?;
         let rules = self.array()?;
+        let is_closed = self.flag()?;
         let count = self.length().filter(|count| *count <= MAX_ENTRIES)?;
         // A name takes at least six bytes, so that a wrong count cannot ask for more memory than the file is long.
         let mut names: Vec<Name> = Vec::with_capacity(count.min((self.bytes.len() - self.at) / 6));
@@ -357,14 +453,20 @@ impl<'a> Reader<'a> {
             };
             names.push(Name { name: name.into(), kind, is_ignored });
         }
-        (self.at == self.bytes.len()).then_some(Folder { stamp, rules, has_twins, names })
+        (self.at == self.bytes.len()).then_some(Folder { stamp, rules, has_twins, is_closed, names })
     }
 }
 
 /// Where the cache of a workspace is below the folder of all of them.
 pub(crate) fn path_in(folder: &Path, root: &Path) -> PathBuf {
-    let name = Digest::of(DigestFunction::Blake3, std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()));
-    folder.join(format!("{}.idx", &name.to_hex()[..32]))
+    folder.join(format!("{}.idx", name_of(root)))
+}
+
+/// What stands for a workspace in names of files: 32 hexadecimal digits.
+pub(crate) fn name_of(root: &Path) -> String {
+    let mut name = Digest::of(DigestFunction::Blake3, root.as_os_str().as_bytes()).to_hex();
+    name.truncate(32);
+    name
 }
 
 #[cfg(test)]
@@ -397,6 +499,7 @@ mod tests {
             stamp: seed.is_multiple_of(2).then(|| stamp(seed)),
             rules: [7; 32],
             has_twins: seed.is_multiple_of(3),
+            is_closed: seed.is_multiple_of(3),
             names: vec![
                 name("a", Kind::File(held(seed + 1, content))),
                 name("b\n", Kind::File(held(seed + 2, None))),
@@ -412,7 +515,7 @@ mod tests {
     fn encoded(segments: &[&[(&[u8], &Folder)]]) -> Vec<u8> {
         let mut bytes = header(FUNCTION).to_vec();
         for segment in segments {
-            bytes.extend(encode_segment(segment.iter().copied()));
+            bytes.extend(encode_segment(None, segment.iter().copied()));
         }
         bytes
     }

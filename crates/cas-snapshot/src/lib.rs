@@ -20,7 +20,9 @@ mod stamp;
 mod tests;
 #[cfg(test)]
 mod tests_git;
+mod text;
 mod walk;
+pub mod watch;
 
 pub use error::{KeepError, SnapshotError};
 pub use notes::Note;

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::cache::{Held, Kind};
 use crate::snapshot::{FileAt, Picked, Snapshot, read_lock, rel_path};
 use crate::stamp::Stamp;
+use crate::text::Text;
 use crate::walk::{join, open_below, to_content};
 use crate::{KeepError, SnapshotError};
 
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
         read_lock(&self.snapshot.folders[file.folder as usize].folder).names[file.name as usize].kind
     }
 
-    fn name(&self, file: FileAt) -> Box<[u8]> {
+    fn name(&self, file: FileAt) -> Text {
         read_lock(&self.snapshot.folders[file.folder as usize].folder).names[file.name as usize].name.clone()
     }
 

@@ -18,6 +18,10 @@ use crate::gaps::Gap;
 use crate::git::Tracked;
 use crate::stamp::{Trust, Volumes};
 use crate::walk::{Root, Visited, Walker, join, walk_order};
+use crate::watch::{Changes, Watched};
+
+/// Bytes that are hashed at once: BLAKE3 is several times faster over many of its chunks than record by record.
+const FINGERPRINT_BYTES: usize = 64 * 1024;
 
 /// How a snapshot is taken.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,8 @@ pub struct Options<'a> {
     pub trust: Trust,
     /// Folder of the stat caches, one file a workspace; without it every file is read.
     pub caches: Option<&'a Path>,
+    /// Folder of the watchers, one folder a workspace; without it, and without caches, none is asked.
+    pub watchers: Option<&'a Path>,
 }
 
 /// The files of a workspace at one time.
@@ -51,6 +57,9 @@ pub struct Snapshot {
     pub(crate) gaps: Vec<Gap>,
     /// Files that globs over the whole workspace picked, by globs: the same for every target.
     pub(crate) everywhere: Mutex<Vec<(Vec<String>, Vec<u32>)>>,
+    /// Folders that a watcher spared looking at.
+    #[cfg(test)]
+    pub(crate) spared_count: usize,
 }
 
 /// A folder of the workspace.
@@ -104,10 +113,19 @@ impl Snapshot {
         let volumes = Volumes::new(options.trust);
         let path = options.caches.map(|caches| cache::path_in(caches, &root.path));
         let loaded = path.as_ref().map_or_else(Cache::default, |path| Cache::load(path, function));
-        let state = loaded.state();
+        let mut state = loaded.state();
         let tracked = Tracked::open(&root)?;
-        let visited = Walker::new(&root, &volumes, &loaded, function, &tracked).walk()?;
+        // Where times are not believed, changes can come from other machines, of which no watcher hears either.
+        let is_local = options.trust == Trust::Local && path.is_some();
+        let watchers = options.watchers.filter(|_| is_local && volumes.is_root_believed(&root));
+        let watched = watchers.and_then(|at| Watched::ask(at, &root, loaded.token(), || loaded.wanted()));
+        let changes = watched.as_ref().and_then(|watched| watched.changes.as_ref());
+        let visited = Walker::new(&root, &volumes, &loaded, function, &tracked).sparing(changes).walk()?;
         drop(loaded);
+        #[cfg(test)]
+        let spared_count = visited.iter().filter(|visited| !visited.is_looked_at).count();
+        state.token = watched.as_ref().and_then(|watched| watched.confirm(&visited));
+        state.is_token_due = !changes.is_some_and(Changes::is_empty);
         let mut files = Vec::new();
         let mut folders = Vec::with_capacity(visited.len());
         let mut visited = visited.into_iter().peekable();
@@ -127,6 +145,8 @@ impl Snapshot {
             tracked,
             gaps: Vec::new(),
             everywhere: Mutex::new(Vec::new()),
+            #[cfg(test)]
+            spared_count,
         };
         snapshot.gaps = snapshot.find_gaps();
         Ok(snapshot)
@@ -198,7 +218,10 @@ impl Snapshot {
                 Kind::File(held) => (0, held),
                 _ => return,
             };
-            record.clear();
+            if record.len() >= FINGERPRINT_BYTES {
+                hasher.update(&record);
+                record.clear();
+            }
             record.extend_from_slice(&((path.len() + name.len()) as u64).to_le_bytes());
             record.extend_from_slice(path);
             record.push(b'/');
@@ -206,8 +229,8 @@ impl Snapshot {
             record.push(tag);
             record.extend_from_slice(&held.stamp.size.to_le_bytes());
             record.extend_from_slice(&known(held));
-            hasher.update(&record);
         });
+        hasher.update(&record);
         Ok(hasher.finish())
     }
 

@@ -8,6 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, Stat};
 
+use crate::walk::Root;
+use crate::watch::Identity;
+
 /// How long after its last change a stamp is ambiguous on a file system with coarse times: twice the coarsest one known, FAT's.
 const AMBIGUOUS_SECONDS: i64 = 2;
 
@@ -38,6 +41,10 @@ impl Stamp {
             modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
             changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
         }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        Identity { device: self.device, inode: self.inode }
     }
 }
 
@@ -98,6 +105,12 @@ impl Volumes {
     /// Whether what was recorded of inodes of this file system may be used at all.
     pub(crate) fn is_believed(&self, device: u64, folder: BorrowedFd<'_>) -> bool {
         self.volume(device, folder).is_believed
+    }
+
+    /// Whether the times of what is directly in the workspace's root are believed.
+    pub(crate) fn is_root_believed(&self, root: &Root) -> bool {
+        let root = root.descriptor();
+        rustix::fs::fstat(root).is_ok_and(|stat| self.is_believed(stat.st_dev, root))
     }
 
     fn volume(&self, device: u64, folder: BorrowedFd<'_>) -> Volume {

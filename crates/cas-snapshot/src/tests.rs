@@ -26,11 +26,11 @@ fn workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
 const FUNCTION: DigestFunction = DigestFunction::Blake3;
 
 fn take(root: &Path) -> Result<Snapshot, SnapshotError> {
-    Snapshot::take(root, &Options { function: FUNCTION, trust: Trust::Local, caches: None })
+    Snapshot::take(root, &Options { function: FUNCTION, trust: Trust::Local, caches: None, watchers: None })
 }
 
 fn take_cached(root: &Path, caches: &Path) -> Snapshot {
-    let options = Options { function: FUNCTION, trust: Trust::Local, caches: Some(caches) };
+    let options = Options { function: FUNCTION, trust: Trust::Local, caches: Some(caches), watchers: None };
     Snapshot::take(root, &options).expect("it can be read")
 }
 
@@ -339,7 +339,7 @@ fn what_is_recorded_is_not_read_again_unless_asked() {
     forged[end - 16..].copy_from_slice(&cas_digest::Digest::of(DigestFunction::Blake3, &payload).value()[..16]);
     cas_fs::write(&file, &forged).expect("our file");
     let digest = |trust| {
-        let options = Options { function: FUNCTION, trust, caches: Some(caches.path()) };
+        let options = Options { function: FUNCTION, trust, caches: Some(caches.path()), watchers: None };
         let snapshot = Snapshot::take(root.path(), &options).expect("readable");
         assert_eq!(listing(&snapshot, &everything), expected);
         let tree = tree(&snapshot, &everything).expect("readable");

@@ -10,7 +10,7 @@ use cas_tree::RelPath;
 use crate::{Options, Selection, Snapshot, SnapshotError, Trust};
 
 /// Runs git without the settings of the machine. git is a tool that working on `cas` needs.
-fn git(root: &Path, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn git(root: &Path, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new("git")
         .args(["-c", "protocol.file.allow=always", "-c", "user.name=n", "-c", "user.email=e@example"])
         .args(arguments)
@@ -31,7 +31,7 @@ fn write(root: &Path, path: &str, content: &str) {
 }
 
 fn take(root: &Path, caches: Option<&Path>) -> Result<Snapshot, SnapshotError> {
-    Snapshot::take(root, &Options { function: DigestFunction::Blake3, trust: Trust::Local, caches })
+    Snapshot::take(root, &Options { function: DigestFunction::Blake3, trust: Trust::Local, caches, watchers: None })
 }
 
 fn listing(snapshot: &Snapshot) -> Vec<String> {

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cas_digest::{Digest, DigestFunction};
@@ -24,6 +25,7 @@ use crate::git::Tracked;
 use crate::notes::has_twins;
 use crate::rules::{GITIGNORE, Rules};
 use crate::stamp::{Stamp, Volumes};
+use crate::watch::Changes;
 
 /// Names that never belong to a package, wherever they are.
 pub(crate) const NEVER: [&[u8]; 4] = [b".git", b"cas-out", b"cas.toml", b"cas.lock"];
@@ -42,6 +44,24 @@ pub(crate) struct Visited {
     pub(crate) folder: Folder,
     /// Whether its record has to be written.
     pub(crate) is_changed: bool,
+    /// Whether it was looked at, or its record taken as it is because a watcher saw no change.
+    pub(crate) is_looked_at: bool,
+}
+
+/// What was found of one folder.
+struct Found {
+    folder: Folder,
+    level: Arc<Level>,
+    is_changed: bool,
+    /// How it was looked at; `None` when a watcher spared that.
+    look: Option<Look>,
+}
+
+/// How a folder was looked at.
+struct Look {
+    record: Option<Folder>,
+    /// Whether each file in it has one name, and is of the folder's file system.
+    is_closed: AtomicBool,
 }
 
 /// The workspace's root, open.
@@ -54,6 +74,10 @@ pub(crate) struct Root {
 impl Root {
     pub(crate) fn open(path: &Path) -> Result<Self, FsError> {
         Ok(Self { path: path.to_owned(), descriptor: cas_fs::open(path)?.into() })
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 
     pub(crate) fn at(&self, path: &[u8]) -> PathBuf {
@@ -141,6 +165,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) cache: &'a Cache,
     pub(crate) function: DigestFunction,
     tracked: &'a Tracked,
+    /// What a watcher saw of the folders since the cache was written.
+    pub(crate) changes: Option<&'a Changes>,
     visited: Mutex<Vec<Visited>>,
     failure: Mutex<Option<SnapshotError>>,
 }
@@ -153,13 +179,34 @@ impl<'a> Walker<'a> {
         function: DigestFunction,
         tracked: &'a Tracked,
     ) -> Self {
-        Self { root, volumes, cache, function, tracked, visited: Mutex::new(Vec::new()), failure: Mutex::new(None) }
+        Self {
+            root,
+            volumes,
+            cache,
+            function,
+            tracked,
+            changes: None,
+            visited: Mutex::new(Vec::new()),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Spares what a watcher saw no change of.
+    pub(crate) fn sparing(self, changes: Option<&'a Changes>) -> Self {
+        Self { changes, ..self }
     }
 
     /// Every folder, in the order of a tree's walk.
     pub(crate) fn walk(self) -> Result<Vec<Visited>, SnapshotError> {
-        let top = Level::top();
-        rayon::scope(|scope| self.visit(scope, Box::default(), &top));
+        let left = self.visit_spared(Level::top());
+        if !left.is_empty() {
+            rayon::scope(|scope| {
+                for (path, above, is_known) in left {
+                    let walker = &self;
+                    scope.spawn(move |scope| walker.visit(scope, path, &above, is_known));
+                }
+            });
+        }
         if let Some(failure) = self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(failure);
         }
@@ -168,22 +215,58 @@ impl<'a> Walker<'a> {
         Ok(visited)
     }
 
-    fn visit<'s>(&'s self, scope: &rayon::Scope<'s>, path: Box<[u8]>, above: &Arc<Level>) {
+    /// Takes what a watcher spares, from the root down; returns where it has to be looked.
+    ///
+    /// On one thread: there is no system call to wait for, and most of the time would go into handing out the work and
+    /// into memory for each thread.
+    fn visit_spared(&self, top: Arc<Level>) -> Vec<(Box<[u8]>, Arc<Level>, bool)> {
+        let Some(changes) = self.changes else { return vec![(Box::default(), top, false)] };
+        let mut left = Vec::new();
+        let mut visited = lock(&self.visited);
+        let mut open: Vec<(Box<[u8]>, Arc<Level>)> = vec![(Box::default(), top)];
+        while let Some((path, above)) = open.pop() {
+            let spared = if changes.are_below(&path) { None } else { self.spared(&path, &above) };
+            let Some(Found { folder, level, .. }) = spared else {
+                left.push((path, above, true));
+                continue;
+            };
+            // The first one is taken first, so that they are in order.
+            for name in folder.names.iter().rev().filter(|name| name.kind == Kind::Directory) {
+                let child = join(&path, &name.name).into_boxed_slice();
+                let level = self.level_below(&child, name.is_ignored, &level);
+                open.push((child, level));
+            }
+            visited.push(Visited { path, folder, is_changed: false, is_looked_at: false });
+        }
+        left
+    }
+
+    /// `is_known` tells that a watcher would have told if this was not the folder of its record.
+    fn visit<'s>(&'s self, scope: &rayon::Scope<'s>, path: Box<[u8]>, above: &Arc<Level>, is_known: bool) {
         if lock(&self.failure).is_some() {
             return;
         }
-        match self.folder(&path, above) {
-            Ok(Some((folder, level, is_changed))) => {
+        let is_known = is_known && self.changes.is_some_and(|changes| !changes.are_below(&path));
+        let spared = if is_known { self.spared(&path, above) } else { None };
+        let found = match spared {
+            Some(found) => Ok(Some(found)),
+            None => self.folder(&path, above),
+        };
+        match found {
+            Ok(Some(Found { folder, level, is_changed, look })) => {
+                let record = look.as_ref().map(|look| look.record.as_ref());
                 for name in folder.names.iter().filter(|name| name.kind == Kind::Directory) {
+                    // The record of a folder that its parent did not have last time is older than that.
+                    let was_there = record.is_none_or(|record| {
+                        record.is_some_and(|record| find(&record.names, &name.name) == Some(&Kind::Directory))
+                    });
+                    let is_known = is_known && was_there;
                     let child = join(&path, &name.name).into_boxed_slice();
-                    let level = match name.is_ignored {
-                        _ if self.tracked.is_submodule(&child) => Level::top(),
-                        true => Level::ignored(&level),
-                        false => Arc::clone(&level),
-                    };
-                    scope.spawn(move |scope| self.visit(scope, child, &level));
+                    let level = self.level_below(&child, name.is_ignored, &level);
+                    scope.spawn(move |scope| self.visit(scope, child, &level, is_known));
                 }
-                lock(&self.visited).push(Visited { path, folder, is_changed });
+                let is_looked_at = look.is_some();
+                lock(&self.visited).push(Visited { path, folder, is_changed, is_looked_at });
             }
             // It was removed or replaced since its parent was listed.
             Ok(None) => {}
@@ -193,8 +276,26 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// A folder as its record has it, if a watcher saw no change of it and would have.
+    fn spared(&self, path: &[u8], above: &Arc<Level>) -> Option<Found> {
+        let changes = self.changes?;
+        if !changes.spare(path) {
+            return None;
+        }
+        // Without a trusted stamp its names may be others than those that were recorded.
+        let record = self.cache.folder(path).filter(|record| record.is_closed && record.stamp.is_some())?;
+        let level = match find(&record.names, GITIGNORE) {
+            None => Arc::clone(above),
+            Some(Kind::File(Held { content: Some(content), .. })) => Self::level_of(path, above, *content),
+            Some(_) => return None,
+        };
+        // What git tracks of ignored names changes without the folder.
+        let is_same = record.rules == level.digest && self.is_decided(path, &record.names);
+        is_same.then_some(Found { folder: record, level, is_changed: false, look: None })
+    }
+
     /// Looks at one folder.
-    fn folder(&self, path: &[u8], above: &Arc<Level>) -> Result<Option<(Folder, Arc<Level>, bool)>, SnapshotError> {
+    fn folder(&self, path: &[u8], above: &Arc<Level>) -> Result<Option<Found>, SnapshotError> {
         if path.len() > MAX_PATH_BYTES {
             let source = cas_tree::RelPathError::TooLong;
             return Err(SnapshotError::Path { path: OsStr::from_bytes(path).into(), source });
@@ -222,30 +323,36 @@ impl<'a> Walker<'a> {
         let record = self.cache.folder(path).filter(|_| self.volumes.is_believed(before.device, descriptor));
         let is_same = record.as_ref().is_some_and(|record| record.stamp == Some(before));
         let level = self.level(path, descriptor, record.as_ref(), is_same, above)?;
-        if let Some(record) = &record
+        let seen = Look { record, is_closed: AtomicBool::new(true) };
+        let record = seen.record.as_ref();
+        if let Some(record) = record
             && is_same
             && record.rules == level.digest
-            && let Some(names) = self.look_at(descriptor, path, self.decide(path, record.names.clone()))?
+            && let Some(names) =
+                self.look_at(descriptor, path, self.decide(path, record.names.clone()), before.device, &seen.is_closed)?
         {
+            let is_closed = seen.is_closed.load(Ordering::Relaxed);
             let has_twins = record.has_twins;
-            let folder = Folder { stamp: record.stamp, rules: record.rules, has_twins, names };
+            let folder = Folder { stamp: record.stamp, rules: record.rules, has_twins, is_closed, names };
             let is_changed = folder != *record;
-            return Ok(Some((folder, level, is_changed)));
+            return Ok(Some(Found { folder, level, is_changed, look: Some(seen) }));
         }
         let rules = self.rules(&level)?;
         let mut attempt = 1;
         loop {
-            let names = self.list(descriptor, path, &rules, record.as_ref())?;
-            let names = self.look_at(descriptor, path, names)?;
+            let names = self.list(descriptor, path, &rules, record)?;
+            let names = self.look_at(descriptor, path, names, before.device, &seen.is_closed)?;
             let after = look()?;
             let is_still = before == after;
             match names {
                 Some(names) if is_still || attempt == ATTEMPTS => {
                     let is_trusted = is_still && self.volumes.is_trusted(&after, descriptor);
+                    let is_closed = seen.is_closed.load(Ordering::Relaxed);
                     let stamp = is_trusted.then_some(after);
-                    let folder = Folder { stamp, rules: level.digest, has_twins: has_twins(&names), names };
-                    let is_changed = record.as_ref() != Some(&folder);
-                    return Ok(Some((folder, level, is_changed)));
+                    let has_twins = has_twins(&names);
+                    let folder = Folder { stamp, rules: level.digest, has_twins, is_closed, names };
+                    let is_changed = record != Some(&folder);
+                    return Ok(Some(Found { folder, level, is_changed, look: Some(seen) }));
                 }
                 None if attempt == ATTEMPTS => {
                     return Err(SnapshotError::Unstable { path: path.into() });
@@ -287,17 +394,21 @@ impl<'a> Walker<'a> {
                 return Err(FsError::new(Operation::Stat, &self.root.at(&join(path, GITIGNORE)), error.into()).into());
             }
         };
-        let Some(own) = own else { return Ok(Arc::clone(above)) };
+        Ok(own.map_or_else(|| Arc::clone(above), |own| Self::level_of(path, above, own)))
+    }
+
+    /// The rules of a folder whose `.gitignore` has this digest.
+    fn level_of(path: &[u8], above: &Arc<Level>, own: Content) -> Arc<Level> {
         let text = [&above.digest, &own, path].concat();
         let digest = content_of(DigestFunction::Blake3, &text);
-        Ok(Arc::new(Level {
+        Arc::new(Level {
             above: Some(Arc::clone(above)),
             path: path.into(),
             digest,
             own: Some(own),
             is_ignored: false,
             rules: OnceLock::new(),
-        }))
+        })
     }
 
     fn gitignore(&self, folder: &[u8]) -> Result<Vec<u8>, SnapshotError> {
@@ -407,12 +518,37 @@ impl<'a> Walker<'a> {
         names
     }
 
+    /// Whether git tracks of the names that a `.gitignore` names what it tracked when they were recorded.
+    fn is_decided(&self, path: &[u8], names: &[Name]) -> bool {
+        names.iter().all(|Name { name, kind, is_ignored }| {
+            let is_dir = match kind {
+                Kind::Ignored { is_dir } => *is_dir,
+                kind if *is_ignored => *kind == Kind::Directory,
+                _ => return true,
+            };
+            self.tracked.has(&join(path, name), is_dir) == *is_ignored
+        })
+    }
+
+    /// The rules above what is in a folder: a submodule knows nothing of those around it.
+    fn level_below(&self, child: &[u8], is_ignored: bool, level: &Arc<Level>) -> Arc<Level> {
+        match is_ignored {
+            _ if self.tracked.is_submodule(child) => Level::top(),
+            true => Level::ignored(level),
+            false => Arc::clone(level),
+        }
+    }
+
     /// Looks at each file. What looks otherwise than its record loses its digest; `None` when a name is of another kind.
+    ///
+    /// `is_closed` becomes false when a file has other names, or is not on `device`, that of the folder.
     fn look_at(
         &self,
         descriptor: BorrowedFd<'_>,
         path: &[u8],
         mut names: Vec<Name>,
+        device: u64,
+        is_closed: &AtomicBool,
     ) -> Result<Option<Vec<Name>>, SnapshotError> {
         let one = |name: &mut Name| -> Result<bool, SnapshotError> {
             let (held, wanted) = match &mut name.kind {
@@ -432,6 +568,9 @@ impl<'a> Walker<'a> {
                 return Ok(false);
             }
             let now = Stamp::of(&stat);
+            if stat.st_nlink > 1 || now.device != device {
+                is_closed.store(false, Ordering::Relaxed);
+            }
             // A file can be of another file system than its folder: something may be mounted on it.
             if held.stamp != now || !self.volumes.is_believed(now.device, descriptor) {
                 *held = Held { stamp: now, ..NOT_SEEN };

@@ -305,6 +305,12 @@ impl Store {
         self.folder.join("scan")
     }
 
+    /// Folder of the watchers of workspaces.
+    #[must_use]
+    pub fn watchers(&self) -> PathBuf {
+        self.folder.join("watch")
+    }
+
     /// Folder of the logs of steps.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
