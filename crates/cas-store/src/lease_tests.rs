@@ -154,7 +154,6 @@ fn every_order(max_switches: usize, session: impl Fn(&Arc<Vault<ModelDisk>>, &De
 #[test]
 fn what_a_session_was_told_is_there_stays_whatever_the_order() {
     let orders = every_order(5, |vault, blob| vault.contains(blob).unwrap());
-    println!("{orders} orders of looking and collecting");
     assert!(orders > 100, "the two never met: {orders}");
 }
 
@@ -165,6 +164,5 @@ fn what_a_session_puts_stays_whatever_the_order() {
         assert_eq!(put, *blob);
         true
     });
-    println!("{orders} orders of putting and collecting");
     assert!(orders > 100, "the two never met: {orders}");
 }

@@ -402,7 +402,6 @@ fn whatever_crashes_nothing_wrong_is_read_and_nothing_promised_is_lost() {
             break;
         }
     }
-    println!("{points} crash points");
 }
 
 /// Each sync and each name has its reason: without it the simulator finds a promise that is broken.

@@ -352,7 +352,7 @@ impl ModelDisk {
             return None;
         }
         let lot = split_mix(&mut state.random);
-        if lot % state.faults.one_in != 0 {
+        if !lot.is_multiple_of(state.faults.one_in) {
             return None;
         }
         let index = usize::try_from((lot >> 32) % errors.len() as u64).unwrap();
