@@ -17,6 +17,7 @@ use cas_fs::FsError;
 use crate::StoreError;
 use crate::disk::{Disk, Site};
 use crate::objects::{FUNCTIONS, Found, digest_of};
+use crate::pins::PinFile;
 use crate::vault::Vault;
 
 /// How thorough a check is.
@@ -154,7 +155,7 @@ impl<D: Disk> Vault<D> {
         let folder = self.folder.join("pins");
         for entry in self.disk.list(&folder)? {
             let path = folder.join(&entry.name);
-            if self.read_pin(&entry.name, &path)?.is_none() {
+            if self.read_pin(&entry.name, &path)? == PinFile::Damaged {
                 check.damaged_pins.push(path);
             }
         }

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use crate::StoreError;
 use crate::disk::{Disk, HostDisk};
 use crate::objects::USE_RESOLUTION_SECONDS;
+use crate::pins::PinFile;
 use crate::vault::Vault;
 
 /// How long a process waits for another one's write.
@@ -117,8 +118,9 @@ impl Index {
     fn restore_names(&self, vault: &Vault<HostDisk>) -> Result<(), StoreError> {
         // A pin that cannot be read is reported by who asks for pins; the others serve.
         for entry in vault.disk.list(&vault.folder.join("pins"))? {
-            let pin = vault.read_pin(&entry.name, &vault.folder.join("pins").join(&entry.name))?;
-            for (name, primary) in pin.iter().flat_map(|pin| &pin.names) {
+            let path = vault.folder.join("pins").join(&entry.name);
+            let PinFile::Whole(pin) = vault.read_pin(&entry.name, &path)? else { continue };
+            for (name, primary) in &pin.names {
                 self.put_alias(name, primary)?;
             }
         }

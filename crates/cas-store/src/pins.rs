@@ -52,6 +52,17 @@ pub struct Pin {
     pub names: Vec<(Descriptor, Descriptor)>,
 }
 
+/// What was found where a listing said that there is a pin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PinFile {
+    /// A pin.
+    Whole(Pin),
+    /// Nobody knows what it keeps.
+    Damaged,
+    /// It was ended since it was listed, and keeps nothing any more.
+    Gone,
+}
+
 /// Text of a pin's file.
 pub(crate) fn encode(pin: &Pin) -> String {
     let mut text = format!("{HEADER}\n");
@@ -176,15 +187,20 @@ impl<D: Disk> Vault<D> {
         let mut pins = Vec::new();
         for entry in self.disk.list(&folder)? {
             let path = folder.join(&entry.name);
-            pins.push(self.read_pin(&entry.name, &path)?.ok_or(StoreError::Pin { path })?);
+            match self.read_pin(&entry.name, &path)? {
+                PinFile::Whole(pin) => pins.push(pin),
+                PinFile::Damaged => return Err(StoreError::Pin { path }),
+                PinFile::Gone => {}
+            }
         }
         Ok(pins)
     }
 
-    /// The pin in a file; `None` when it is damaged.
-    pub(crate) fn read_pin(&self, file_name: &OsStr, path: &Path) -> Result<Option<Pin>, StoreError> {
-        let bytes = read_file(&*self.disk, path, MAX_BYTES)?;
-        Ok(name_of(file_name).and_then(|name| Some(Pin { name, ..decode(&bytes?)? })))
+    /// The pin in a file that was listed.
+    pub(crate) fn read_pin(&self, file_name: &OsStr, path: &Path) -> Result<PinFile, StoreError> {
+        let Some(bytes) = read_file(&*self.disk, path, MAX_BYTES)? else { return Ok(PinFile::Gone) };
+        let pin = name_of(file_name).and_then(|name| Some(Pin { name, ..decode(&bytes)? }));
+        Ok(pin.map_or(PinFile::Damaged, PinFile::Whole))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::check::{Check, Depth};
 use crate::disk::{Disk, HostDisk};
 use crate::index::{ActionLane, Index, MemoRows};
 use crate::objects::SMALL_BYTES;
-use crate::pins::{Keep, Pin};
+use crate::pins::{Keep, Pin, PinFile};
 use crate::retain::{self, Collected, Needs, Plan, Retention};
 use crate::room::Amount;
 use crate::sealer::Sealer;
@@ -164,7 +164,7 @@ impl Store {
         // What a pin keeps is looked up last: what was damaged is gone by now.
         for entry in self.vault.disk.list(&self.folder.join("pins"))? {
             let path = self.folder.join("pins").join(&entry.name);
-            let Some(pin) = self.vault.read_pin(&entry.name, &path)? else { continue };
+            let PinFile::Whole(pin) = self.vault.read_pin(&entry.name, &path)? else { continue };
             for keep in &pin.keeps {
                 let missing = match keep {
                     Keep::Blob(blob) if self.contains(blob)? => continue,

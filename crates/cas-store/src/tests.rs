@@ -205,3 +205,38 @@ fn a_folder_that_cannot_be_used_is_named() {
     let error = Store::open(&file).expect_err("a file is no folder");
     assert!(matches!(&error, StoreError::Unusable { path, .. } if *path == file), "{error:?}");
 }
+
+/// Between the listing of pins and the reading of one, another process may end it: neither a collection nor a check takes
+/// that for damage.
+#[test]
+fn a_pin_that_ends_while_pins_are_read_is_not_a_damaged_one() {
+    let (home, store) = store();
+    let blob = store.put_bytes(DigestFunction::Blake3, b"kept for a moment").expect("the disk has room");
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = Store::open(home.path()).expect("it is there");
+            for round in 0..300 {
+                for name in ["a", "b", "c", "d"] {
+                    other
+                        .vault
+                        .pin(&crate::Pin {
+                            name: name.to_owned(),
+                            keeps: vec![crate::Keep::Blob(blob)],
+                            ..crate::Pin::default()
+                        })
+                        .expect("the disk has room");
+                }
+                for name in ["a", "b", "c", "d"] {
+                    assert!(other.unpin(name).expect("the disk works"), "{round}");
+                }
+            }
+            is_done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !is_done.load(std::sync::atomic::Ordering::Acquire) {
+            store.pins().expect("no pin is damaged");
+            let check = store.vault.check(crate::Depth::Fast, 1).expect("the disk works");
+            assert_eq!(check.damaged_pins, [""; 0].map(std::path::PathBuf::from));
+        }
+    });
+}
