@@ -11,9 +11,10 @@
 use std::collections::{HashMap, HashSet};
 
 use cas_blob::Descriptor;
+use cas_digest::Digest;
 use cas_tree::MAX_DIRECTORY_BYTES;
 
-use crate::collect::{Kind, Victim};
+use crate::collect::{Kind, Removed, Victim};
 use crate::disk::{Disk, HostDisk};
 use crate::index::{Index, Row};
 use crate::lease::Record;
@@ -153,7 +154,11 @@ pub(crate) fn collect(
     plan: &Plan,
 ) -> Result<Collected, StoreError> {
     vault.spend_reserve_if_scarce()?;
-    index.write_uses()?;
+    match index.write_uses() {
+        // A use that is not noted makes a row leave earlier; a collection that fails makes no room.
+        Err(error) if error.is_full() => {}
+        result => result?,
+    }
     // From here on whatever is leased is spared, so the list and the marks may be older than what others do meanwhile.
     let mut collection = vault.begin_collection()?;
     let now = vault.disk.now();
@@ -268,10 +273,23 @@ pub(crate) fn collect(
         collected.bytes_left = left.bytes;
         return Ok(collected);
     }
-    index.remove_rows(&doomed_rows)?;
+    // No row needs a root, so they go first and make room for what follows.
     let root_victims: Vec<Victim> = doomed_roots.iter().map(|(victim, _)| *victim).collect();
     let gone_roots = collection.remove(&root_victims)?;
-    let gone = collection.remove(&doomed)?;
+    let mut gone = Removed::default();
+    match index.remove_rows(&doomed_rows) {
+        Err(error) if error.is_full() => {
+            // Even forgetting takes room. What no row at all needs can go before.
+            let (needless, rest) = part_needless(vault, index, needs, doomed)?;
+            gone = collection.remove(&needless)?;
+            doomed = rest;
+            index.remove_rows(&doomed_rows)?;
+        }
+        result => result?,
+    }
+    let gone_later = collection.remove(&doomed)?;
+    gone.removed.extend(gone_later.removed);
+    gone.spared += gone_later.spared;
     let sizes: HashMap<Record, Amount> =
         doomed_roots.iter().map(|(victim, amount)| (Record::root(&victim.digest), *amount)).collect();
     let root_amount = gone_roots.removed.iter().fold(Amount::default(), |sum, victim| {
@@ -298,6 +316,28 @@ pub(crate) fn collect(
     vault.note_removed(object_amount.add(root_amount))?;
     vault.fill_reserve()?;
     Ok(collected)
+}
+
+/// Parts what no row needs, be it as old as it may, from the rest.
+fn part_needless(
+    vault: &Vault<HostDisk>,
+    index: &Index,
+    needs: Needs,
+    doomed: Vec<Victim>,
+) -> Result<(Vec<Victim>, Vec<Victim>), StoreError> {
+    let mut marker = list(vault, index)?;
+    for (row, _) in index.rows()? {
+        for keep in needs(&row, &mut |blob| vault.peek_named(index, blob))?.unwrap_or_default() {
+            match keep {
+                Keep::Blob(blob) => drop(marker.mark(&blob, PINNED)?),
+                Keep::Tree(tree) => drop(marker.mark_tree(&tree, PINNED)?),
+            }
+        }
+    }
+    let is_needed = |object: &Object| object.needed_by != NOBODY;
+    let needed: HashSet<Digest> =
+        marker.objects.iter().filter(|object| is_needed(object)).map(|object| object.victim.digest).collect();
+    Ok(doomed.into_iter().partition(|victim| !needed.contains(&victim.digest)))
 }
 
 const fn exceeds(amount: Amount, most: Amount) -> bool {
