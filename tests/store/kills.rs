@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Durability, Random, Told, Worker, assert_clean, assert_pins_hold, count_pool, names, open, reads_right, soak,
+    Durability, Random, Told, Worker, assert_clean, assert_pins_hold, assert_pool_is_right, names, open, reads_right,
+    soak,
 };
 
 /// Few contents, so that workers meet each other's objects.
@@ -67,7 +68,7 @@ fn killed_processes_lose_nothing_and_leave_nothing_half() {
             assert!(reads_right(&store, blob, &hint), "{blob} is gone; {hint}");
         }
         assert_pins_hold(&store, &told.pins, &hint);
-        count_pool(&store, POOL, &hint);
+        assert_pool_is_right(&store, POOL, &hint);
         assert_clean(&store, &hint);
         assert_clean(&store, &hint);
     }
@@ -83,7 +84,7 @@ fn killed_collections_take_nothing_that_is_pinned() {
         let store = open(home.path(), Durability::Epoch).unwrap();
         assert_nothing_lies_about(home.path(), &hint);
         assert_pins_hold(&store, &told.pins, &hint);
-        count_pool(&store, POOL, &hint);
+        assert_pool_is_right(&store, POOL, &hint);
         assert_clean(&store, &hint);
         drop(store);
         // A session's own leases end with it, so this one takes all that is not pinned.

@@ -285,12 +285,14 @@ fn reads_right(store: &Store, blob: &Descriptor, hint: &str) -> bool {
     true
 }
 
-/// Every content that a worker may have put is right or a miss; how many are here.
+/// Every content that a worker may have put is right or a miss, and who asks is told which.
 #[track_caller]
-fn count_pool(store: &Store, pool: u64, hint: &str) -> usize {
-    (0..pool)
-        .filter(|number| reads_right(store, &Descriptor::of(DigestFunction::Blake3, &content(*number)), hint))
-        .count()
+fn assert_pool_is_right(store: &Store, pool: u64, hint: &str) {
+    for number in 0..pool {
+        let blob = Descriptor::of(DigestFunction::Blake3, &content(number));
+        let is_here = store.contains(&blob).unwrap();
+        assert_eq!(reads_right(store, &blob, hint), is_here, "{blob}; {hint}");
+    }
 }
 
 #[track_caller]

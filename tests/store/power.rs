@@ -10,7 +10,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::{
-    Durability, Random, Told, Worker, assert_clean, assert_pins_hold, command, count_pool, open, reads_right, soak,
+    Durability, Random, Told, Worker, assert_clean, assert_pins_hold, assert_pool_is_right, command, open, reads_right,
+    soak,
 };
 
 /// Many contents, so that there is something new to write all the time.
@@ -96,7 +97,7 @@ fn recover(snapshot: &Snapshot, disk: &Path, hint: &str) -> usize {
         assert!(reads_right(&store, blob, hint), "{blob} is gone; {hint}");
     }
     assert_pins_hold(&store, &snapshot.told.pins, hint);
-    count_pool(&store, POOL, hint);
+    assert_pool_is_right(&store, POOL, hint);
     let check = store.check(cas_store::Depth::Full).unwrap();
     // Writes that nobody waited for may be torn, and trees with them. All else is whole.
     assert!(check.missing.is_empty() && check.damaged_pins.is_empty(), "{check:?}; {hint}");
