@@ -8,6 +8,7 @@ mod example;
 mod failures;
 mod npm;
 mod steps;
+mod store;
 #[path = "../common/toolchain.rs"]
 mod toolchain;
 mod watch;

@@ -32,6 +32,14 @@ pub enum OpenBlobError {
     /// The place does not hold it, or holds only damaged bytes.
     #[error("blob `{0}` is not here")]
     Missing(Descriptor),
+    /// It was there, and its bytes are others.
+    #[error("stored bytes of `{blob}` {found}")]
+    Damaged {
+        /// The blob asked for.
+        blob: Descriptor,
+        /// What was found.
+        found: String,
+    },
     /// It is there, and reading failed.
     #[error("could not read blob `{blob}`")]
     Io {

@@ -10,7 +10,7 @@ use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
 use cas_snapshot::{Note, Options, Snapshot, Trust};
-use cas_store::{Store, StoreError};
+use cas_store::{Depth, Store, StoreError};
 
 use crate::debian::{self, Context};
 use crate::inputs::{Sources, WrittenInputs, in_package};
@@ -105,6 +105,13 @@ impl Builder<'_> {
     /// What is wrong with the graph, the workspace or the lock as a whole; the failures of targets are in the result, and
     /// what other targets gave is kept in the store.
     pub fn build(&self, labels: &[Label]) -> Result<Built, BuildError> {
+        healing(self.store, &|| self.cancel.is_cancelled(), &mut || self.attempt(labels), &|built| match built {
+            Ok(built) => built.failures.values().any(BuildError::is_loss),
+            Err(error) => error.is_loss(),
+        })
+    }
+
+    fn attempt(&self, labels: &[Label]) -> Result<Built, BuildError> {
         let graph = self.graph(labels)?;
         let reads_files = |label: &Label| {
             let kind = self.workspace.target(label).map(|target| &target.kind);
@@ -352,6 +359,33 @@ impl Builder<'_> {
         lock.npm.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(entry)
     }
+}
+
+/// How often something is done when the store turns out to have lost what it said to have.
+const ATTEMPTS: usize = 4;
+
+/// Does something again when an object turned out to be damaged on the way: it was moved aside, so that it is made or
+/// fetched again. Before the last attempt the whole store is looked at.
+///
+/// # Errors
+///
+/// What the last attempt says, and [`BuildError::Store`] when the store cannot be looked at.
+pub fn healing<T, E: From<BuildError>>(
+    store: &Store,
+    is_cancelled: &dyn Fn() -> bool,
+    work: &mut dyn FnMut() -> Result<T, E>,
+    is_loss: &dyn Fn(&Result<T, E>) -> bool,
+) -> Result<T, E> {
+    for attempt in 1..ATTEMPTS {
+        let result = work();
+        if !is_loss(&result) || is_cancelled() {
+            return result;
+        }
+        if attempt + 1 == ATTEMPTS {
+            store.check(Depth::Full).map_err(BuildError::from)?;
+        }
+    }
+    work()
 }
 
 /// A file by address and digest, from the store if it is there; its size is not announced.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use cas_blob::Descriptor;
+use cas_blob::{Descriptor, OpenBlobError};
 use cas_config::{Diagnostic, LockError};
 use cas_fetch::FetchError;
 use cas_fs::FsError;
@@ -334,6 +334,36 @@ fn article(word: &str) -> &'static str {
 }
 
 impl BuildError {
+    /// Whether something that was in the store was found damaged or gone. It is made or fetched again when it is asked for
+    /// once more.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        // An error that stands for another one shows that one's cause, not that one itself.
+        let mut next: Option<&(dyn std::error::Error + 'static)> = match self {
+            Self::Store(error) => Some(error),
+            error => Some(error),
+        };
+        while let Some(error) = next {
+            let is_lost = match error.downcast_ref::<StoreError>() {
+                Some(StoreError::Missing(_) | StoreError::Tree { .. }) => true,
+                Some(StoreError::Read { source, .. }) => source.kind() == io::ErrorKind::InvalidData,
+                _ => false,
+            };
+            // An error of input and output shows the cause of the error in it, not that error itself.
+            let io = error.downcast_ref::<io::Error>();
+            let inside = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<OpenBlobError>());
+            let is_open_lost =
+                |error: &OpenBlobError| matches!(error, OpenBlobError::Missing(_) | OpenBlobError::Damaged { .. });
+            let is_lost_inside = inside.is_some_and(is_open_lost);
+            let is_missing = error.downcast_ref::<OpenBlobError>().is_some_and(is_open_lost);
+            if is_lost || is_lost_inside || is_missing {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

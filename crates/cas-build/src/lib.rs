@@ -22,7 +22,7 @@ mod schedule;
 mod step;
 mod workspace;
 
-pub use builder::{Builder, Built, Event, Mode, Observer};
+pub use builder::{Builder, Built, Event, Mode, Observer, healing};
 pub use error::BuildError;
 pub use export::{Destination, DestinationError, export_image, write_tarball};
 pub use image::{find_image, list_images};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_build::{
     BuildError, Builder, Built, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image,
-    find_image, list_images, row_needs, run_image, write_tarball,
+    find_image, healing, list_images, row_needs, run_image, write_tarball,
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
@@ -240,17 +240,25 @@ fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Fa
     };
     let options = Options { keep_going: purpose == Purpose::Test, ..options(args.jobs, &args.inputs) };
     let progress = Progress::default();
-    let built = outputs_and_lock(&workspace, &store, &labels, &options, &progress)?;
-    note_lock(built.lock_changed);
-    let mut rows = Vec::new();
-    for (label, output) in &built.outputs {
-        let kind = workspace.target(label).map_or("target", |target| target.kind.name());
-        let mut row = describe(label, kind, output);
-        if let Some(path) = place(&workspace, &store, label, output)? {
-            row["path"] = json!(path.strip_prefix(&workspace.root).unwrap_or(&path).display().to_string());
+    let mut work = || -> Result<(Built, Vec<Value>), Failure> {
+        let built = outputs_and_lock(&workspace, &store, &labels, &options, &progress)?;
+        note_lock(built.lock_changed);
+        let mut rows = Vec::new();
+        for (label, output) in &built.outputs {
+            let kind = workspace.target(label).map_or("target", |target| target.kind.name());
+            let mut row = describe(label, kind, output);
+            if let Some(path) = place(&workspace, &store, label, output)? {
+                row["path"] = json!(path.strip_prefix(&workspace.root).unwrap_or(&path).display().to_string());
+            }
+            rows.push(row);
         }
-        rows.push(row);
-    }
+        Ok((built, rows))
+    };
+    let is_loss = |result: &Result<(Built, Vec<Value>), Failure>| match result {
+        Err(Failure::Build(error)) => error.is_loss(),
+        _ => false,
+    };
+    let (built, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
     let failures: Vec<(Label, Failure)> =
         built.failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     let counts = progress.counts();

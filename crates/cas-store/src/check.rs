@@ -81,7 +81,7 @@ impl<D: Disk> Vault<D> {
         let mut shards = Vec::new();
         for function in FUNCTIONS {
             let top = self.folder.join("objects").join(function.name());
-            for entry in self.disk.list(&top)? {
+            for entry in self.list_if_there(&top)? {
                 shards.push((function, top.join(&entry.name), entry));
             }
         }

@@ -173,6 +173,9 @@ impl From<OpenBlobError> for StoreError {
     fn from(error: OpenBlobError) -> Self {
         match error {
             OpenBlobError::Missing(blob) => Self::Missing(blob),
+            damaged @ OpenBlobError::Damaged { blob, .. } => {
+                Self::Read { blob, source: io::Error::new(io::ErrorKind::InvalidData, damaged) }
+            }
             OpenBlobError::Io { blob, source } => Self::Read { blob, source },
         }
     }

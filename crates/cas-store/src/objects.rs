@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cas_blob::{Descriptor, VerifiedBlob, VerifyError, copy_verified};
+use cas_blob::{Descriptor, OpenBlobError, VerifiedBlob, VerifyError, copy_verified};
 use cas_digest::{Digest, DigestFunction, Hasher};
-use cas_fs::{FsError, Operation};
+use cas_fs::{DirEntry, FsError, Operation};
 
 use crate::disk::{Access, Disk, LockMode, Site, Stat, lock, read_full, write_all};
 use crate::epoch::DURABLE;
@@ -303,23 +303,13 @@ impl<D: Disk> Vault<D> {
     /// Gives the bytes their name. The caller holds the lease, and the bytes are those of `blob`.
     fn publish(&self, mut target: Target<'_, D>, blob: &Descriptor) -> Result<(), StoreError> {
         let path = self.path(&blob.digest);
-        let durable = self.durability == Durability::Durable;
-        let mode = |error| FsError::new(Operation::SetMode, &path, error);
-        let sync = |error| FsError::new(Operation::Sync, &path, error);
-        // Until the name is there the epoch cannot be sealed.
-        let writing = if durable { None } else { Some(self.epochs.write()?) };
-        let mark = writing.as_ref().map_or(DURABLE, |writing| writing.mark);
-        self.disk.finish(&target.file, mark).map_err(mode)?;
-        if durable {
-            self.disk.sync_file(Site::SyncObject, &target.file).map_err(|error| self.poison(sync(error)))?;
-        }
-        match target.path.take() {
+        match target.path.clone() {
             None => {
-                let mut linked = self.disk.link(Site::LinkObject, &target.file, &path)?;
-                if !linked && !self.stands(blob)? {
-                    // What stood there is moved aside now, and the whole one takes its name.
-                    linked = self.disk.link(Site::LinkObject, &target.file, &path)?;
-                    if !linked && !self.is_here(blob)? {
+                let mut is_named = self.name(&mut target, &path)?;
+                // What stood there is moved aside when it is damaged, and the whole one takes its name.
+                if !is_named && !self.stands(blob)? {
+                    is_named = self.name(&mut target, &path)?;
+                    if !is_named && !self.is_here(blob)? {
                         return Err(StoreError::Missing(*blob));
                     }
                 }
@@ -332,16 +322,65 @@ impl<D: Disk> Vault<D> {
                 if self.disk.stat(&path)?.is_some() && self.stands(blob)? {
                     self.disk.remove(&temporary)?;
                 } else {
-                    self.disk.rename(Site::RenameObject, &temporary, &path)?;
+                    self.name(&mut target, &path)?;
                 }
             }
         }
-        drop(writing);
-        if durable {
+        if self.durability == Durability::Durable {
             let folder = path.parent().expect("objects are in folders");
             self.disk.sync_folder(Site::SyncObjectFolder, folder).map_err(|error| self.poison(error))?;
         }
         Ok(())
+    }
+
+    /// Makes the folder of an object again.
+    fn restore_folder(&self, object: &Path) -> Result<(), StoreError> {
+        let shard = object.parent().expect("objects are in folders");
+        let top = shard.parent().expect("functions have folders");
+        self.disk.create_folder(&self.folder.join("objects"))?;
+        self.disk.create_folder(top)?;
+        self.disk.create_folder(shard)?;
+        if self.durability == Durability::Durable {
+            let folder = self.disk.open_folder(&self.folder)?;
+            self.disk
+                .sync_all(Site::SyncLayout, &folder)
+                .map_err(|error| self.poison(FsError::new(Operation::Sync, shard, error)))?;
+        }
+        Ok(())
+    }
+
+    /// Marks the file and gives it its name; `false` when something has it.
+    fn name(&self, target: &mut Target<'_, D>, path: &Path) -> Result<bool, StoreError> {
+        let is_durable = self.durability == Durability::Durable;
+        // Until the name is there the epoch cannot be sealed. Nothing in here may ask for the epoch a second time: whoever
+        // seals waits in between.
+        let writing = if is_durable { None } else { Some(self.epochs.write()?) };
+        let mark = writing.as_ref().map_or(DURABLE, |writing| writing.mark);
+        self.disk.finish(&target.file, mark).map_err(|error| FsError::new(Operation::SetMode, path, error))?;
+        if is_durable {
+            self.disk
+                .sync_file(Site::SyncObject, &target.file)
+                .map_err(|error| self.poison(FsError::new(Operation::Sync, path, error)))?;
+        }
+        let give = || match &target.path {
+            None => self.disk.link(Site::LinkObject, &target.file, path),
+            Some(temporary) => self.disk.rename(Site::RenameObject, temporary, path).map(|()| true),
+        };
+        let is_named = match give() {
+            // Somebody removed the folder.
+            Err(error) if error.is_not_found() => {
+                self.restore_folder(path)?;
+                give()?
+            }
+            result => result?,
+        };
+        if is_named {
+            target.path = None;
+        }
+        if is_named {
+            target.keep();
+        }
+        Ok(is_named)
     }
 
     /// Whether nothing is left to do for an object: it is here, and durable where that is asked for.
@@ -377,6 +416,14 @@ impl<D: Disk> Vault<D> {
         Ok(true)
     }
 
+    /// The names in a folder, none when somebody removed it.
+    pub(crate) fn list_if_there(&self, folder: &Path) -> Result<Vec<DirEntry>, StoreError> {
+        match self.disk.list(folder) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            result => Ok(result?),
+        }
+    }
+
     /// Every object: its digest and what is known of it without reading.
     pub(crate) fn each_object(
         &self,
@@ -384,7 +431,7 @@ impl<D: Disk> Vault<D> {
     ) -> Result<(), StoreError> {
         for function in FUNCTIONS {
             let top = self.folder.join("objects").join(function.name());
-            for shard in self.disk.list(&top)? {
+            for shard in self.list_if_there(&top)?.into_iter().filter(|entry| entry.is_dir) {
                 let folder = top.join(&shard.name);
                 for entry in self.disk.list(&folder)? {
                     let Some(digest) = digest_of(function, &shard.name, &entry.name) else { continue };
@@ -422,12 +469,20 @@ impl<D: Disk> Target<'_, D> {
         if needed == 0 {
             return Ok(());
         }
-        // A small file is claimed as it is, a long one in pieces.
-        let piece = if self.claimed == 0 && count < CLAIM_BYTES { needed } else { needed.max(CLAIM_BYTES) };
+        // One whose length nobody knows is claimed in pieces that grow with it; what is too much is given back.
+        let piece = needed.max(self.claimed.min(CLAIM_BYTES));
         let amount = Amount { inodes: u64::from(self.claimed == 0), ..Amount::of_file(piece) };
         self.vault.claim(amount)?;
         self.claimed += amount.bytes;
         Ok(())
+    }
+
+    /// The file stays: what was claimed for it is used.
+    fn keep(&mut self) {
+        let used = Amount::of_file(self.length);
+        let claimed = Amount { bytes: self.claimed, inodes: u64::from(self.claimed > 0) };
+        self.vault.unclaim(claimed.less(used));
+        self.claimed = 0;
     }
 
     fn failed(&self, error: io::Error) -> StoreError {
@@ -456,6 +511,7 @@ impl<D: Disk> Write for Target<'_, D> {
 
 impl<D: Disk> Drop for Target<'_, D> {
     fn drop(&mut self) {
+        self.vault.unclaim(Amount { bytes: self.claimed, inodes: u64::from(self.claimed > 0) });
         if let Some(path) = &self.path {
             // It was not published; what stays is removed with the process's folder.
             let _ = self.vault.disk.remove(path);
@@ -478,10 +534,10 @@ impl<D: Disk> VerifyingReader<D> {
         Self { vault, file, hasher: Some(Hasher::new(blob.digest.function())), offset: 0, expected: *blob }
     }
 
-    fn damaged(&self, what: String) -> io::Error {
+    fn damaged(&self, found: String) -> io::Error {
         // A failure leaves the object where it is: readers go on refusing it.
         let _ = self.vault.quarantine(&self.expected.digest);
-        io::Error::new(io::ErrorKind::InvalidData, what)
+        io::Error::new(io::ErrorKind::InvalidData, OpenBlobError::Damaged { blob: self.expected, found })
     }
 
     fn conclude(&mut self) -> io::Result<()> {
@@ -490,7 +546,7 @@ impl<D: Disk> VerifyingReader<D> {
         if actual == self.expected.digest {
             return Ok(());
         }
-        Err(self.damaged(format!("stored bytes of `{}` hash to `{actual}`", self.expected.digest)))
+        Err(self.damaged(format!("hash to `{actual}`")))
     }
 }
 
@@ -503,7 +559,7 @@ impl<D: Disk> Read for VerifyingReader<D> {
         }
         let count = self.vault.disk.read_at(&self.file, self.offset, &mut buffer[..limit])?;
         if count == 0 {
-            return Err(self.damaged(format!("stored bytes of `{}` end {remaining} too early", self.expected.digest)));
+            return Err(self.damaged(format!("end {remaining} too early")));
         }
         self.offset += count as u64;
         if let Some(hasher) = &mut self.hasher {

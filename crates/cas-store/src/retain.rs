@@ -353,12 +353,23 @@ pub(crate) fn target(vault: &Vault<HostDisk>, quota: &Quota, missing: Amount) ->
     let short = wanted_free.saturating_sub(room.bytes);
     let by_free =
         if short == 0 { u64::MAX } else { usage.bytes.saturating_sub(short.saturating_add(usage.bytes / 20)) };
-    let part = |limit: Option<u64>, missing: u64| {
-        limit.map_or(u64::MAX, |limit| (limit / 5 * 4).min(limit.saturating_sub(missing)))
+    // What sessions have claimed counts against the limits before it is written.
+    let mut claimed = usage;
+    if quota.max_bytes.is_some() || quota.max_inodes.is_some() {
+        vault.change_usage(&mut |known| {
+            claimed = known;
+            known
+        })?;
+    }
+    let part = |limit: Option<u64>, held: u64, claimed: u64, missing: u64| {
+        limit.map_or(u64::MAX, |limit| {
+            let excess = claimed.saturating_add(missing).saturating_sub(limit);
+            (limit / 5 * 4).min(held.saturating_sub(excess))
+        })
     };
     Ok(Amount {
-        bytes: part(quota.max_bytes, missing.bytes).min(by_free),
-        inodes: part(quota.max_inodes, missing.inodes),
+        bytes: part(quota.max_bytes, usage.bytes, claimed.bytes, missing.bytes).min(by_free),
+        inodes: part(quota.max_inodes, usage.inodes, claimed.inodes, missing.inodes),
     })
 }
 

@@ -118,6 +118,12 @@ impl<D: Disk> Vault<D> {
         Ok(())
     }
 
+    /// Takes back a claim that is not used, for the session's next one.
+    pub(crate) fn unclaim(&self, amount: Amount) {
+        let mut left = self.claims.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.add(amount);
+    }
+
     /// Claims a piece that holds at least `wanted`; gives the limit that is in the way.
     fn claim_piece(&self, wanted: Amount, left: &mut Amount) -> Result<Option<String>, StoreError> {
         let quota = &self.format.quota;
@@ -175,7 +181,7 @@ impl<D: Disk> Vault<D> {
     }
 
     /// Reads the count of what all sessions claimed, and writes what `change` makes of it.
-    fn change_usage(&self, change: &mut dyn FnMut(Amount) -> Amount) -> Result<(), StoreError> {
+    pub(crate) fn change_usage(&self, change: &mut dyn FnMut(Amount) -> Amount) -> Result<(), StoreError> {
         let path = self.folder.join("usage");
         let lock_path = self.folder.join("usage.lock");
         let _lock = lock(&*self.disk, &lock_path, LockMode::Exclusive, PATIENCE)?
