@@ -54,13 +54,16 @@ fn flip(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
 }
 
+/// Something done to a store, in words and in deed.
+type Harm<'a> = (&'a str, &'a dyn Fn(&Home));
+
 /// Whatever is done to the store, the next build gives what the first one gave, and then the store is clean.
 #[test]
 fn a_harmed_store_builds_the_same_and_is_clean_afterwards() {
     let home = Home::new(&image());
     let first = home.cas(&["build"]);
     assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
-    let harms: &[(&str, &dyn Fn(&Home))] = &[
+    let harms: &[Harm] = &[
         ("no index", &|home| fs::remove_file(home.store().join("index.db")).unwrap()),
         ("an index of garbage", &|home| fs::write(home.store().join("index.db"), [7; 9000]).unwrap()),
         ("a cut index", &|home| {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod sites;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
