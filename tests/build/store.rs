@@ -165,6 +165,44 @@ fn a_collection_leaves_what_builds_need_and_takes_what_nobody_needs() {
     assert_eq!(home.stat("objects"), 0);
 }
 
+/// A directory whose bytes are kept as a blob is still a tree for whoever keeps it as one.
+#[test]
+fn a_pin_of_a_tree_keeps_all_of_it_whoever_keeps_its_top() {
+    let Some(home) = Home::with_busybox(
+        "[workspace]\n[command.a]\ntoolchain = \":sh\"\nrun = \"echo 1 > a\"\noutputs = [\"a\"]\n",
+        &[],
+    ) else {
+        return;
+    };
+    let rows = home.rows(&["build", ":sh"]);
+    let digest = rows[0]["digest"].as_str().unwrap().to_owned();
+    let hex = digest.split(':').nth(1).unwrap();
+    let size = fs::metadata(home.store().join("objects/blake3").join(&hex[..2]).join(&hex[2..])).unwrap().len();
+    let (blob, tree) = (format!("blob:{digest}/{size}"), format!("tree:{digest}/{size}"));
+    for (name, keeps) in [("both", vec![&*blob, &*tree]), ("a-blob", vec![&*blob])] {
+        let added = home.cas(&[&["store", "pin", "add", name], &keeps[..]].concat());
+        assert_eq!(added.status.code(), Some(0), "{}", text(&added.stderr));
+    }
+    std::thread::sleep(Duration::from_millis(2100));
+    home.rows(&["store", "gc", "--min-age", "0s", "--keep", "0s"]);
+    let clean = home.cas(&["store", "fsck"]);
+    assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stdout));
+}
+
+/// Claims of processes that were killed, or a count from a time without a limit, must not fill a store.
+#[test]
+fn a_wrong_count_of_what_is_used_is_made_right() {
+    let home = Home::new(&image());
+    assert_eq!(home.cas(&["store", "limit", "--max-size", "100M"]).status.code(), Some(0));
+    assert_eq!(home.cas(&["build", ":data"]).status.code(), Some(0));
+    let usage = home.store().join("usage");
+    let right = fs::read_to_string(&usage).unwrap();
+    let wrong = format!("{} {:020} {:020}\n", &right[..10], 104_857_000, 3);
+    fs::write(&usage, wrong).unwrap();
+    let built = home.cas(&["build"]);
+    assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+}
+
 #[test]
 fn a_limit_is_never_passed_and_old_things_make_room() {
     let mut manifest = "[workspace]\n".to_owned();

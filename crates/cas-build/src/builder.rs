@@ -146,7 +146,7 @@ impl Builder<'_> {
         if lock_changed {
             cas_fs::write_atomic(&self.workspace.root.join(LOCK_FILE), lock.to_text().as_bytes())?;
         }
-        keep_locked(self.store, self.workspace, &lock.to_text(), &lock)?;
+        keep_locked(self.store, self.workspace, &lock)?;
         if self.cancel.is_cancelled() {
             return Err(BuildError::Interrupted);
         }

@@ -105,21 +105,12 @@ pub fn image_keeps(store: &Store, image: &Image) -> Result<Vec<Keep>, BuildError
     of_image(image, &mut load)?.ok_or(BuildError::Record { what: image.manifest })
 }
 
-/// Keeps what `cas.lock` pins for as long as the lock is there, unless that was done for the same lock before.
-pub(crate) fn keep_locked(
-    store: &Store,
-    workspace: &Workspace,
-    text: &str,
-    lock: &cas_config::Lock,
-) -> Result<(), BuildError> {
+/// Keeps what `cas.lock` pins and the store has, for as long as the lock is there; unless just that is kept already.
+pub(crate) fn keep_locked(store: &Store, workspace: &Workspace, lock: &cas_config::Lock) -> Result<(), BuildError> {
     use std::os::unix::ffi::OsStrExt;
     let path = workspace.root.join(LOCK_FILE);
     let name = lock_pin_name(&workspace.root);
-    let digest = Digest::of(DigestFunction::Blake3, text.as_bytes());
     let key = path.as_os_str().as_bytes();
-    if store.memo("lock", key)?.is_some_and(|known| known == digest.value()) {
-        return Ok(());
-    }
     let mut keeps = Vec::new();
     for package in lock.debian.iter().flat_map(|entry| &entry.packages) {
         // What another architecture needs may never have been fetched.
@@ -129,6 +120,12 @@ pub(crate) fn keep_locked(
     }
     keeps.sort_unstable();
     keeps.dedup();
+    let text: String = keeps.iter().map(|keep| format!("{}\n", keep.blob())).collect();
+    let digest = Digest::of(DigestFunction::Blake3, text.as_bytes());
+    let is_known = store.memo("lock", key)?.is_some_and(|known| known == digest.value());
+    if is_known && store.has_pin(&name)? != keeps.is_empty() {
+        return Ok(());
+    }
     if keeps.is_empty() {
         store.unpin(&name)?;
     } else {

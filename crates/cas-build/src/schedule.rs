@@ -25,6 +25,7 @@ struct State<N, V, E> {
     running: usize,
     values: BTreeMap<N, V>,
     errors: BTreeMap<N, E>,
+    has_panicked: bool,
 }
 
 /// Runs every node of `graph`, which maps it to what it depends on, on up to `jobs` threads.
@@ -51,7 +52,14 @@ where
     }
     let waiting: BTreeMap<N, usize> = graph.iter().map(|(node, needs)| (node.clone(), needs.len())).collect();
     let ready = waiting.iter().filter(|(_, count)| **count == 0).map(|(node, _)| node.clone()).collect();
-    let state = Mutex::new(State { waiting, ready, running: 0, values: BTreeMap::new(), errors: BTreeMap::new() });
+    let state = Mutex::new(State {
+        waiting,
+        ready,
+        running: 0,
+        values: BTreeMap::new(),
+        errors: BTreeMap::new(),
+        has_panicked: false,
+    });
     let changed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..jobs.get().min(graph.len()) {
@@ -81,7 +89,7 @@ fn worker<N, V, E>(
     loop {
         let mut guard = lock();
         let node = loop {
-            if stop(!guard.errors.is_empty()) {
+            if guard.has_panicked || stop(!guard.errors.is_empty()) {
                 changed.notify_all();
                 return;
             }
@@ -99,9 +107,19 @@ fn worker<N, V, E>(
         let needs =
             graph[&node].iter().filter_map(|need| Some((need.clone(), guard.values.get(need)?.clone()))).collect();
         drop(guard);
-        let result = work(&node, needs);
+        // A panic in the work ends the others, and goes on in whoever waits for them.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&node, needs)));
         let mut guard = lock();
         guard.running -= 1;
+        let result = match result {
+            Ok(result) => result,
+            Err(panic) => {
+                guard.has_panicked = true;
+                drop(guard);
+                changed.notify_all();
+                std::panic::resume_unwind(panic);
+            }
+        };
         match result {
             Ok(value) => {
                 for dependent in dependents.get(&node).into_iter().flatten() {
@@ -135,6 +153,20 @@ mod tests {
 
     fn jobs(count: usize) -> NonZeroUsize {
         NonZeroUsize::new(count).expect("not zero")
+    }
+
+    #[test]
+    fn a_panic_ends_all_and_goes_on() {
+        let graph = graph(&[("a", &[]), ("b", &["a"]), ("c", &["a"])]);
+        for count in [1, 4] {
+            let result = std::panic::catch_unwind(|| {
+                run(&graph, jobs(count), true, &|| false, &|node, _: BTreeMap<_, ()>| {
+                    assert_ne!(*node, "b", "this one goes wrong");
+                    Ok::<_, ()>(())
+                })
+            });
+            assert!(result.is_err(), "{count} jobs");
+        }
     }
 
     #[test]

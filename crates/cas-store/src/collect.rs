@@ -17,7 +17,7 @@ use crate::StoreError;
 use crate::disk::{Access, Disk, LockMode, Stat, lock, read_full, write_all};
 use crate::lease::{BATCH, Batch, Record};
 use crate::roots::root_name;
-use crate::session::dead_sessions;
+use crate::session::{dead_sessions, no_start};
 use crate::vault::Vault;
 
 /// Pauses to wait for another collection, or for sessions that start and end.
@@ -82,7 +82,11 @@ impl<D: Disk> Vault<D> {
         // What a dead collector left torn is followed by a number that nobody has seen.
         let generation =
             Batch::decode(&bytes[..count]).map_or_else(|| self.disk.random() >> 1, |batch| batch.generation);
-        let dead = dead_sessions(&*self.disk, &self.folder.join("tmp"))?;
+        let dead = {
+            // One that is just starting has its folder before it has its lock.
+            let _nobody_starts = no_start(&*self.disk, &self.folder)?;
+            dead_sessions(&*self.disk, &self.folder.join("tmp"))?
+        };
         Ok(Collection {
             vault: self,
             path,

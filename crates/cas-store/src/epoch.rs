@@ -364,8 +364,7 @@ impl<D: Disk> Epochs<D> {
 pub(crate) fn is_live<D: Disk>(disk: &D, session: &Path) -> Result<bool, FsError> {
     let path = session.join("lock");
     let Some(file) = disk.open(&path, Access::Read)? else { return Ok(false) };
-    let free =
-        disk.try_lock(&file, LockMode::Exclusive).map_err(|error| FsError::new(Operation::Open, &path, error))?;
+    let free = disk.try_lock(&file, LockMode::Shared).map_err(|error| FsError::new(Operation::Open, &path, error))?;
     Ok(!free)
 }
 

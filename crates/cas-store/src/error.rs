@@ -139,6 +139,9 @@ impl StoreError {
             }
             Self::Network { .. } => "name a folder on a local disk with `--store`, or use `--store-on-network`",
             Self::Newer { .. } => "use the newer program, or another folder with `--store`",
+            Self::Index(_) if !self.is_full() => {
+                "run `cas store fsck`: a damaged index is begun anew, and results are computed again"
+            }
             Self::Poisoned => "look at the disk's health, then run `cas store fsck --full`",
             Self::Busy { .. } => "wait for the other process, or end it",
             Self::Pin { .. } => "`cas store pin rm NAME` removes a pin; `cas store fsck` lists the damaged ones",

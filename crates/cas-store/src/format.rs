@@ -52,7 +52,13 @@ struct WireQuota {
 pub(crate) fn read<D: Disk>(disk: &D, folder: &Path) -> Result<Option<Format>, StoreError> {
     let path = folder.join(NAME);
     let unusable = |source: FsError| StoreError::Unusable { path: folder.to_owned(), source };
-    let Some(bytes) = read_file(disk, &path, MAX_BYTES).map_err(unusable)? else { return Ok(None) };
+    let Some(bytes) = read_file(disk, &path, MAX_BYTES).map_err(unusable)? else {
+        // One that is too long is a description all the same, and must not be written over.
+        return match disk.stat(&path).map_err(unusable)? {
+            None => Ok(None),
+            Some(_) => Err(StoreError::Description { path, source: serde::de::Error::custom("it is too long") }),
+        };
+    };
     decode(&bytes).map(Some).map_err(|problem| match problem {
         Problem::Json(source) => StoreError::Description { path, source },
         Problem::Unknown(features) => StoreError::Newer { path, features },

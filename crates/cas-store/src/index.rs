@@ -173,10 +173,22 @@ impl Index {
     pub(crate) fn is_whole(&self) -> Result<bool, StoreError> {
         let answer: Result<String, _> = self.lock().query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
         match answer {
-            Ok(answer) => Ok(answer == "ok"),
-            Err(error) if is_damage(&error) => Ok(false),
-            Err(error) => Err(error.into()),
+            Ok(answer) if answer == "ok" => {}
+            Ok(_) => return Ok(false),
+            Err(error) if is_damage(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
+        // SQLite lets a column hold anything.
+        let odd = "SELECT (SELECT count(*) FROM action WHERE typeof(lane) != 'text' OR typeof(function) != 'text'
+                OR typeof(hash) != 'blob' OR typeof(size) != 'integer' OR typeof(result) != 'blob'
+                OR typeof(used) != 'integer')
+            + (SELECT count(*) FROM memo WHERE typeof(kind) != 'text' OR typeof(key) != 'blob'
+                OR typeof(value) != 'blob' OR typeof(used) != 'integer')
+            + (SELECT count(*) FROM alias WHERE typeof(function) != 'text' OR typeof(hash) != 'blob'
+                OR typeof(size) != 'integer' OR typeof(primary_function) != 'text' OR typeof(primary_hash) != 'blob')";
+        let odd: Result<i64, _> = self.lock().query_row(odd, [], |row| row.get(0));
+        // A table that is not there is damage as well.
+        Ok(odd.is_ok_and(|count| count == 0))
     }
 
     pub(crate) fn alias(&self, name: &Descriptor) -> Result<Option<Descriptor>, StoreError> {
@@ -292,7 +304,7 @@ impl Index {
     }
 
     fn note_use(&self, used: i64, name: impl FnOnce() -> RowName) -> Result<(), StoreError> {
-        if used + USE_RESOLUTION_SECONDS >= HostDisk.now() {
+        if used.saturating_add(USE_RESOLUTION_SECONDS) >= HostDisk.now() {
             return Ok(());
         }
         let is_full = {

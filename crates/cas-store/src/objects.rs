@@ -84,7 +84,7 @@ impl<D: Disk> Vault<D> {
 
     /// Notes that something is used, unless that was done lately.
     pub(crate) fn note_use(&self, path: &Path, stat: &Stat) {
-        if stat.used + USE_RESOLUTION_SECONDS < self.started {
+        if stat.used.saturating_add(USE_RESOLUTION_SECONDS) < self.started {
             // A use that is not noted makes it leave earlier than it should, which costs making it again.
             let _ = self.disk.touch(path, self.disk.now());
         }
@@ -117,6 +117,10 @@ impl<D: Disk> Vault<D> {
     /// Bytes of an object, or nothing when they are not what they should be.
     fn read_whole(&self, file: &D::File, path: &Path, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
         let read = |error| FsError::new(Operation::Read, path, error);
+        // The size may be what a damaged row says: no more memory is taken than the file is long.
+        if self.disk.stat_file(file).map_err(read)?.size != blob.size {
+            return Ok(None);
+        }
         let size = usize::try_from(blob.size).map_err(|_| read(io::ErrorKind::FileTooLarge.into()))?;
         // One more byte than it should have shows a longer file.
         let mut bytes = vec![0; size + 1];

@@ -162,6 +162,11 @@ impl<D: Disk> Vault<D> {
         replace_durably(&*self.disk, &temporary, &path, text.as_bytes(), sites).map_err(|error| self.pin_failed(error))
     }
 
+    /// Whether there is a pin of this name.
+    pub(crate) fn has_pin(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.disk.stat(&self.folder.join("pins").join(file_name(name)?))?.is_some())
+    }
+
     /// Ends a pin; `false` when there is none of this name.
     pub(crate) fn unpin(&self, name: &str) -> Result<bool, StoreError> {
         self.check_poison()?;

@@ -85,6 +85,8 @@ const PINNED: u32 = 0;
 struct Object {
     victim: Victim,
     needed_by: u32,
+    /// For whom everything below it was marked: not for whoever needs its bytes alone.
+    walked_by: u32,
 }
 
 struct Marker<'a> {
@@ -97,11 +99,8 @@ struct Marker<'a> {
 }
 
 impl Marker<'_> {
-    /// Notes that `by` needs a blob; whether it was not needed before. `None` when it is not here.
-    fn mark(&mut self, blob: &Descriptor, by: u32) -> Result<Option<bool>, StoreError> {
-        if blob.size == 0 {
-            return Ok(Some(false));
-        }
+    /// Notes that `by` needs a blob; gives the object, `None` when it is not here.
+    fn mark(&mut self, blob: &Descriptor, by: u32) -> Result<Option<&mut Object>, StoreError> {
         let mut found = self.by_record.get(&Record::object(&blob.digest));
         if found.is_none() {
             let primary = match self.names.get(blob) {
@@ -112,9 +111,19 @@ impl Marker<'_> {
         }
         let Some(position) = found else { return Ok(None) };
         let object = &mut self.objects[*position as usize];
-        let is_new = object.needed_by > by;
         object.needed_by = object.needed_by.min(by);
-        Ok(Some(is_new))
+        Ok(Some(object))
+    }
+
+    /// Marks what is kept; gives a directory of a tree that is not here, if there is one.
+    fn need(&mut self, keep: &Keep, by: u32) -> Result<Option<Descriptor>, StoreError> {
+        match keep {
+            Keep::Blob(blob) => {
+                self.mark(blob, by)?;
+                Ok(None)
+            }
+            Keep::Tree(tree) => self.mark_tree(tree, by),
+        }
     }
 
     /// Marks a tree; gives a directory that is not here, if there is one. Files that are not here are left out.
@@ -124,9 +133,10 @@ impl Marker<'_> {
         while let Some(directory) = waiting.pop() {
             match self.mark(&directory, by)? {
                 None => missing = missing.or(Some(directory)),
-                // What is below it was marked with it.
-                Some(false) => {}
-                Some(true) => {
+                // What is below it was marked for this one, or for one that stays longer.
+                Some(object) if object.walked_by <= by => {}
+                Some(object) => {
+                    object.walked_by = by;
                     let bytes =
                         if directory.size > MAX_DIRECTORY_BYTES { None } else { self.vault.peek(&directory)? };
                     let references =
@@ -167,7 +177,8 @@ pub(crate) fn collect(
     let mut collected = Collected::default();
     for pin in &pins {
         if let Some(path) = &pin.lifetime
-            && vault.disk.stat(path)?.is_none()
+            // What cannot be looked at may be there.
+            && matches!(vault.disk.stat(path), Ok(None))
         {
             collected.pins += 1;
             if !plan.is_dry {
@@ -177,14 +188,9 @@ pub(crate) fn collect(
         }
         marker.names.extend(pin.names.iter().copied());
         for keep in &pin.keeps {
-            match keep {
-                Keep::Blob(blob) => drop(marker.mark(blob, PINNED)?),
-                Keep::Tree(tree) => {
-                    // Below a directory that is gone may be anything.
-                    if let Some(blob) = marker.mark_tree(tree, PINNED)? {
-                        return Err(StoreError::PinIncomplete { pin: pin.name.clone(), blob });
-                    }
-                }
+            // Below a directory that is gone may be anything.
+            if let Some(blob) = marker.need(keep, PINNED)? {
+                return Err(StoreError::PinIncomplete { pin: pin.name.clone(), blob });
             }
         }
     }
@@ -202,11 +208,8 @@ pub(crate) fn collect(
             continue;
         };
         for keep in keeps {
-            match keep {
-                Keep::Blob(blob) => drop(marker.mark(&blob, by)?),
-                // A row that needs what is gone is found out by whoever uses it.
-                Keep::Tree(tree) => drop(marker.mark_tree(&tree, by)?),
-            }
+            // A row that needs what is gone is found out by whoever uses it.
+            marker.need(&keep, by)?;
         }
         rows.push(row);
     }
@@ -313,7 +316,7 @@ pub(crate) fn collect(
     let boots: HashSet<i64> = counted.boots;
     vault.epochs.forget_boots(&|boot| boots.contains(&i64::from(boot)))?;
     collection.finish()?;
-    vault.note_removed(object_amount.add(root_amount))?;
+    vault.count_anew()?;
     vault.fill_reserve()?;
     Ok(collected)
 }
@@ -328,10 +331,7 @@ fn part_needless(
     let mut marker = list(vault, index)?;
     for (row, _) in index.rows()? {
         for keep in needs(&row, &mut |blob| vault.peek_named(index, blob))?.unwrap_or_default() {
-            match keep {
-                Keep::Blob(blob) => drop(marker.mark(&blob, PINNED)?),
-                Keep::Tree(tree) => drop(marker.mark_tree(&tree, PINNED)?),
-            }
+            marker.need(&keep, PINNED)?;
         }
     }
     let is_needed = |object: &Object| object.needed_by != NOBODY;
@@ -379,7 +379,11 @@ fn list<'a>(vault: &'a Vault<HostDisk>, index: &'a Index) -> Result<Marker<'a>, 
     let mut by_record = HashMap::new();
     vault.each_object(&mut |digest, stat| {
         by_record.insert(Record::object(&digest), u32::try_from(objects.len()).unwrap_or(NOBODY));
-        objects.push(Object { victim: Victim { kind: Kind::Object, digest, stat }, needed_by: NOBODY });
+        objects.push(Object {
+            victim: Victim { kind: Kind::Object, digest, stat },
+            needed_by: NOBODY,
+            walked_by: NOBODY,
+        });
         Ok(())
     })?;
     Ok(Marker { vault, index, objects, by_record, names: HashMap::new() })

@@ -7,13 +7,14 @@
 //! Not here: what leaves when there is no room (`retain`).
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use cas_fs::{FsError, Operation};
 
 use crate::StoreError;
 use crate::disk::{Access, Disk, LockMode, Room, lock, read_file, write_all};
+use crate::epoch::is_live;
 use crate::vault::Vault;
 
 /// Room is claimed in pieces of this size, so that the shared count is not asked for every file.
@@ -138,7 +139,7 @@ impl<D: Disk> Vault<D> {
                 return Ok(Some(format!("{min_free} bytes that stay free on its disk")));
             }
         }
-        if quota.max_bytes.is_some() || quota.max_inodes.is_some() {
+        if self.is_limited() {
             let (max_bytes, max_inodes) = (quota.max_bytes.unwrap_or(u64::MAX), quota.max_inodes.unwrap_or(u64::MAX));
             let most = Amount { bytes: max_bytes, inodes: max_inodes };
             let mut reached = None;
@@ -154,6 +155,11 @@ impl<D: Disk> Vault<D> {
                 reached = Some(if is_bytes { format!("{max_bytes} bytes") } else { format!("{max_inodes} files") });
                 usage
             })?;
+            if reached.is_none() {
+                // Whoever counts the files anew adds what is not written yet: this much at most.
+                let path = self.session.path().join("claim");
+                self.write_amount(&path, *left)?;
+            }
             return Ok(reached);
         }
         *left = left.add(piece);
@@ -168,36 +174,74 @@ impl<D: Disk> Vault<D> {
     /// Gives back what was claimed and not used, when the session ends.
     pub(crate) fn give_back(&self) -> Result<(), StoreError> {
         let left = std::mem::take(&mut *self.claims.left.lock().unwrap_or_else(PoisonError::into_inner));
-        self.note_removed(left)
-    }
-
-    /// Takes what left the store out of the count.
-    pub(crate) fn note_removed(&self, removed: Amount) -> Result<(), StoreError> {
-        let quota = &self.format.quota;
-        if removed == Amount::default() || (quota.max_bytes.is_none() && quota.max_inodes.is_none()) {
+        if left == Amount::default() || !self.is_limited() {
             return Ok(());
         }
-        self.change_usage(&mut |usage| usage.less(removed))
+        self.change_usage(&mut |usage| usage.less(left))
+    }
+
+    /// Counts the files themselves, and what running sessions have claimed: what others leaked or lost is gone then.
+    pub(crate) fn count_anew(&self) -> Result<(), StoreError> {
+        if !self.is_limited() {
+            return Ok(());
+        }
+        self.with_usage(&mut |_| {
+            let mut usage = self.count_usage()?;
+            let sessions = self.folder.join("tmp");
+            for entry in self.disk.list(&sessions)? {
+                let session = sessions.join(&entry.name);
+                if is_live(&*self.disk, &session)?
+                    && let Some(bytes) = read_file(&*self.disk, &session.join("claim"), 64)?
+                    && let Some(claim) = Amount::decode(&bytes, self.epochs.boot())
+                {
+                    usage = usage.add(claim);
+                }
+            }
+            Ok(usage)
+        })
+    }
+
+    fn is_limited(&self) -> bool {
+        self.format.quota.max_bytes.is_some() || self.format.quota.max_inodes.is_some()
     }
 
     /// Reads the count of what all sessions claimed, and writes what `change` makes of it.
     pub(crate) fn change_usage(&self, change: &mut dyn FnMut(Amount) -> Amount) -> Result<(), StoreError> {
+        self.with_usage(&mut |known| {
+            let usage = match known {
+                Some(usage) => usage,
+                None => self.count_usage()?,
+            };
+            Ok(change(usage))
+        })
+    }
+
+    fn with_usage(
+        &self,
+        change: &mut dyn FnMut(Option<Amount>) -> Result<Amount, StoreError>,
+    ) -> Result<(), StoreError> {
         let path = self.folder.join("usage");
         let lock_path = self.folder.join("usage.lock");
         let _lock = lock(&*self.disk, &lock_path, LockMode::Exclusive, PATIENCE)?
             .ok_or(StoreError::Busy { path: lock_path })?;
         let boot = self.epochs.boot();
         let known = read_file(&*self.disk, &path, 64)?.and_then(|bytes| Amount::decode(&bytes, boot));
-        let usage = match known {
-            Some(usage) => usage,
-            None => self.count_usage()?,
-        };
-        let after = change(usage);
-        if known != Some(after) {
-            let file = self.disk.open(&path, Access::Write)?.expect("a missing file is made");
-            write_all(&*self.disk, &file, 0, after.encode(boot).as_bytes())
-                .map_err(|error| FsError::new(Operation::Write, &path, error))?;
-        }
+        let after = change(known)?;
+        if known == Some(after) { Ok(()) } else { self.write_amount(&path, after) }
+    }
+
+    fn write_amount(&self, path: &Path, amount: Amount) -> Result<(), StoreError> {
+        let file = self.disk.open(path, Access::Write)?.expect("a missing file is made");
+        write_all(&*self.disk, &file, 0, amount.encode(self.epochs.boot()).as_bytes())
+            .map_err(|error| FsError::new(Operation::Write, path, error).into())
+    }
+
+    /// Forgets the count, because it did not go on while there was no limit.
+    pub(crate) fn forget_usage(&self) -> Result<(), StoreError> {
+        let lock_path = self.folder.join("usage.lock");
+        let _lock = lock(&*self.disk, &lock_path, LockMode::Exclusive, PATIENCE)?
+            .ok_or(StoreError::Busy { path: lock_path })?;
+        self.disk.remove(&self.folder.join("usage"))?;
         Ok(())
     }
 

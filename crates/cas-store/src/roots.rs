@@ -43,10 +43,19 @@ impl Store {
         let amount = amount_of(tree);
         vault.claim(amount)?;
         let temporary = vault.temporary("root");
-        cas_fs::create_dir_with_mode(&temporary, 0o700)?;
-        write_tree(self, tree, &temporary.join("root"))?;
-        vault.write_size(&temporary, amount)?;
-        vault.publish_root(&temporary, &path)?;
+        let written = cas_fs::create_dir_with_mode(&temporary, 0o700)
+            .map_err(StoreError::from)
+            .and_then(|()| write_tree(self, tree, &temporary.join("root")))
+            .and_then(|()| vault.write_size(&temporary, amount))
+            .and_then(|()| vault.publish_root(&temporary, &path));
+        if !matches!(written, Ok(true)) {
+            vault.unclaim(amount);
+        }
+        if written.is_err() {
+            // What cannot be removed now goes with the session's folder.
+            let _ = vault.disk.remove_tree(&temporary);
+        }
+        written?;
         Ok(path.join("root"))
     }
 
@@ -71,7 +80,8 @@ impl Store {
         for digest in roots {
             let path = self.folder.join("roots").join(root_name(&digest));
             check.root_count += 1;
-            if !self.vault.find_root(&path)? || (depth == Depth::Full && !self.is_root_whole(&digest, &path)?) {
+            // One that a loss of power may have torn is removed without a word, as by everybody who meets it.
+            if self.vault.find_root(&path)? && depth == Depth::Full && !self.is_root_whole(&digest, &path)? {
                 self.vault.remove_root(&path)?;
                 check.damaged_roots.push(path);
             }
@@ -126,15 +136,18 @@ impl<D: Disk> Vault<D> {
         Ok(false)
     }
 
-    /// Gives a root its name. It is marked as objects are; nobody reads one of an epoch that was lost.
-    pub(crate) fn publish_root(&self, made: &Path, path: &Path) -> Result<(), StoreError> {
+    /// Gives a root its name; `false` when another process was faster. It is marked as objects are; nobody reads one of an epoch that was lost.
+    pub(crate) fn publish_root(&self, made: &Path, path: &Path) -> Result<bool, StoreError> {
         self.check_poison()?;
         let writing = self.epochs.write()?;
         self.disk.mark(made, writing.mark)?;
         match self.disk.rename(Site::RenameRoot, made, path) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             // Another process was faster; its root is equal.
-            Err(_) if self.disk.stat(path)?.is_some() => Ok(self.disk.remove_tree(made)?),
+            Err(_) if self.disk.stat(path)?.is_some() => {
+                self.disk.remove_tree(made)?;
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }

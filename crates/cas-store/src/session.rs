@@ -31,9 +31,7 @@ impl<D: Disk> Session<D> {
         let tmp = folder.join("tmp");
         let collect_lock = folder.join("collect.lock");
         // A folder gets its lock before anybody else may look at it.
-        let starting_path = folder.join("sessions.lock");
-        let starting = lock(&*disk, &starting_path, LockMode::Exclusive, PATIENCE)?
-            .ok_or_else(|| FsError::new(Operation::Open, &starting_path, std::io::ErrorKind::TimedOut.into()))?;
+        let starting = no_start(&*disk, folder)?;
         let dead = dead_sessions(&*disk, &tmp)?;
         let path = loop {
             let name = format!("{}-{:08x}", std::process::id(), disk.random() & 0xffff_ffff);
@@ -44,7 +42,13 @@ impl<D: Disk> Session<D> {
         };
         let lock_path = path.join("lock");
         let held = disk.open(&lock_path, Access::New)?.expect("a new file is made or an error");
-        disk.try_lock(&held, LockMode::Shared).map_err(|error| FsError::new(Operation::Open, &lock_path, error))?;
+        // Somebody who tries whether it is free may hold it for a moment.
+        while !disk
+            .try_lock(&held, LockMode::Exclusive)
+            .map_err(|error| FsError::new(Operation::Open, &lock_path, error))?
+        {
+            disk.pause();
+        }
         drop(starting);
         if let Some(_idle) = no_collection(&*disk, &collect_lock)? {
             for path in dead {
@@ -67,6 +71,13 @@ impl<D: Disk> Drop for Session<D> {
             let _ = self.disk.remove_tree(&self.path);
         }
     }
+}
+
+/// Keeps sessions from starting as long as the result lives.
+pub(crate) fn no_start<D: Disk>(disk: &D, folder: &Path) -> Result<D::File, FsError> {
+    let path = folder.join("sessions.lock");
+    lock(disk, &path, LockMode::Exclusive, PATIENCE)?
+        .ok_or_else(|| FsError::new(Operation::Open, &path, std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Keeps a collection from starting as long as the result lives; `None` when one runs.

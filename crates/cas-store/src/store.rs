@@ -218,7 +218,8 @@ impl Store {
     /// [`StoreError`]
     pub fn set_quota(&self, quota: Quota) -> Result<(), StoreError> {
         let changed = format::Format { quota, ..self.vault.format.clone() };
-        format::write(&*self.vault.disk, &self.folder, &self.vault.temporary("format"), &changed)
+        format::write(&*self.vault.disk, &self.folder, &self.vault.temporary("format"), &changed)?;
+        self.vault.forget_usage()
     }
 
     /// Waits until everything that was put is on the disk, so that it is trusted after a loss of power without being read.
@@ -282,6 +283,15 @@ impl Store {
     /// [`StoreError`]
     pub fn unpin(&self, name: &str) -> Result<bool, StoreError> {
         self.vault.unpin(name)
+    }
+
+    /// Whether there is a pin of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::PinName`]
+    pub fn has_pin(&self, name: &str) -> Result<bool, StoreError> {
+        self.vault.has_pin(name)
     }
 
     /// All pins, in the order of their names.
