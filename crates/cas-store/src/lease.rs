@@ -117,6 +117,15 @@ fn check(bytes: &[u8]) -> [u8; 16] {
     Digest::of(DigestFunction::Blake3, &input).value()[..16].try_into().expect("a digest is longer")
 }
 
+/// Makes the file of the batch, as long as it ever gets: on a full disk it can still be written over.
+pub(crate) fn make_batch_file<D: Disk>(disk: &D, folder: &Path) -> Result<(), FsError> {
+    let path = folder.join("collect");
+    let mut bytes = Batch::default().encode();
+    bytes.resize(HEADER_BYTES + BATCH * RECORD_BYTES, 0);
+    let file = disk.open(&path, Access::Write)?.expect("a missing file is made");
+    write_all(disk, &file, 0, &bytes).map_err(|error| FsError::new(Operation::Write, &path, error))
+}
+
 #[derive(Debug, Default)]
 struct Written {
     records: HashSet<Record>,

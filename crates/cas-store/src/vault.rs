@@ -13,7 +13,7 @@ use cas_fs::FsError;
 use crate::disk::{Disk, LockMode, lock};
 use crate::epoch::Epochs;
 use crate::format;
-use crate::lease::Leases;
+use crate::lease::{Leases, make_batch_file};
 use crate::objects::FUNCTIONS;
 use crate::room::{self, Claims};
 use crate::session::Session;
@@ -115,6 +115,7 @@ impl<D: Disk> Vault<D> {
             error => error,
         };
         room::fill_reserve(&**disk, folder).map_err(own)?;
+        make_batch_file(&**disk, folder).map_err(unusable)?;
         format::create(&**disk, folder).map_err(own)
     }
 
