@@ -5,10 +5,8 @@
 use cas_git::Mode;
 use cas_tree::RelPath;
 
-use crate::cache::Kind;
+use crate::record::Class;
 use crate::select::Pattern;
-use crate::snapshot::read_lock;
-use crate::walk::find;
 use crate::{Selection, Snapshot, SnapshotError};
 
 /// A place without what git tracks there.
@@ -52,8 +50,7 @@ impl Snapshot {
             }
             let slot = last.as_ref().and_then(|(_, slot)| *slot);
             slot.is_some_and(|slot| {
-                let folder = read_lock(&self.folders[slot].folder);
-                find(&folder.names, name).is_some_and(|kind| !matches!(kind, Kind::Ignored { .. }))
+                self.folders[slot].class(name).is_some_and(|class| !matches!(class, Class::Ignored { .. }))
             })
         };
         for (path, entry) in self.tracked.repositories().flat_map(|repository| repository.absent()) {

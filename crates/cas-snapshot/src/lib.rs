@@ -12,8 +12,10 @@ mod gaps;
 mod git;
 mod notes;
 mod read;
+mod record;
 mod rules;
 mod select;
+mod slot;
 mod snapshot;
 mod stamp;
 #[cfg(test)]

@@ -19,7 +19,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::OFlags;
 
 use crate::cache::{Kind, Name};
-use crate::snapshot::{FileAt, Picked, Slot, read_lock};
+use crate::record::Class;
+use crate::slot::Slot;
+use crate::snapshot::{FileAt, Picked};
 use crate::walk::{find, join, open_below};
 use crate::{Snapshot, SnapshotError};
 
@@ -109,8 +111,11 @@ impl Snapshot {
         if self.tracked.repositories().next().is_some() {
             let selected = (0u32..).zip(&self.selected).filter(|(_, flag)| flag.load(Ordering::Relaxed));
             let selected = Picked(selected.map(|(index, _)| index).collect());
+            let has_pointers: Vec<bool> = self.folders.iter().map(Slot::has_pointers).collect();
+            let may_be_pointer = |index: &u32| has_pointers[self.files[*index as usize].folder as usize];
+            let in_question = Picked(selected.0.iter().copied().filter(may_be_pointer).collect());
             let mut pointers = Vec::new();
-            self.each(&selected, |folder, name, kind| {
+            self.each(&in_question, |folder, name, kind| {
                 if matches!(kind, Kind::File(held) if held.is_pointer) {
                     pointers.push(join(folder, name));
                 }
@@ -125,7 +130,7 @@ impl Snapshot {
             }
             if is_configured || rules.has_converting() {
                 let is_regular = |file: &FileAt| {
-                    let folder = read_lock(&self.folders[file.folder as usize].folder);
+                    let folder = self.folders[file.folder as usize].read();
                     matches!(folder.names[file.name as usize].kind, Kind::File(_))
                 };
                 let files = selected.0.iter().map(|index| self.files[*index as usize]);
@@ -142,10 +147,9 @@ impl Snapshot {
 
     fn twins(&self) -> Option<Note> {
         let mut pairs = self.folders.iter().flat_map(|slot| {
-            let folder = read_lock(&slot.folder);
             let files = slot.files.start as usize..slot.files.end as usize;
             let is_selected = || self.selected[files].iter().any(|flag| flag.load(Ordering::Relaxed));
-            if folder.has_twins && is_selected() { pairs(&slot.path, &folder.names) } else { Vec::new() }
+            if slot.has_twins() && is_selected() { pairs(&slot.path, &slot.read().names) } else { Vec::new() }
         });
         let (one, other) = pairs.next()?;
         Some(Note::Twins { one, other, others: pairs.count() })
@@ -218,8 +222,7 @@ struct AllAttributes {
 
 impl AllAttributes {
     fn read(snapshot: &Snapshot) -> Result<Self, SnapshotError> {
-        let has_file =
-            |slot: &&Slot| matches!(find(&read_lock(&slot.folder).names, GITATTRIBUTES), Some(Kind::File(_)));
+        let has_file = |slot: &&Slot| slot.class(GITATTRIBUTES) == Some(Class::File);
         let mut folders = BTreeMap::new();
         for slot in snapshot.folders.iter().filter(has_file) {
             let at = snapshot.root.at(&join(&slot.path, GITATTRIBUTES));

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use cas_blob::Descriptor;
@@ -14,7 +13,7 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::cache::{Held, Kind};
-use crate::snapshot::{FileAt, Picked, Snapshot, read_lock, rel_path};
+use crate::snapshot::{FileAt, Picked, Snapshot, rel_path};
 use crate::stamp::Stamp;
 use crate::text::Text;
 use crate::walk::{join, open_below, to_content};
@@ -109,9 +108,8 @@ impl Snapshot {
                 Kind::Symlink(_) => reader.read_symlink(file),
                 _ => reader.read_file(file),
             };
-            let is_executable = |held: &Held| held.stamp.mode & 0o100 != 0;
             match now {
-                Ok(now) if now.content == held.content && is_executable(&now) == is_executable(&held) => {
+                Ok(now) if now.content == held.content && now.is_executable() == held.is_executable() => {
                     self.learn(file, now);
                     Ok(())
                 }
@@ -151,12 +149,11 @@ impl Snapshot {
     }
 
     fn learn(&self, file: FileAt, held: Held) {
-        let slot = &self.folders[file.folder as usize];
-        let mut folder = slot.folder.write().unwrap_or_else(PoisonError::into_inner);
-        if let Kind::File(known) | Kind::Symlink(known) = &mut folder.names[file.name as usize].kind {
-            *known = held;
-        }
-        slot.is_changed.store(true, Ordering::Relaxed);
+        self.folders[file.folder as usize].change(|folder| {
+            if let Kind::File(known) | Kind::Symlink(known) = &mut folder.names[file.name as usize].kind {
+                *known = held;
+            }
+        });
     }
 
     fn in_parallel<E: Send>(
@@ -194,11 +191,11 @@ impl<'a> Reader<'a> {
     }
 
     fn kind(&self, file: FileAt) -> Kind {
-        read_lock(&self.snapshot.folders[file.folder as usize].folder).names[file.name as usize].kind
+        self.snapshot.folders[file.folder as usize].read().names[file.name as usize].kind
     }
 
     fn name(&self, file: FileAt) -> Text {
-        read_lock(&self.snapshot.folders[file.folder as usize].folder).names[file.name as usize].name.clone()
+        self.snapshot.folders[file.folder as usize].read().names[file.name as usize].name.clone()
     }
 
     fn failed(&self, operation: Operation, file: FileAt, error: Errno) -> FsError {

@@ -1,27 +1,27 @@
 //! The files of a workspace at one time.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use cas_blob::Descriptor;
-use cas_digest::{Digest, DigestFunction, Hasher};
+use cas_digest::{Digest, DigestFunction};
 use cas_fs::FsError;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::SnapshotError;
-use crate::cache::{self, Cache, Content, Folder, Held, Kind};
+use crate::cache::{self, Cache, Content, Held, Kind, Written};
 use crate::gaps::Gap;
 use crate::git::Tracked;
+use crate::record::{Class, digest_of, put_u32};
+use crate::slot::Slot;
 use crate::stamp::{Trust, Volumes};
 use crate::walk::{Root, Visited, Walker, join, walk_order};
 use crate::watch::{Changes, Watched};
-
-/// Bytes that are hashed at once: BLAKE3 is several times faster over many of its chunks than record by record.
-const FINGERPRINT_BYTES: usize = 64 * 1024;
 
 /// How a snapshot is taken.
 #[derive(Clone, Copy, Debug)]
@@ -60,18 +60,6 @@ pub struct Snapshot {
     /// Folders that a watcher spared looking at.
     #[cfg(test)]
     pub(crate) spared_count: usize,
-}
-
-/// A folder of the workspace.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    /// From the root on; empty for the root.
-    pub(crate) path: Box<[u8]>,
-    pub(crate) folder: RwLock<Folder>,
-    /// Whether its record has to be written.
-    pub(crate) is_changed: AtomicBool,
-    /// The files in it and below it.
-    pub(crate) files: Range<u32>,
 }
 
 /// Where a file is: its folder, and its name there.
@@ -126,10 +114,7 @@ impl Snapshot {
         let spared_count = visited.iter().filter(|visited| !visited.is_looked_at).count();
         state.token = watched.as_ref().and_then(|watched| watched.confirm(&visited));
         state.is_token_due = !changes.is_some_and(Changes::is_empty);
-        let mut files = Vec::new();
-        let mut folders = Vec::with_capacity(visited.len());
-        let mut visited = visited.into_iter().peekable();
-        place(&mut visited, &mut folders, &mut files);
+        let (folders, files) = place(visited);
         let taken = files.iter().map(|_| AtomicBool::new(false)).collect();
         let cache = path.map(|path| (path, state));
         let selected = files.iter().map(|_| AtomicBool::new(false)).collect();
@@ -208,30 +193,36 @@ impl Snapshot {
     ///
     /// As for [`Snapshot::read`].
     pub fn fingerprint(&self, picked: &Picked) -> Result<Digest, SnapshotError> {
-        self.read(picked)?;
-        let mut hasher = Hasher::new(self.function);
-        let mut record = Vec::new();
-        self.each(picked, |path, name, kind| {
-            let (tag, held) = match kind {
-                Kind::Symlink(held) => (2, held),
-                Kind::File(held) if is_executable(held) => (1, held),
-                Kind::File(held) => (0, held),
-                _ => return,
-            };
-            if record.len() >= FINGERPRINT_BYTES {
-                hasher.update(&record);
-                record.clear();
+        let mut counts = vec![0; self.folders.len()];
+        for index in &picked.0 {
+            counts[self.files[*index as usize].folder as usize] += 1;
+        }
+        // Where all files of a folder are picked, the digest in its record stands for them.
+        let recorded: Vec<Option<Content>> = (self.folders.iter().zip(&counts))
+            .map(|(slot, count)| if *count == slot.own_count { slot.digest() } else { None })
+            .collect();
+        let is_open = |index: &u32| recorded[self.files[*index as usize].folder as usize].is_none();
+        let open = Picked(picked.0.iter().copied().filter(is_open).collect());
+        self.read(&open)?;
+        let mut names: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for FileAt { folder, name } in open.0.iter().map(|index| self.files[*index as usize]) {
+            names.entry(folder).or_default().push(name);
+        }
+        let mut text = Vec::new();
+        for (((position, slot), recorded), count) in (0u32..).zip(&self.folders).zip(recorded).zip(counts) {
+            if count == 0 {
+                continue;
             }
-            record.extend_from_slice(&((path.len() + name.len()) as u64).to_le_bytes());
-            record.extend_from_slice(path);
-            record.push(b'/');
-            record.extend_from_slice(name);
-            record.push(tag);
-            record.extend_from_slice(&held.stamp.size.to_le_bytes());
-            record.extend_from_slice(&known(held));
-        });
-        hasher.update(&record);
-        Ok(hasher.finish())
+            let digest = recorded.unwrap_or_else(|| {
+                let folder = slot.read();
+                let names = names.get(&position).into_iter().flatten();
+                digest_of(self.function, names.map(|name| &folder.names[*name as usize])).expect("they were read")
+            });
+            put_u32(&mut text, slot.path.len());
+            text.extend_from_slice(&slot.path);
+            text.extend_from_slice(&digest);
+        }
+        Ok(Digest::of(self.function, &text))
     }
 
     /// The tree of picked files, from the workspace's root on.
@@ -248,7 +239,7 @@ impl Snapshot {
         let mut nodes = Vec::with_capacity(picked.len());
         self.each(picked, |path, name, kind| {
             let node = match kind {
-                Kind::File(held) => Node::file(self.blob(held), if is_executable(held) { 0o755 } else { 0o644 }),
+                Kind::File(held) => Node::file(self.blob(held), if held.is_executable() { 0o755 } else { 0o644 }),
                 // The target is read below, without the folder's lock.
                 _ => Node::symlink(b""),
             };
@@ -271,16 +262,9 @@ impl Snapshot {
     /// [`FsError`]; the next snapshot reads more then.
     pub fn save(&self) -> Result<(), FsError> {
         let Some((path, state)) = &self.cache else { return Ok(()) };
-        let folders: Vec<_> = self.folders.iter().map(|slot| (&*slot.path, read_lock(&slot.folder))).collect();
-        let is_changed = |slot: &Slot| slot.is_changed.load(Ordering::Relaxed);
-        let changed: Vec<(&[u8], &Folder)> = self
-            .folders
-            .iter()
-            .zip(&folders)
-            .filter(|(slot, _)| is_changed(slot))
-            .map(|(_, (path, folder))| (*path, &**folder))
-            .collect();
-        let mut all = folders.iter().map(|(path, folder)| (*path, &**folder));
+        let changed = self.folders.iter().filter(|slot| slot.is_changed());
+        let changed: Vec<Written<'_>> = changed.map(|slot| slot.written(self.function)).collect();
+        let mut all = self.folders.iter().map(|slot| slot.written(self.function));
         cache::save(path, *state, self.function, &changed, &mut all)
     }
 
@@ -295,7 +279,7 @@ impl Snapshot {
         let mut files = picked.0.iter().map(|index| self.files[*index as usize]).peekable();
         while let Some(first) = files.peek().copied() {
             let slot = &self.folders[first.folder as usize];
-            let folder = read_lock(&slot.folder);
+            let folder = slot.read();
             // One lock for the files of one folder that follow each other.
             while let Some(file) = files.next_if(|file| file.folder == first.folder) {
                 let name = &folder.names[file.name as usize];
@@ -313,7 +297,7 @@ impl Snapshot {
         };
         let slot_index = self.folder_position(parent)?;
         let slot = &self.folders[slot_index];
-        let folder = read_lock(&slot.folder);
+        let folder = slot.read();
         let name = folder.names.binary_search_by(|known| (*known.name).cmp(name)).ok()?;
         let wanted = FileAt { folder: u32::try_from(slot_index).ok()?, name: u32::try_from(name).ok()? };
         drop(folder);
@@ -335,7 +319,7 @@ impl Snapshot {
 
     pub(crate) fn path_bytes(&self, file: FileAt) -> Vec<u8> {
         let slot = &self.folders[file.folder as usize];
-        join(&slot.path, &read_lock(&slot.folder).names[file.name as usize].name)
+        join(&slot.path, &slot.read().names[file.name as usize].name)
     }
 
     fn path(&self, index: u32) -> RelPath {
@@ -343,53 +327,44 @@ impl Snapshot {
     }
 }
 
-/// Puts folders and files into the order of a walk. `visited` has folders in that order, parents first.
-fn place(
-    visited: &mut std::iter::Peekable<impl Iterator<Item = Visited>>,
-    folders: &mut Vec<Slot>,
-    files: &mut Vec<FileAt>,
-) {
+/// Gives folders and files their positions in the order of a walk. `visited` has the folders in that order.
+fn place(visited: Vec<Visited>) -> (Vec<Slot>, Vec<FileAt>) {
     let position = |len: usize| u32::try_from(len).expect("a workspace has fewer than 2^32 files");
-    // The way from the root to the current folder: its place, and the next name to look at.
-    let mut way: Vec<(usize, usize)> = Vec::new();
-    let enter = |folders: &mut Vec<Slot>, files: &[FileAt], way: &mut Vec<(usize, usize)>, visited: Visited| {
-        way.push((folders.len(), 0));
-        folders.push(Slot {
-            path: visited.path,
-            folder: RwLock::new(visited.folder),
-            is_changed: AtomicBool::new(visited.is_changed),
-            files: position(files.len())..0,
-        });
-    };
-    let Some(root) = visited.next() else { return };
-    enter(folders, files, &mut way, root);
-    while let Some((slot, next)) = way.last_mut() {
-        let (index, at) = (*slot, *next);
-        *next += 1;
-        let slot = &mut folders[index];
-        let folder = slot.folder.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match folder.names.get(at).map(|name| name.kind) {
-            None => {
-                slot.files.end = position(files.len());
-                way.pop();
+    let mut files = Vec::new();
+    // For each folder: the files in it and below it, and the number of those in it.
+    let mut places: Vec<(Range<u32>, u32)> = Vec::with_capacity(visited.len());
+    // The way from the root to the current folder: its place, and the names that are still to be looked at.
+    let mut way = Vec::new();
+    if let Some(root) = visited.first() {
+        places.push((0..0, 0));
+        way.push((0, (0u32..).zip(root.folder.entries())));
+    }
+    while let Some((index, names)) = way.last_mut() {
+        let index = *index;
+        let Some((name, entry)) = names.next() else {
+            places[index].0.end = position(files.len());
+            way.pop();
+            continue;
+        };
+        match entry.class {
+            Class::File | Class::Symlink | Class::Special => {
+                files.push(FileAt { folder: position(index), name });
+                places[index].1 += 1;
             }
-            Some(Kind::File(_) | Kind::Symlink(_) | Kind::Special) => {
-                files.push(FileAt { folder: position(index), name: position(at) });
-            }
-            Some(Kind::Directory) => {
-                let path = join(&slot.path, &folder.names[at].name);
+            Class::Directory => {
                 // One that vanished meanwhile was not visited.
-                if let Some(child) = visited.next_if(|child| *child.path == *path) {
-                    enter(folders, files, &mut way, child);
+                let path = join(&visited[index].path, entry.name);
+                if let Some(child) = visited.get(places.len()).filter(|child| *child.path == *path) {
+                    way.push((places.len(), (0u32..).zip(child.folder.entries())));
+                    places.push((position(files.len())..0, 0));
                 }
             }
-            Some(Kind::Ignored { .. }) => {}
+            Class::Ignored { .. } => {}
         }
     }
-}
-
-pub(crate) fn is_executable(held: &Held) -> bool {
-    held.stamp.mode & 0o100 != 0
+    drop(way);
+    let slots = visited.into_iter().zip(places).map(|(visited, (files, own))| Slot::new(visited, files, own));
+    (slots.collect(), files)
 }
 
 fn known(held: &Held) -> Content {
@@ -398,8 +373,4 @@ fn known(held: &Held) -> Content {
 
 pub(crate) fn rel_path(bytes: &[u8]) -> Result<RelPath, SnapshotError> {
     RelPath::new(bytes).map_err(|source| SnapshotError::Path { path: OsStr::from_bytes(bytes).into(), source })
-}
-
-pub(crate) fn read_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -310,6 +310,85 @@ fn a_damaged_cache_costs_only_time() {
     assert_eq!(fingerprint(&take_cached(root.path(), caches.path())), expected);
 }
 
+/// Snapshots of what is recorded, once everything is: where times are coarse, young files are not.
+fn recorded(root: &Path, caches: &Path) -> Snapshot {
+    for _ in 0..100 {
+        let snapshot = take_cached(root, caches);
+        let everything = snapshot.select(&Selection::default()).expect("no pattern");
+        snapshot.read(&everything).expect("readable");
+        snapshot.save().expect("the disk has room");
+        let snapshot = take_cached(root, caches);
+        if snapshot.folders.iter().all(|slot| slot.digest().is_some()) {
+            return snapshot;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("nothing is recorded");
+}
+
+/// The digest in a folder's record says the same as its files, whichever of them are picked.
+#[test]
+fn fingerprints_of_recorded_folders_are_those_of_their_files() {
+    let files = [("a", "1"), ("d/b", "2"), ("d/e/c", "3"), ("d/e/d", "4"), ("d/link", "->b"), ("f/g/h", "5")];
+    let (root, caches) = (workspace(&files), tempfile::tempdir().expect("the temporary folder is writable"));
+    let all = |snapshot: &Snapshot| snapshot.select(&Selection::default()).expect("no pattern");
+    let check = |what: &str| {
+        let (with, fresh) = (recorded(root.path(), caches.path()), take(root.path()).expect("readable"));
+        let inputs = |globs: &[&str]| Some(globs.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let mut seen = std::collections::BTreeSet::new();
+        for globs in [&["**"][..], &["d/**"], &["**/{b,c}"], &["d/e/c"], &["d/e/d", "f"], &["d/link"]] {
+            let selection = Selection { inputs: inputs(globs), ..Selection::default() };
+            let fingerprint = |snapshot: &Snapshot| {
+                let Ok(picked) = snapshot.select(&selection) else { return None };
+                Some(snapshot.fingerprint(&picked).expect("readable").to_string())
+            };
+            assert_eq!(fingerprint(&with), fingerprint(&fresh), "{what}: {globs:?}");
+            assert!(seen.insert(fingerprint(&with)), "{what}: {globs:?} is another selection");
+        }
+        let without: Vec<RelPath> = ["d/e/d", "f"].map(|path| RelPath::new(path).expect("a path")).to_vec();
+        let of = |snapshot: &Snapshot| snapshot.fingerprint(&snapshot.without(&all(snapshot), &without));
+        assert_eq!(of(&with).expect("readable"), of(&fresh).expect("readable"), "{what}");
+        with.fingerprint(&all(&with)).expect("readable")
+    };
+    let mut before = check("at first");
+    let path = |name: &str| root.path().join(name);
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("the same length", &|| cas_fs::write(&path("d/e/d"), b"x").expect("our file")),
+        ("executable", &|| cas_fs::set_mode(&path("d/b"), 0o755).expect("our file")),
+        ("another name", &|| cas_fs::rename(&path("f/g/h"), &path("f/g/i")).expect("our file")),
+        ("another folder", &|| cas_fs::rename(&path("f/g"), &path("f/h")).expect("our folder")),
+        ("a file more", &|| cas_fs::write(&path("d/e/e"), b"").expect("our file")),
+    ];
+    for (what, change) in changes {
+        change();
+        let after = check(what);
+        assert_ne!(after, before, "{what}");
+        before = after;
+    }
+}
+
+/// As docs/formats/snapshot.md has it: what is remembered of a step is found by it.
+#[test]
+fn a_fingerprint_is_made_as_documented() {
+    let root = workspace(&[("a.txt", "one"), ("d/e/run", "two!"), ("d/link", "->e")]);
+    cas_fs::set_mode(&root.path().join("d/e/run"), 0o755).expect("our file");
+    let blake3 = |bytes: &[u8]| cas_digest::Digest::of(FUNCTION, bytes).value().to_vec();
+    let number = |len: usize| u32::try_from(len).expect("it is small").to_le_bytes();
+    let entry = |name: &str, tag: u8, content: &str| {
+        let size = (content.len() as u64).to_le_bytes();
+        [&number(name.len())[..], name.as_bytes(), &[tag], &size, &blake3(content.as_bytes())].concat()
+    };
+    let folder = |path: &str, entries: &[u8]| [&number(path.len())[..], path.as_bytes(), &blake3(entries)].concat();
+    let text = [
+        folder("", &entry("a.txt", 0, "one")),
+        folder("d", &entry("link", 2, "e")),
+        folder("d/e", &entry("run", 1, "two!")),
+    ];
+    let snapshot = take(root.path()).expect("readable");
+    let everything = snapshot.select(&Selection::default()).expect("no pattern");
+    assert_eq!(snapshot.fingerprint(&everything).expect("readable").value(), blake3(&text.concat()));
+}
+
 /// What is recorded is not read again: shown by content that changes under a stamp that stays, as nothing else could.
 #[test]
 fn what_is_recorded_is_not_read_again_unless_asked() {

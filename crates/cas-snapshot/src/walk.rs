@@ -23,7 +23,9 @@ use crate::SnapshotError;
 use crate::cache::{Cache, Content, Folder, Held, Kind, Name};
 use crate::git::Tracked;
 use crate::notes::has_twins;
+use crate::record::{Class, Entry, Record};
 use crate::rules::{GITIGNORE, Rules};
+use crate::slot::Known;
 use crate::stamp::{Stamp, Volumes};
 use crate::watch::Changes;
 
@@ -41,7 +43,7 @@ const NAMES_A_TASK: usize = 512;
 pub(crate) struct Visited {
     /// From the root on; empty for the root.
     pub(crate) path: Box<[u8]>,
-    pub(crate) folder: Folder,
+    pub(crate) folder: Known,
     /// Whether its record has to be written.
     pub(crate) is_changed: bool,
     /// Whether it was looked at, or its record taken as it is because a watcher saw no change.
@@ -50,18 +52,32 @@ pub(crate) struct Visited {
 
 /// What was found of one folder.
 struct Found {
-    folder: Folder,
+    folder: Known,
     level: Arc<Level>,
     is_changed: bool,
-    /// How it was looked at; `None` when a watcher spared that.
-    look: Option<Look>,
+    /// Whether it was looked at; not when a watcher spared that.
+    is_looked_at: bool,
+    before: Before,
 }
 
-/// How a folder was looked at.
-struct Look {
-    record: Option<Folder>,
-    /// Whether each file in it has one name, and is of the folder's file system.
-    is_closed: AtomicBool,
+/// What a folder's record had.
+enum Before {
+    /// The same names.
+    Same,
+    /// Maybe others, if there was a record.
+    Other(Option<Box<Folder>>),
+}
+
+impl Before {
+    /// Whether a name that is a folder now was one.
+    fn had(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Same => true,
+            Self::Other(record) => {
+                record.as_ref().is_some_and(|record| find(&record.names, name) == Some(&Kind::Directory))
+            }
+        }
+    }
 }
 
 /// The workspace's root, open.
@@ -230,12 +246,14 @@ impl<'a> Walker<'a> {
                 left.push((path, above, true));
                 continue;
             };
-            // The first one is taken first, so that they are in order.
-            for name in folder.names.iter().rev().filter(|name| name.kind == Kind::Directory) {
-                let child = join(&path, &name.name).into_boxed_slice();
-                let level = self.level_below(&child, name.is_ignored, &level);
+            let first = open.len();
+            for Entry { name, is_ignored, .. } in folder.entries().filter(|entry| entry.class == Class::Directory) {
+                let child = join(&path, name).into_boxed_slice();
+                let level = self.level_below(&child, is_ignored, &level);
                 open.push((child, level));
             }
+            // The first one is taken first, so that they are in order.
+            open[first..].reverse();
             visited.push(Visited { path, folder, is_changed: false, is_looked_at: false });
         }
         left
@@ -253,19 +271,14 @@ impl<'a> Walker<'a> {
             None => self.folder(&path, above),
         };
         match found {
-            Ok(Some(Found { folder, level, is_changed, look })) => {
-                let record = look.as_ref().map(|look| look.record.as_ref());
-                for name in folder.names.iter().filter(|name| name.kind == Kind::Directory) {
+            Ok(Some(Found { folder, level, is_changed, is_looked_at, before })) => {
+                for Entry { name, is_ignored, .. } in folder.entries().filter(|entry| entry.class == Class::Directory) {
                     // The record of a folder that its parent did not have last time is older than that.
-                    let was_there = record.is_none_or(|record| {
-                        record.is_some_and(|record| find(&record.names, &name.name) == Some(&Kind::Directory))
-                    });
-                    let is_known = is_known && was_there;
-                    let child = join(&path, &name.name).into_boxed_slice();
-                    let level = self.level_below(&child, name.is_ignored, &level);
+                    let is_known = is_known && before.had(name);
+                    let child = join(&path, name).into_boxed_slice();
+                    let level = self.level_below(&child, is_ignored, &level);
                     scope.spawn(move |scope| self.visit(scope, child, &level, is_known));
                 }
-                let is_looked_at = look.is_some();
                 lock(&self.visited).push(Visited { path, folder, is_changed, is_looked_at });
             }
             // It was removed or replaced since its parent was listed.
@@ -283,15 +296,26 @@ impl<'a> Walker<'a> {
             return None;
         }
         // Without a trusted stamp its names may be others than those that were recorded.
-        let record = self.cache.folder(path).filter(|record| record.is_closed && record.stamp.is_some())?;
-        let level = match find(&record.names, GITIGNORE) {
+        let record = self.cache.record(path).filter(|record| record.is_closed() && record.stamp().is_some())?;
+        let level = match record.find(GITIGNORE) {
             None => Arc::clone(above),
-            Some(Kind::File(Held { content: Some(content), .. })) => Self::level_of(path, above, *content),
-            Some(_) => return None,
+            // As in git, which does not look for rules in what is left out.
+            Some(_) if above.is_ignored => Arc::clone(above),
+            Some(own) => match own.class {
+                Class::File => Self::level_of(path, above, own.content()?),
+                Class::Ignored { is_dir: false } => Self::level_of(path, above, record.own_rules()?.content?),
+                _ => return None,
+            },
         };
         // What git tracks of ignored names changes without the folder.
-        let is_same = record.rules == level.digest && self.is_decided(path, &record.names);
-        is_same.then_some(Found { folder: record, level, is_changed: false, look: None })
+        let is_same = record.rules() == level.digest && self.is_decided(path, &record);
+        is_same.then_some(Found {
+            folder: Known::Record(record),
+            level,
+            is_changed: false,
+            is_looked_at: false,
+            before: Before::Same,
+        })
     }
 
     /// Looks at one folder.
@@ -320,39 +344,48 @@ impl<'a> Walker<'a> {
                 .map_err(|error| FsError::new(Operation::Stat, &at(), error.into()))
         };
         let mut before = look()?;
-        let record = self.cache.folder(path).filter(|_| self.volumes.is_believed(before.device, descriptor));
-        let is_same = record.as_ref().is_some_and(|record| record.stamp == Some(before));
-        let level = self.level(path, descriptor, record.as_ref(), is_same, above)?;
-        let seen = Look { record, is_closed: AtomicBool::new(true) };
-        let record = seen.record.as_ref();
-        if let Some(record) = record
-            && is_same
-            && record.rules == level.digest
+        let record = self.cache.record(path).filter(|_| self.volumes.is_believed(before.device, descriptor));
+        let is_same = record.as_ref().is_some_and(|record| record.stamp() == Some(before));
+        let (level, own) = self.level(path, descriptor, record.as_ref(), is_same, above)?;
+        let is_same = is_same && record.as_ref().is_some_and(|record| record.rules() == level.digest);
+        let record = match record {
+            Some(record) if is_same => match self.is_as_recorded(descriptor, path, &record, own, before.device)? {
+                true => {
+                    let (folder, before) = (Known::Record(record), Before::Same);
+                    return Ok(Some(Found { folder, level, is_changed: false, is_looked_at: true, before }));
+                }
+                false => Some(record.folder()),
+            },
+            record => record.map(|record| record.folder()),
+        };
+        let is_closed = AtomicBool::new(true);
+        let found = |names: Vec<Name>, stamp: Option<Stamp>, has_twins: bool, record: Option<Folder>| {
+            let is_closed = is_closed.load(Ordering::Relaxed);
+            let own_rules = own.filter(|_| find(&names, GITIGNORE) == Some(&Kind::Ignored { is_dir: false }));
+            let folder = Folder { stamp, rules: level.digest, has_twins, is_closed, own_rules, names };
+            let is_changed = record.as_ref() != Some(&folder);
+            let (folder, before) = (Known::Folder(folder), Before::Other(record.map(Box::new)));
+            Found { folder, level: Arc::clone(&level), is_changed, is_looked_at: true, before }
+        };
+        if let Some(record) = record.as_ref().filter(|_| is_same)
             && let Some(names) =
-                self.look_at(descriptor, path, self.decide(path, record.names.clone()), before.device, &seen.is_closed)?
+                self.look_at(descriptor, path, self.decide(path, record.names.clone()), before.device, &is_closed)?
         {
-            let is_closed = seen.is_closed.load(Ordering::Relaxed);
-            let has_twins = record.has_twins;
-            let folder = Folder { stamp: record.stamp, rules: record.rules, has_twins, is_closed, names };
-            let is_changed = folder != *record;
-            return Ok(Some(Found { folder, level, is_changed, look: Some(seen) }));
+            let (stamp, has_twins) = (record.stamp, record.has_twins);
+            return Ok(Some(found(names, stamp, has_twins, Some(record.clone()))));
         }
         let rules = self.rules(&level)?;
         let mut attempt = 1;
         loop {
-            let names = self.list(descriptor, path, &rules, record)?;
-            let names = self.look_at(descriptor, path, names, before.device, &seen.is_closed)?;
+            let names = self.list(descriptor, path, &rules, record.as_ref())?;
+            let names = self.look_at(descriptor, path, names, before.device, &is_closed)?;
             let after = look()?;
             let is_still = before == after;
             match names {
                 Some(names) if is_still || attempt == ATTEMPTS => {
                     let is_trusted = is_still && self.volumes.is_trusted(&after, descriptor);
-                    let is_closed = seen.is_closed.load(Ordering::Relaxed);
-                    let stamp = is_trusted.then_some(after);
                     let has_twins = has_twins(&names);
-                    let folder = Folder { stamp, rules: level.digest, has_twins, is_closed, names };
-                    let is_changed = record != Some(&folder);
-                    return Ok(Some(Found { folder, level, is_changed, look: Some(seen) }));
+                    return Ok(Some(found(names, is_trusted.then_some(after), has_twins, record)));
                 }
                 None if attempt == ATTEMPTS => {
                     return Err(SnapshotError::Unstable { path: path.into() });
@@ -364,37 +397,49 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// The rules of a folder, by digest.
+    /// The rules of a folder, by digest; and its own `.gitignore` if it may be recorded.
     fn level(
         &self,
         path: &[u8],
         descriptor: BorrowedFd<'_>,
-        record: Option<&Folder>,
+        record: Option<&Record>,
         is_same: bool,
         above: &Arc<Level>,
-    ) -> Result<Arc<Level>, SnapshotError> {
+    ) -> Result<(Arc<Level>, Option<Held>), SnapshotError> {
         // As in git, which does not look for rules in what is left out.
         if above.is_ignored {
-            return Ok(Arc::clone(above));
+            return Ok((Arc::clone(above), None));
         }
-        let recorded = record.and_then(|record| find(&record.names, GITIGNORE));
+        let recorded = record.and_then(|record| record.find(GITIGNORE));
         if is_same && recorded.is_none() {
-            return Ok(Arc::clone(above));
+            return Ok((Arc::clone(above), None));
         }
-        let own = match rustix::fs::statat(descriptor, GITIGNORE, AtFlags::SYMLINK_NOFOLLOW) {
+        let look = || match rustix::fs::statat(descriptor, GITIGNORE, AtFlags::SYMLINK_NOFOLLOW) {
             // As in git, a link or folder of this name holds no rules.
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => match recorded {
-                Some(Kind::File(Held { stamp, content: Some(content), .. })) if *stamp == Stamp::of(&stat) => {
-                    Some(*content)
-                }
-                _ => Some(content_of(self.function, &self.gitignore(path)?)),
-            },
-            Ok(_) | Err(Errno::NOENT) => None,
-            Err(error) => {
-                return Err(FsError::new(Operation::Stat, &self.root.at(&join(path, GITIGNORE)), error.into()).into());
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(Some(stat)),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(FsError::new(Operation::Stat, &self.root.at(&join(path, GITIGNORE)), error.into())),
+        };
+        let Some(stat) = look()? else { return Ok((Arc::clone(above), None)) };
+        let stamp = Stamp::of(&stat);
+        let known = recorded.and_then(|recorded| match recorded.class {
+            Class::File if recorded.stamp() == Some(stamp) => recorded.content(),
+            Class::Ignored { is_dir: false } => {
+                record.and_then(Record::own_rules).filter(|own| own.stamp == stamp)?.content
+            }
+            _ => None,
+        });
+        let (content, is_still) = match known {
+            Some(content) => (content, true),
+            None => {
+                let content = content_of(self.function, &self.gitignore(path)?);
+                (content, look()?.is_some_and(|stat| Stamp::of(&stat) == stamp))
             }
         };
-        Ok(own.map_or_else(|| Arc::clone(above), |own| Self::level_of(path, above, own)))
+        // A watcher hears nothing of what is written through another name.
+        let is_trusted = is_still && stat.st_nlink == 1 && self.volumes.is_trusted(&stamp, descriptor);
+        let own = Held { stamp, content: Some(content), is_trusted, is_pointer: false };
+        Ok((Self::level_of(path, above, content), Some(own).filter(|_| is_trusted)))
     }
 
     /// The rules of a folder whose `.gitignore` has this digest.
@@ -519,15 +564,51 @@ impl<'a> Walker<'a> {
     }
 
     /// Whether git tracks of the names that a `.gitignore` names what it tracked when they were recorded.
-    fn is_decided(&self, path: &[u8], names: &[Name]) -> bool {
-        names.iter().all(|Name { name, kind, is_ignored }| {
-            let is_dir = match kind {
-                Kind::Ignored { is_dir } => *is_dir,
-                kind if *is_ignored => *kind == Kind::Directory,
-                _ => return true,
-            };
-            self.tracked.has(&join(path, name), is_dir) == *is_ignored
-        })
+    fn is_decided(&self, path: &[u8], record: &Record) -> bool {
+        !record.has_ignored()
+            || record.entries().all(|Entry { name, class, is_ignored, .. }| {
+                let is_dir = match class {
+                    Class::Ignored { is_dir } => is_dir,
+                    class if is_ignored => class == Class::Directory,
+                    _ => return true,
+                };
+                self.tracked.has(&join(path, name), is_dir) == is_ignored
+            })
+    }
+
+    /// Whether a folder that has its recorded names is in all else what its record says. `device` is that of the folder,
+    /// and of a believed file system.
+    fn is_as_recorded(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        path: &[u8],
+        record: &Record,
+        own: Option<Held>,
+        device: u64,
+    ) -> Result<bool, SnapshotError> {
+        let own_rules =
+            own.filter(|_| record.find(GITIGNORE).is_some_and(|own| own.class == Class::Ignored { is_dir: false }));
+        if record.own_rules() != own_rules || !self.is_decided(path, record) {
+            return Ok(false);
+        }
+        let is_closed = AtomicBool::new(true);
+        let one = |entry: &Entry<'_>| -> bool {
+            // What cannot be looked at is not as it was; looking again says why.
+            let Ok(stat) = rustix::fs::statat(descriptor, entry.name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+            if stat.st_nlink > 1 {
+                is_closed.store(false, Ordering::Relaxed);
+            }
+            // Its stamp has its type, too. A file of another file system is not taken for one that is believed.
+            stat.st_dev == device && entry.stamp() == Some(Stamp::of(&stat))
+        };
+        let held = || record.entries().filter(|entry| entry.class.is_held());
+        let is_same = if record.held_count() > 2 * NAMES_A_TASK {
+            let held: Vec<Entry<'_>> = held().collect();
+            held.par_iter().with_min_len(NAMES_A_TASK).all(one)
+        } else {
+            held().all(|entry| one(&entry))
+        };
+        Ok(is_same && is_closed.into_inner() == record.is_closed())
     }
 
     /// The rules above what is in a folder: a submodule knows nothing of those around it.

@@ -102,7 +102,7 @@ impl Watched {
             .filter(|visited| visited.is_looked_at)
             .map(|Visited { path, folder, .. }| Wanted {
                 path: path.clone(),
-                identity: folder.stamp.map(|stamp| stamp.identity()),
+                identity: folder.stamp().map(|stamp| stamp.identity()),
             })
             .collect();
         if !folders.is_empty() {

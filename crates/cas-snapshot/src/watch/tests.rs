@@ -243,9 +243,32 @@ fn a_file_with_another_name_elsewhere_is_always_looked_at() {
     fs::hard_link(home.path("a/x"), &other).expect("one file system");
     let mut home = home;
     home.start();
-    wait_until(|| home.build("settling") == 2);
+    wait_until(|| dbg!(home.build("settling")) == 2);
     fs::write(&other, "through the other name").expect("our file");
     assert_eq!(home.build("changed"), 2);
+}
+
+/// Rules of a file that is left out itself hold all the same.
+#[test]
+fn a_gitignore_that_is_left_out_spares_its_folder_and_is_followed() {
+    let home = Home::new(&["x.o", "d/a.o", "d/b.c", "d/e/c.o"]);
+    home.write(".gitignore", ".*\n");
+    home.write("d/.gitignore", "*.o\n");
+    let mut home = home;
+    home.start();
+    assert_eq!(home.settle(), 3);
+    for (round, text) in ["*.c\n", "*.o\n", "", "*.o\n*.c\n"].into_iter().enumerate() {
+        home.write("d/.gitignore", text);
+        assert!(home.build("other rules") < 3, "round {round}");
+        assert_eq!(home.settle(), 3, "round {round}");
+    }
+    // Nobody tells of what is written through its other name, so it is looked at each time once that is known.
+    let other = home.store.path().join("other");
+    fs::hard_link(home.path("d/.gitignore"), &other).expect("one file system");
+    home.write("d/b.c", "something to look at");
+    wait_until(|| home.build("settling") == 2);
+    fs::write(&other, "b*\n").expect("our file");
+    assert_eq!(home.build("through the other name"), 1);
 }
 
 #[test]
