@@ -57,7 +57,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
 /// [`FsError`], with [`std::io::ErrorKind::FileTooLarge`] inside when the file is longer.
 pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
     let file = open(path)?;
+    // A file that grows meanwhile is read to its end all the same.
+    let announced_bytes = file.metadata().at(Operation::Stat, path)?.len().min(limit_bytes);
     let mut bytes = Vec::new();
+    // Without the memory for it, reading fails in the ordinary way.
+    let _ = usize::try_from(announced_bytes).map(|len| bytes.try_reserve_exact(len.saturating_add(1)));
     file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).at(Operation::Read, path)?;
     if bytes.len() as u64 > limit_bytes {
         return Err(FsError::new(

@@ -37,6 +37,11 @@ pub(crate) struct Record {
     range: Range<usize>,
     /// Where what is held of the first file or link stands, from the record's beginning on.
     held_at: usize,
+    /// The folders in it: positions among the names, and where the names stand.
+    directories: Vec<(u32, usize)>,
+    /// Positions of the names that are left out.
+    left_out: Vec<u32>,
+    name_count: u32,
     has_ignored: bool,
 }
 
@@ -75,23 +80,35 @@ impl Record {
         if flags & HAS_OWN_RULES != 0 {
             reader.take(HELD_LEN)?;
         }
-        let (mut found_held_count, mut has_ignored) = (0, false);
+        let (mut found_held_count, mut directories, mut left_out) = (0, Vec::new(), Vec::new());
+        let mut has_ignored = false;
         let mut last: &[u8] = b"";
-        for _ in 0..name_count {
+        let name_count = u32::try_from(name_count).ok()?;
+        for index in 0..name_count {
+            let at = reader.at;
             let (name, kind) = reader.name()?;
             // No name is empty, so that the first one is after `last` as well.
-            if name <= last || matches!(name, b"." | b"..") || name.contains(&b'/') || name.contains(&0) {
+            let has_wrong_byte = name.iter().fold(false, |found, byte| found | matches!(byte, b'/' | 0));
+            if has_wrong_byte || name <= last || matches!(name, b"." | b"..") {
                 return None;
             }
             last = name;
             let (class, is_ignored) = class_of(kind)?;
             found_held_count += usize::from(class.is_held());
-            has_ignored |= is_ignored || matches!(class, Class::Ignored { .. });
+            if class == Class::Directory {
+                directories.push((index, at));
+            }
+            if matches!(class, Class::Ignored { .. }) {
+                left_out.push(index);
+            }
+            has_ignored |= is_ignored;
         }
         let held_at = reader.at;
         reader.take(held_count.checked_mul(HELD_LEN)?)?;
         let is_whole = found_held_count == held_count && reader.at == whole.len();
-        is_whole.then(|| Self { bytes: Arc::clone(bytes), range, held_at, has_ignored })
+        has_ignored |= !left_out.is_empty();
+        let bytes = Arc::clone(bytes);
+        is_whole.then_some(Self { bytes, range, held_at, directories, left_out, name_count, has_ignored })
     }
 
     /// The bytes of the record.
@@ -166,6 +183,25 @@ impl Record {
             held = rest;
             Some(Entry { name, class, is_ignored, held: own })
         })
+    }
+
+    /// The folders in it, with their positions among the names.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = (u32, Entry<'_>)> {
+        self.directories.iter().filter_map(|(index, at)| {
+            let (name, kind) = Reader { bytes: self.bytes(), at: *at }.name()?;
+            let (class, is_ignored) = class_of(kind)?;
+            Some((*index, Entry { name, class, is_ignored, held: None }))
+        })
+    }
+
+    /// Positions of the names that are left out, in their order.
+    pub(crate) fn left_out(&self) -> &[u32] {
+        &self.left_out
+    }
+
+    /// Number of names.
+    pub(crate) fn name_count(&self) -> u32 {
+        self.name_count
     }
 
     /// The name, if it is there.
@@ -458,7 +494,10 @@ mod tests {
         assert_eq!((record.stamp(), record.rules()), (folder.stamp, folder.rules));
         assert_eq!(record.own_rules(), folder.own_rules);
         assert!(record.has_twins() && record.is_closed() && record.has_ignored() && !record.has_pointers());
-        assert_eq!(record.held_count(), 2);
+        assert_eq!((record.held_count(), record.name_count()), (2, 4));
+        let directories: Vec<_> = record.directories().map(|(index, entry)| (index, entry.name, entry.class)).collect();
+        assert_eq!(directories, [(1, &b"b"[..], Class::Directory)]);
+        assert_eq!(record.left_out(), [3]);
         for ((entry, of_name), name) in record.entries().zip(folder.names.iter().map(Entry::from)).zip(&folder.names) {
             assert_eq!(
                 (entry.name, entry.class, entry.is_ignored),

@@ -30,14 +30,41 @@ impl Known {
         }
     }
 
-    /// The names, in their order.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    /// The folders in it, in their order, with their positions among the names.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = (u32, Entry<'_>)> {
         let (record, folder) = match self {
             Self::Record(record) => (Some(record), None),
             Self::Folder(folder) => (None, Some(folder)),
         };
-        let names = folder.into_iter().flat_map(|folder| &folder.names);
-        record.into_iter().flat_map(Record::entries).chain(names.map(Entry::from))
+        let names = folder.into_iter().flat_map(|folder| (0..).zip(folder.names.iter().map(Entry::from)));
+        let directories = names.filter(|(_, entry)| entry.class == Class::Directory);
+        record.into_iter().flat_map(Record::directories).chain(directories)
+    }
+
+    pub(crate) fn name_count(&self) -> u32 {
+        match self {
+            Self::Record(record) => record.name_count(),
+            Self::Folder(folder) => u32::try_from(folder.names.len()).expect("a folder has fewer than 2^32 names"),
+        }
+    }
+
+    /// Calls `with` with the position of each of these names that is not left out.
+    pub(crate) fn each_kept(&self, mut names: Range<u32>, mut with: impl FnMut(u32)) {
+        match self {
+            Self::Record(record) => {
+                let left_out = record.left_out();
+                let first = left_out.partition_point(|index| *index < names.start);
+                for index in left_out[first..].iter().copied().take_while(|index| *index < names.end) {
+                    (names.start..index).for_each(&mut with);
+                    names.start = index + 1;
+                }
+                names.for_each(with);
+            }
+            Self::Folder(folder) => {
+                let is_kept = |index: &u32| !matches!(folder.names[*index as usize].kind, Kind::Ignored { .. });
+                names.filter(is_kept).for_each(with);
+            }
+        }
     }
 }
 

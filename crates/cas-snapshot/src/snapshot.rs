@@ -17,7 +17,7 @@ use crate::SnapshotError;
 use crate::cache::{self, Cache, Content, Held, Kind, Written};
 use crate::gaps::Gap;
 use crate::git::Tracked;
-use crate::record::{Class, digest_of, put_u32};
+use crate::record::{digest_of, put_u32};
 use crate::slot::Slot;
 use crate::stamp::{Trust, Volumes};
 use crate::walk::{Root, Visited, Walker, join, walk_order};
@@ -333,33 +333,34 @@ fn place(visited: Vec<Visited>) -> (Vec<Slot>, Vec<FileAt>) {
     let mut files = Vec::new();
     // For each folder: the files in it and below it, and the number of those in it.
     let mut places: Vec<(Range<u32>, u32)> = Vec::with_capacity(visited.len());
-    // The way from the root to the current folder: its place, and the names that are still to be looked at.
+    // The way from the root to the current folder: its place, the folders in it that are still to be looked at, and the
+    // first name behind the last one of them.
     let mut way = Vec::new();
     if let Some(root) = visited.first() {
         places.push((0..0, 0));
-        way.push((0, (0u32..).zip(root.folder.entries())));
+        way.push((0, root.folder.directories(), 0));
     }
-    while let Some((index, names)) = way.last_mut() {
+    while let Some((index, directories, next)) = way.last_mut() {
         let index = *index;
-        let Some((name, entry)) = names.next() else {
+        let folder = &visited[index].folder;
+        let directory = directories.next();
+        let before = *next..directory.as_ref().map_or_else(|| folder.name_count(), |(name, _)| *name);
+        let own_count = &mut places[index].1;
+        folder.each_kept(before, |name| {
+            files.push(FileAt { folder: position(index), name });
+            *own_count += 1;
+        });
+        let Some((name, entry)) = directory else {
             places[index].0.end = position(files.len());
             way.pop();
             continue;
         };
-        match entry.class {
-            Class::File | Class::Symlink | Class::Special => {
-                files.push(FileAt { folder: position(index), name });
-                places[index].1 += 1;
-            }
-            Class::Directory => {
-                // One that vanished meanwhile was not visited.
-                let path = join(&visited[index].path, entry.name);
-                if let Some(child) = visited.get(places.len()).filter(|child| *child.path == *path) {
-                    way.push((places.len(), (0u32..).zip(child.folder.entries())));
-                    places.push((position(files.len())..0, 0));
-                }
-            }
-            Class::Ignored { .. } => {}
+        *next = name + 1;
+        // One that vanished meanwhile was not visited.
+        let path = join(&visited[index].path, entry.name);
+        if let Some(child) = visited.get(places.len()).filter(|child| *child.path == *path) {
+            way.push((places.len(), child.folder.directories(), 0));
+            places.push((position(files.len())..0, 0));
         }
     }
     drop(way);

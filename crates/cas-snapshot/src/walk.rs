@@ -247,7 +247,7 @@ impl<'a> Walker<'a> {
                 continue;
             };
             let first = open.len();
-            for Entry { name, is_ignored, .. } in folder.entries().filter(|entry| entry.class == Class::Directory) {
+            for (_, Entry { name, is_ignored, .. }) in folder.directories() {
                 let child = join(&path, name).into_boxed_slice();
                 let level = self.level_below(&child, is_ignored, &level);
                 open.push((child, level));
@@ -272,7 +272,7 @@ impl<'a> Walker<'a> {
         };
         match found {
             Ok(Some(Found { folder, level, is_changed, is_looked_at, before })) => {
-                for Entry { name, is_ignored, .. } in folder.entries().filter(|entry| entry.class == Class::Directory) {
+                for (_, Entry { name, is_ignored, .. }) in folder.directories() {
                     // The record of a folder that its parent did not have last time is older than that.
                     let is_known = is_known && before.had(name);
                     let child = join(&path, name).into_boxed_slice();
