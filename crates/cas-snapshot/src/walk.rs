@@ -364,7 +364,7 @@ impl<'a> Walker<'a> {
             let own_rules = own.filter(|_| find(&names, GITIGNORE) == Some(&Kind::Ignored { is_dir: false }));
             let folder = Folder { stamp, rules: level.digest, has_twins, is_closed, own_rules, names };
             let is_changed = record.as_ref() != Some(&folder);
-            let (folder, before) = (Known::Folder(folder), Before::Other(record.map(Box::new)));
+            let (folder, before) = (Known::Folder(Box::new(folder)), Before::Other(record.map(Box::new)));
             Found { folder, level: Arc::clone(&level), is_changed, is_looked_at: true, before }
         };
         if let Some(record) = record.as_ref().filter(|_| is_same)
