@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -21,7 +22,7 @@ use crate::disk::{Access, Disk, LockMode, Mark, Replacement, Site, lock, read_fi
 pub(crate) const DURABLE: Mark = Mark { seconds: 1, nanoseconds: 1 };
 
 /// Boots are told apart by seconds from this on: a year that files of other makers do not have, nor those of tests.
-const FIRST_BOOT: u32 = 0x1000_0000;
+pub(crate) const BOOTS: Range<u32> = 0x1000_0000..i32::MAX.cast_unsigned();
 /// So many epochs a boot: nanoseconds of a second.
 const LAST_EPOCH: u32 = 999_999_999;
 /// The files are short: a line a boot.
@@ -45,10 +46,26 @@ impl Sealed {
             .is_some_and(|ranges| ranges.iter().any(|(first, last)| (*first..=*last).contains(&mark.nanoseconds)))
     }
 
-    fn add(&mut self, boot: u32, epoch: u32) {
+    /// The same with all epochs that a boot has begun, but for those that live sessions write in. Epochs are added by
+    /// ranges: a damaged file may tell of a thousand million.
+    pub(crate) fn with_all_but(&self, boot: &Boot, live: &[u32]) -> Self {
+        let mut live: Vec<u32> = live.iter().copied().filter(|epoch| *epoch < boot.next).collect();
+        live.sort_unstable();
+        let mut with = self.clone();
+        let mut first = 0;
+        for end in live.into_iter().chain([boot.next]) {
+            if first < end {
+                with.add(boot.seconds, first, end - 1);
+            }
+            first = end + 1;
+        }
+        with
+    }
+
+    fn add(&mut self, boot: u32, first: u32, last: u32) {
         let ranges = self.0.entry(boot).or_default();
         let mut all: Ranges = std::mem::take(ranges);
-        all.push((epoch, epoch));
+        all.push((first, last));
         all.sort_unstable();
         for (first, last) in all {
             match ranges.last_mut() {
@@ -116,14 +133,15 @@ impl Sealed {
 
 /// The boot that runs, as `epoch/boot` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Boot {
+pub(crate) struct Boot {
     id: String,
-    seconds: u32,
-    next: u32,
+    pub(crate) seconds: u32,
+    pub(crate) next: u32,
 }
 
 impl Boot {
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads the file; `None` for seconds that no boot has: objects of this one would be taken for flushed ones.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
         let mut words = text.split(' ');
         let boot = Self {
@@ -131,10 +149,10 @@ impl Boot {
             seconds: words.next()?.parse().ok()?,
             next: words.next()?.parse().ok()?,
         };
-        (words.next().is_none() && boot.next <= LAST_EPOCH).then_some(boot)
+        (words.next().is_none() && BOOTS.contains(&boot.seconds) && boot.next <= LAST_EPOCH).then_some(boot)
     }
 
-    fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         format!("{} {} {}\n", self.id, self.seconds, self.next)
     }
 }
@@ -240,10 +258,7 @@ impl<D: Disk> Epochs<D> {
         let _guard = epoch_lock(&*self.disk, &self.folder)?;
         let Some(boot) = read_boot(&*self.disk, &self.folder)? else { return Ok(false) };
         let (sealed, live) = (read_sealed(&*self.disk, &self.folder)?, self.live_epochs()?);
-        let is_open = |epoch: u32| {
-            !sealed.contains(Mark { seconds: i64::from(boot.seconds), nanoseconds: epoch }) && !live.contains(&epoch)
-        };
-        Ok(boot.seconds == self.boot && (0..boot.next).any(is_open))
+        Ok(boot.seconds == self.boot && sealed.with_all_but(&boot, &live) != sealed)
     }
 
     /// Which marks are those of sealed epochs, as of now.
@@ -302,11 +317,8 @@ impl<D: Disk> Epochs<D> {
         if read_boot(&*self.disk, &self.folder)?.is_none_or(|now| now.seconds != self.boot) {
             return Ok(());
         }
-        let mut sealed = read_sealed(&*self.disk, &self.folder)?;
-        let before = sealed.clone();
-        for epoch in (0..boot.next).filter(|epoch| !live.contains(epoch)) {
-            sealed.add(self.boot, epoch);
-        }
+        let before = read_sealed(&*self.disk, &self.folder)?;
+        let sealed = before.with_all_but(&boot, &live);
         if sealed == before { Ok(()) } else { self.write_sealed(&sealed) }
     }
 
@@ -335,11 +347,7 @@ impl<D: Disk> Epochs<D> {
                 continue;
             }
             let Some(bytes) = read_file(&*self.disk, &session.join("epoch"), 64)? else { continue };
-            let claim = std::str::from_utf8(&bytes).ok().and_then(|text| {
-                let (boot, epoch) = text.strip_suffix('\n')?.split_once(' ')?;
-                Some((boot.parse::<u32>().ok()?, epoch.parse::<u32>().ok()?))
-            });
-            if let Some((boot, epoch)) = claim
+            if let Some((boot, epoch)) = decode_claim(&bytes)
                 && boot == self.boot
             {
                 live.push(epoch);
@@ -358,6 +366,12 @@ impl<D: Disk> Epochs<D> {
         }
         write_boot(&*self.disk, &self.folder, &self.session, &boot)
     }
+}
+
+/// What a session's file `epoch` says: seconds of the boot and number of the epoch that it writes in.
+pub(crate) fn decode_claim(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (boot, epoch) = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split_once(' ')?;
+    Some((boot.parse().ok()?, epoch.parse().ok()?))
 }
 
 /// Whether a session's process runs: it holds the lock of its folder.
@@ -385,8 +399,8 @@ fn read_boot<D: Disk>(disk: &D, folder: &Path) -> Result<Option<Boot>, FsError> 
 
 fn new_boot<D: Disk>(disk: &D, id: &str, sealed: &Sealed) -> Boot {
     loop {
-        let range = u64::from(i32::MAX.cast_unsigned() - FIRST_BOOT);
-        let seconds = FIRST_BOOT + u32::try_from(disk.random() % range).expect("it is below the limit");
+        let count = u64::from(BOOTS.end - BOOTS.start);
+        let seconds = BOOTS.start + u32::try_from(disk.random() % count).expect("it is below the limit");
         if !sealed.0.contains_key(&seconds) {
             return Boot { id: id.to_owned(), seconds, next: 0 };
         }

@@ -65,12 +65,14 @@ pub(crate) fn read<D: Disk>(disk: &D, folder: &Path) -> Result<Option<Format>, S
     })
 }
 
-enum Problem {
+/// Why a description is of no use.
+pub(crate) enum Problem {
     Json(serde_json::Error),
     Unknown(Vec<String>),
 }
 
-fn decode(bytes: &[u8]) -> Result<Format, Problem> {
+/// Reads the bytes of a description.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Format, Problem> {
     let wire: Wire = serde_json::from_slice(bytes).map_err(Problem::Json)?;
     let mut unknown: Vec<String> = wire.ro_compatible;
     unknown.extend(wire.incompatible.into_iter().filter(|feature| !INCOMPATIBLE.contains(&feature.as_str())));
@@ -88,7 +90,8 @@ fn decode(bytes: &[u8]) -> Result<Format, Problem> {
     Ok(Format { quota, compatible: wire.compatible })
 }
 
-fn encode(format: &Format) -> Vec<u8> {
+/// The opposite.
+pub(crate) fn encode(format: &Format) -> Vec<u8> {
     let wire = Wire {
         version: 1,
         compatible: format.compatible.clone(),

@@ -87,8 +87,7 @@ impl Batch {
         for record in &self.records {
             bytes.extend(record.0);
         }
-        let check = check(&bytes);
-        bytes[16..HEADER_BYTES].copy_from_slice(&check);
+        put_check(&mut bytes);
         bytes
     }
 
@@ -115,6 +114,14 @@ fn check(bytes: &[u8]) -> [u8; 16] {
     let mut input = bytes.to_vec();
     input[16..HEADER_BYTES].fill(0);
     Digest::of(DigestFunction::Blake3, &input).value()[..16].try_into().expect("a digest is longer")
+}
+
+/// Puts the check of a batch where it belongs; bytes too few for one are left alone.
+pub(crate) fn put_check(bytes: &mut [u8]) {
+    if bytes.len() >= HEADER_BYTES {
+        let check = check(bytes);
+        bytes[16..HEADER_BYTES].copy_from_slice(&check);
+    }
 }
 
 /// Makes the file of the batch, as long as it ever gets: on a full disk it can still be written over.

@@ -12,6 +12,8 @@ mod disk;
 mod epoch;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod lease;
 #[cfg(test)]

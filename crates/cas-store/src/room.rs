@@ -62,12 +62,12 @@ impl Amount {
     }
 
     /// Text of the file `usage`, of one length, so that it can be written in place.
-    fn encode(self, boot: u32) -> String {
+    pub(crate) fn encode(self, boot: u32) -> String {
         format!("{boot:010} {:020} {:020}\n", self.bytes, self.inodes)
     }
 
     /// The opposite; `None` for another boot's or what makes no sense.
-    fn decode(bytes: &[u8], boot: u32) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], boot: u32) -> Option<Self> {
         let mut words = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split(' ');
         if words.next()?.parse() != Ok(boot) {
             return None;

@@ -23,6 +23,8 @@ use crate::vault::Vault;
 use crate::write::write_tree;
 use crate::{Store, StoreError};
 
+/// No tree takes a pebibyte.
+const MAX_ROOT_BYTES: u64 = 1 << 50;
 /// The file beside a tree that says how much it takes.
 const SIZE_FILE: &str = "size";
 
@@ -165,8 +167,7 @@ impl<D: Disk> Vault<D> {
     fn write_size(&self, root: &Path, amount: Amount) -> Result<(), StoreError> {
         let path = root.join(SIZE_FILE);
         let file = self.disk.open(&path, Access::New)?.expect("a new file is made or an error");
-        let text = format!("{} {}\n", amount.bytes, amount.inodes);
-        write_all(&*self.disk, &file, 0, text.as_bytes())
+        write_all(&*self.disk, &file, 0, encode_size(amount).as_bytes())
             .map_err(|error| cas_fs::FsError::new(cas_fs::Operation::Write, &path, error).into())
     }
 
@@ -180,16 +181,24 @@ impl<D: Disk> Vault<D> {
             let digest = entry.name.to_str().and_then(|name| name.replacen('-', ":", 1).parse().ok());
             let path = top.join(&entry.name);
             let (Some(digest), Some(stat)) = (digest, self.disk.stat(&path)?) else { continue };
-            let text =
-                read_file(&*self.disk, &path.join(SIZE_FILE), 64)?.and_then(|bytes| String::from_utf8(bytes).ok());
-            let amount = text.and_then(|text| {
-                let (bytes, inodes) = text.strip_suffix('\n')?.split_once(' ')?;
-                Some(Amount { bytes: bytes.parse().ok()?, inodes: inodes.parse().ok()? })
-            });
+            let amount = read_file(&*self.disk, &path.join(SIZE_FILE), 64)?.and_then(|bytes| decode_size(&bytes));
             visit(digest, stat, amount.unwrap_or_default())?;
         }
         Ok(())
     }
+}
+
+/// Text of the file `size`.
+pub(crate) fn encode_size(amount: Amount) -> String {
+    format!("{} {}\n", amount.bytes, amount.inodes)
+}
+
+/// The opposite; `None` for what makes no sense.
+pub(crate) fn decode_size(bytes: &[u8]) -> Option<Amount> {
+    let (bytes, inodes) = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split_once(' ')?;
+    let amount = Amount { bytes: bytes.parse().ok()?, inodes: inodes.parse().ok()? };
+    // A damaged one must not take the sums of all out of their range.
+    (amount.bytes <= MAX_ROOT_BYTES && amount.inodes <= MAX_ROOT_BYTES).then_some(amount)
 }
 
 /// What a tree takes when it is written out.
