@@ -8,6 +8,8 @@
 
 mod check;
 mod collect;
+#[cfg(test)]
+mod conformance;
 mod disk;
 mod epoch;
 mod error;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use cas_blob::{Descriptor, OpenBlob, OpenBlobError, VerifiedBlob};
+use cas_blob::{BlobStore, Descriptor, OpenBlob, OpenBlobError, VerifiedBlob};
 use cas_digest::{DigestFunction, HashingReader};
 use cas_fs::FsError;
 
@@ -550,5 +550,25 @@ impl OpenBlob for Store {
             return Ok(content);
         }
         Err(OpenBlobError::Missing(*blob))
+    }
+}
+
+impl BlobStore for Store {
+    type Error = StoreError;
+
+    fn has(&self, blob: &Descriptor) -> Result<bool, StoreError> {
+        self.contains(blob)
+    }
+
+    fn has_many(&self, blobs: &[Descriptor]) -> Result<Vec<bool>, StoreError> {
+        self.contain(blobs)
+    }
+
+    fn put(&self, function: DigestFunction, source: &mut dyn Read) -> Result<Descriptor, StoreError> {
+        self.vault.put(function, source)
+    }
+
+    fn put_expected(&self, source: &mut dyn Read, expected: &Descriptor) -> Result<VerifiedBlob, StoreError> {
+        self.vault.put_expected(source, expected)
     }
 }
