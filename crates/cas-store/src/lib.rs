@@ -17,6 +17,8 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod index;
+#[cfg(test)]
+mod kill_sites;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
