@@ -1,4 +1,5 @@
-//! Crashes of the local store that really happen: processes that are killed, disks that are full, power that is lost.
+//! Crashes of the local store that really happen: processes that are killed, disks that are full, power that is lost; and
+//! trees written out on disks of several kinds.
 //!
 //! The binary runs itself as a worker that uses the store at random and tells on its output what it was promised. What
 //! it was told must hold afterwards, whatever happened. All randomness comes from seeds that a failure prints, but the
@@ -12,6 +13,7 @@
 mod full;
 mod kills;
 mod power;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -48,6 +50,7 @@ fn worker() {
         "write" => work_forever(&folder, seed, power::POOL, Retention::default()),
         "fill" => full::fill(&folder, seed),
         "power" => power::lose(&folder, seed),
+        "share" => shared::compare(&folder),
         work => panic!("`{work}` is no work"),
     }
 }

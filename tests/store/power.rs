@@ -19,7 +19,7 @@ pub(crate) const POOL: u64 = 1500;
 const SNAPSHOTS: usize = 25;
 const LONGEST_GAP_US: u64 = 150_000;
 /// What a worker for this exits with where no disk can be mounted; the harness has no such code.
-const CANNOT: i32 = 77;
+pub(crate) const CANNOT: i32 = 77;
 
 fn run(command: &mut Command) -> Result<(), String> {
     let output: Output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
@@ -28,10 +28,10 @@ fn run(command: &mut Command) -> Result<(), String> {
 }
 
 /// A file system in an image file, until this is dropped. Its loop device goes with it.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(image: &Path, at: &Path) -> Result<Self, String> {
+    pub(crate) fn new(image: &Path, at: &Path) -> Result<Self, String> {
         std::fs::create_dir_all(at).unwrap();
         run(Command::new("mount").args(["-o", "loop"]).args([image, at]))?;
         Ok(Self(at.to_owned()))
@@ -48,7 +48,7 @@ impl Drop for Mounted {
     }
 }
 
-fn make_image(program: &str, arguments: &[&str], path: &Path, bytes: u64) -> Result<(), String> {
+pub(crate) fn make_image(program: &str, arguments: &[&str], path: &Path, bytes: u64) -> Result<(), String> {
     std::fs::File::create(path).unwrap().set_len(bytes).unwrap();
     run(Command::new(program).args(arguments).arg(path))
 }
@@ -149,22 +149,28 @@ pub(crate) fn lose(folder: &Path, seed: u64) {
     }
 }
 
+/// Does work in a namespace of its own, where it may mount; its words, or `None` where it cannot, which is told.
+pub(crate) fn run_with_mounts(work: &str, folder: &Path, seed: u64) -> Option<String> {
+    let worker = command(work, folder, seed);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]).arg(worker.get_program()).args(worker.get_args());
+    command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output();
+    let Some(output) = output.ok().filter(|output| !matches!(output.status.code(), Some(1 | CANNOT))) else {
+        eprintln!("SKIPPED: images of XFS cannot be made and mounted here (root, loop devices, xfsprogs)");
+        return None;
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{work}, seed {seed}, {}:\n{stderr}", output.status);
+    Some(stderr.trim().to_owned())
+}
+
 /// Whatever the kernel had not written yet is lost; what was promised to be there is there, and the rest is right or a miss.
 #[test]
 fn a_loss_of_power_takes_nothing_that_was_durable() {
     for seed in 1..=soak() {
         let home = tempfile::tempdir().unwrap();
-        let worker = command("power", home.path(), seed);
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]).arg(worker.get_program()).args(worker.get_args());
-        command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let output = command.output();
-        let Some(output) = output.ok().filter(|output| !matches!(output.status.code(), Some(1 | CANNOT))) else {
-            eprintln!("SKIPPED: images of XFS cannot be made and mounted here (root, loop devices, xfsprogs)");
-            return;
-        };
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "seed {seed}, {}:\n{stderr}", output.status);
-        eprintln!("{}", stderr.trim());
+        let Some(words) = run_with_mounts("power", home.path(), seed) else { return };
+        eprintln!("{words}");
     }
 }
