@@ -8,17 +8,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cas_blob::Descriptor;
-use cas_digest::DigestFunction;
+use cas_digest::{Digest, DigestFunction};
 
 use crate::check::Depth;
 use crate::collect::{Kind, Victim};
 use crate::disk::model::{Crash, Faults, ModelDisk};
 use crate::disk::{Access, Disk, Site, write_all};
 use crate::format::{self, Format};
+use crate::lease::Record;
 use crate::pins::{Keep, Pin};
+use crate::room::Amount;
+use crate::roots::{encode_size, root_name};
 use crate::vault::Vault;
 use crate::{Durability, Quota, StoreError};
 
@@ -60,6 +63,51 @@ struct Run {
     roots: Vec<PathBuf>,
     /// Without a crash, what was put must be found, and what was moved aside must not.
     violations: Vec<String>,
+    /// How many changes the record had when something was done, and what that was.
+    kinds: Vec<(usize, &'static str)>,
+    /// The store has a limit that its content comes up to.
+    is_limited: bool,
+}
+
+impl Run {
+    /// What was being done when the record had `position` changes.
+    fn kind(&self, position: usize) -> &'static str {
+        self.kinds.iter().find(|(end, _)| position < *end).map_or("end", |(_, kind)| kind)
+    }
+}
+
+/// What there is when a workload begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// Nothing: the making of the store is part of the record.
+    Nothing,
+    /// A store.
+    Store,
+    /// One of before there were descriptions: its conversion is part of the record.
+    OldStore,
+}
+
+/// Puts objects where a program of before there were descriptions has put them; the last one is torn.
+fn make_old_store(disk: &ModelDisk, random: &mut u64) -> Vec<(Descriptor, Vec<u8>)> {
+    let objects = Path::new(HOME).join("objects");
+    disk.create_folder(&objects).unwrap();
+    for function in crate::objects::FUNCTIONS {
+        disk.create_folder(&objects.join(function.name())).unwrap();
+        for byte in 0..=255u8 {
+            disk.create_folder(&objects.join(function.name()).join(format!("{byte:02x}"))).unwrap();
+        }
+    }
+    let objects = objects.join("blake3");
+    let mut blobs: Vec<(Descriptor, Vec<u8>)> = Vec::new();
+    for number in 0..6 {
+        let bytes = [content(random), format!(" of an old store: {number}").into_bytes()].concat();
+        let blob = Descriptor::of(DigestFunction::Blake3, &bytes);
+        let hex = blob.digest.to_hex();
+        let file = disk.open(&objects.join(&hex[..2]).join(&hex[2..]), Access::New).unwrap().unwrap();
+        write_all(disk, &file, 0, if number == 5 { &bytes[..bytes.len() / 2] } else { &bytes }).unwrap();
+        blobs.push((blob, bytes));
+    }
+    blobs
 }
 
 fn open(disk: &Arc<ModelDisk>, durability: Durability) -> Result<Arc<Vault<ModelDisk>>, StoreError> {
@@ -84,8 +132,8 @@ fn read(vault: &Arc<Vault<ModelDisk>>, blob: &Descriptor) -> Result<Option<Vec<u
     Ok(Some(bytes))
 }
 
-/// Runs `steps` operations chosen by `seed`. The making of the store is part of the record when it `is_new`.
-fn run(seed: u64, steps: usize, unnamed: bool, is_new: bool, disabled: Option<Site>) -> Run {
+/// Runs `steps` operations chosen by `seed`.
+fn run(seed: u64, steps: usize, unnamed: bool, start: Start, disabled: Option<Site>) -> Run {
     let mut model = ModelDisk::new(seed);
     model.unnamed = unnamed;
     model.disabled = disabled;
@@ -101,18 +149,26 @@ fn run(seed: u64, steps: usize, unnamed: bool, is_new: bool, disabled: Option<Si
     let mut promises = Vec::new();
     let mut violations = Vec::new();
     let mut blobs: Vec<(Descriptor, Vec<u8>)> = Vec::new();
+    if start == Start::OldStore {
+        blobs = make_old_store(&disk, &mut random);
+        disk.begin_here();
+        // It was there for long, so the disk has it; but for the torn one.
+        promises.extend(blobs[..5].iter().map(|(blob, _)| (0, Promise::Durable(*blob))));
+    }
     let mut roots = Vec::new();
     let mut vaults = vec![open(&disk, Durability::Epoch).unwrap(), open(&disk, Durability::Durable).unwrap()];
     // What each open vault put and did not seal.
     let mut unsealed: Vec<Vec<Descriptor>> = vec![Vec::new(), Vec::new()];
-    if !is_new {
+    if start == Start::Store {
         disk.begin_here();
     }
+    let mut kinds = vec![(disk.position(), if start == Start::OldStore { "migrate" } else { "make" })];
     for _ in 0..steps {
         let which = usize::try_from(lot(&mut random, vaults.len() as u64)).unwrap();
         let vault = Arc::clone(&vaults[which]);
         let mut promise = |promise| promises.push((disk.position(), promise));
-        match lot(&mut random, 21) {
+        let step = lot(&mut random, 21);
+        match step {
             0..=8 => {
                 // Often something that is there already, perhaps of another level.
                 let again = if lot(&mut random, 3) == 0 { blobs.last().cloned() } else { None };
@@ -271,10 +327,169 @@ fn run(seed: u64, steps: usize, unnamed: bool, is_new: bool, disabled: Option<Si
                 }
             }
         }
+        let kind = match step {
+            0..=8 => "put",
+            9 | 10 => "commit",
+            11 => "pin",
+            12 => "set aside",
+            13 | 14 => "materialise",
+            15 => "collect",
+            16 | 17 => "end and start",
+            18 => "limit",
+            _ => "read",
+        };
+        kinds.push((disk.position(), kind));
     }
     drop(vaults);
     let disk = Arc::into_inner(disk).expect("all vaults are closed");
-    Run { disk, promises, blobs, roots, violations }
+    Run { disk, promises, blobs, roots, violations, kinds, is_limited: false }
+}
+
+/// Bytes that a limited store may hold: two long contents fit, and three do not.
+const LIMIT_BYTES: u64 = 700 << 10;
+
+/// What a limited store and whoever makes room in it tell the run.
+#[derive(Debug, Default)]
+struct Notes {
+    promises: Vec<(usize, Promise)>,
+    kinds: Vec<(usize, &'static str)>,
+    blobs: Vec<(Descriptor, Vec<u8>)>,
+}
+
+/// Opens a limited store, which makes room as `retain` does: roots go first, then objects that no pin keeps.
+fn open_limited(disk: &Arc<ModelDisk>, durability: Durability, notes: &Arc<Mutex<Notes>>) -> Arc<Vault<ModelDisk>> {
+    let vault = open(disk, durability).unwrap();
+    let (weak, notes) = (Arc::downgrade(&vault), Arc::clone(notes));
+    let make_room = move |missing: Amount| {
+        let vault = weak.upgrade().expect("its owner asks for room");
+        let begun = vault.disk.position();
+        notes.lock().unwrap().kinds.push((begun, "put"));
+        let pins = vault.pins()?;
+        let is_pinned =
+            |digest: &Digest| pins.iter().flat_map(|pin| &pin.keeps).any(|keep| keep.blob().digest == *digest);
+        let mut collection = vault.begin_collection()?;
+        let (mut victims, mut freed) = (Vec::new(), 0);
+        let enough = missing.bytes + LIMIT_BYTES / 5;
+        vault.each_root(&mut |digest, stat, amount| {
+            if freed < enough {
+                freed += amount.bytes;
+                victims.push(Victim { kind: Kind::Root, digest, stat });
+            }
+            Ok(())
+        })?;
+        vault.each_object(&mut |digest, stat| {
+            if freed < enough && !is_pinned(&digest) {
+                freed += stat.allocated;
+                victims.push(Victim { kind: Kind::Object, digest, stat });
+                let mut notes = notes.lock().unwrap();
+                let condemned: Vec<_> = notes.blobs.iter().map(|(blob, _)| *blob).collect();
+                let condemned = condemned.into_iter().filter(|blob| blob.digest == digest);
+                notes.promises.extend(condemned.map(|blob| (vault.disk.position(), Promise::Condemned(blob))));
+            }
+            Ok(())
+        })?;
+        collection.remove(&victims)?;
+        collection.finish()?;
+        vault.count_anew()?;
+        notes.lock().unwrap().kinds.push((vault.disk.position(), "evict"));
+        Ok(())
+    };
+    vault.claims.make_room.set(Box::new(make_room)).ok().expect("the vault is new");
+    vault
+}
+
+/// Runs `steps` operations in a store with a limit, so that much of what is put makes room first.
+fn run_limited(seed: u64, steps: usize, unnamed: bool) -> Run {
+    let mut model = ModelDisk::new(seed);
+    model.unnamed = unnamed;
+    model.create_folder(Path::new(HOME)).unwrap();
+    let disk = Arc::new(model);
+    {
+        let vault = open(&disk, Durability::Epoch).unwrap();
+        let quota = Quota { max_bytes: Some(LIMIT_BYTES), ..Quota::default() };
+        let format = Format { quota, ..vault.format.clone() };
+        format::write(&*disk, Path::new(HOME), &vault.temporary("format"), &format).unwrap();
+        vault.forget_usage().unwrap();
+    }
+    disk.begin_here();
+    let notes = Arc::new(Mutex::new(Notes::default()));
+    notes.lock().unwrap().promises.push((0, Promise::Limit(Some(LIMIT_BYTES))));
+    let (mut random, mut violations, mut roots) = (seed, Vec::new(), Vec::new());
+    let note = |promise| notes.lock().unwrap().promises.push((disk.position(), promise));
+    let did = |kind| notes.lock().unwrap().kinds.push((disk.position(), kind));
+    let mut vault = open_limited(&disk, Durability::Epoch, &notes);
+    for step in 0..steps {
+        // What a session uses does not make room, so sessions are short.
+        if lot(&mut random, 3) == 0 {
+            drop(vault);
+            let level = if lot(&mut random, 2) == 0 { Durability::Epoch } else { Durability::Durable };
+            vault = open_limited(&disk, level, &notes);
+            did("end and start");
+        }
+        match lot(&mut random, 8) {
+            0 => {
+                vault.seal().unwrap();
+                did("commit");
+            }
+            1 => {
+                let small =
+                    notes.lock().unwrap().blobs.iter().rev().map(|(blob, _)| *blob).find(|blob| blob.size < 1000);
+                if let Some(blob) = small.filter(|blob| vault.contains(blob).unwrap()) {
+                    vault.seal().unwrap();
+                    note(Promise::PinBegins("pin".to_owned()));
+                    let keeps = vec![Keep::Blob(blob)];
+                    vault.pin(&Pin { name: "pin".to_owned(), keeps: keeps.clone(), ..Pin::default() }).unwrap();
+                    note(Promise::Pin("pin".to_owned(), Some(keeps)));
+                    did("pin");
+                }
+            }
+            2 | 3 => {
+                let digest =
+                    Descriptor::of(DigestFunction::Blake3, &[u8::try_from(lot(&mut random, 9)).unwrap()]).digest;
+                let target = Path::new(HOME).join("roots").join(root_name(&digest));
+                vault.leases.take(&[Record::root(&digest)]).unwrap();
+                let amount = Amount { bytes: 80_000, inodes: 3 };
+                if !vault.find_root(&target).unwrap() && vault.claim(amount).is_ok() {
+                    let made = vault.temporary("root");
+                    disk.create_folder(&made).unwrap();
+                    for (name, bytes) in [("file", b"root".as_slice()), ("size", encode_size(amount).as_bytes())] {
+                        let file = disk.open(&made.join(name), Access::New).unwrap().unwrap();
+                        write_all(&*disk, &file, 0, bytes).unwrap();
+                    }
+                    vault.publish_root(&made, &target).unwrap();
+                    roots.push(target);
+                }
+                did("materialise");
+            }
+            _ => {
+                let mut bytes = if lot(&mut random, 3) == 0 { vec![7; 300_000] } else { content(&mut random) };
+                bytes.extend(step.to_le_bytes());
+                let blob = Descriptor::of(DigestFunction::Blake3, &bytes);
+                notes.lock().unwrap().blobs.push((blob, bytes.clone()));
+                let mut result = vault.put_expected(&mut bytes.as_slice(), &blob);
+                if matches!(result, Err(StoreError::Quota { .. })) {
+                    // All of it is in use by this session; another one has room.
+                    drop(vault);
+                    vault = open_limited(&disk, Durability::Durable, &notes);
+                    result = vault.put_expected(&mut bytes.as_slice(), &blob);
+                }
+                if let Err(error) = result {
+                    violations.push(format!("there is no room for {blob}: {error:?}"));
+                } else if vault.durability == Durability::Durable {
+                    note(Promise::Durable(blob));
+                }
+                did("put");
+            }
+        }
+        let held = vault.count_usage().unwrap();
+        if held.bytes > LIMIT_BYTES {
+            violations.push(format!("{} bytes are more than the limit", held.bytes));
+        }
+    }
+    drop(vault);
+    let Notes { promises, kinds, blobs } = std::mem::take(&mut *notes.lock().unwrap());
+    let disk = Arc::into_inner(disk).expect("all vaults are closed");
+    Run { disk, promises, blobs, roots, violations, kinds, is_limited: true }
 }
 
 /// What is wrong with the store after a crash.
@@ -286,7 +501,7 @@ fn judge(run: &Run, position: usize, crash: Crash) -> Vec<String> {
     if disk.create_folder(Path::new(HOME)).is_err() {
         return wrong;
     }
-    let vault = match open(&disk, Durability::Epoch) {
+    let mut vault = match open(&disk, Durability::Epoch) {
         Ok(vault) => vault,
         Err(error) => return vec![format!("the store does not open: {error:?}")],
     };
@@ -349,6 +564,22 @@ fn judge(run: &Run, position: usize, crash: Crash) -> Vec<String> {
             wrong.push(format!("{} is not whole", root.display()));
         }
     }
+    if run.is_limited {
+        // What counts against the limit is never less than what is there.
+        let (mut counted, held) = (Amount::default(), vault.count_usage());
+        let result = vault.change_usage(&mut |usage| {
+            counted = usage;
+            usage
+        });
+        if result.is_err() || held.as_ref().map_or(true, |held| counted.bytes < held.bytes) {
+            wrong.push(format!("{counted:?} are counted of {held:?}: {result:?}"));
+        }
+        // What follows needs more room than the limit leaves.
+        let format = Format { quota: Quota::default(), ..vault.format.clone() };
+        format::write(&*disk, Path::new(HOME), &vault.temporary("format"), &format).unwrap();
+        drop(vault);
+        vault = open(&disk, Durability::Epoch).unwrap();
+    }
     // Whatever was lost can be put again.
     for (blob, bytes) in &run.blobs {
         let again = vault.put_bytes(blob.digest.function(), bytes);
@@ -366,9 +597,9 @@ fn judge(run: &Run, position: usize, crash: Crash) -> Vec<String> {
 const CRASHES: [Crash; 5] =
     [Crash::Kill, Crash::Nothing, Crash::NamesOnly, Crash::Lots(1), Crash::Lots(0x0123_4567_89ab_cdef)];
 
-/// Crashes after every `stride`-th change, and returns the number of crashes and what was wrong.
-fn crash_everywhere(run: &Run, stride: usize, enough: usize) -> (usize, Vec<String>) {
-    let mut points = 0;
+/// Crashes after every `stride`-th change, and returns how often it did while what was done, and what was wrong.
+fn crash_everywhere(run: &Run, stride: usize, enough: usize) -> (BTreeMap<&'static str, usize>, Vec<String>) {
+    let mut points = BTreeMap::new();
     let mut wrong: Vec<String> = run.violations.clone();
     for position in (0..=run.disk.position()).step_by(stride) {
         for crash in CRASHES {
@@ -376,7 +607,7 @@ fn crash_everywhere(run: &Run, stride: usize, enough: usize) -> (usize, Vec<Stri
                 Crash::Lots(seed) => Crash::Lots(seed ^ position as u64),
                 crash => crash,
             };
-            points += 1;
+            *points.entry(run.kind(position)).or_default() += 1;
             let found = judge(run, position, crash);
             wrong.extend(found.into_iter().map(|what| format!("change {position}, {crash:?}: {what}")));
             if wrong.len() >= enough {
@@ -387,20 +618,32 @@ fn crash_everywhere(run: &Run, stride: usize, enough: usize) -> (usize, Vec<Stri
     (points, wrong)
 }
 
-/// The promises of the store hold at no fewer than 10,000 crash points.
+/// The promises of the store hold at no fewer than 10,000 crash points, of which each kind of work has its part.
 #[test]
+#[expect(clippy::print_stderr, reason = "how many crashes were tried is told")]
 fn whatever_crashes_nothing_wrong_is_read_and_nothing_promised_is_lost() {
-    let mut points = 0;
+    let mut points: BTreeMap<&'static str, usize> = BTreeMap::new();
     for seed in 0.. {
-        // The making of a store is a thousand changes that differ little.
-        let is_new = seed == 0;
-        let run = run(seed, 40, seed % 4 != 3, is_new, None);
-        let (count, wrong) = crash_everywhere(&run, if is_new { 5 } else { 1 }, 5);
+        let unnamed = seed % 4 != 3;
+        let (run, stride) = match seed % 6 {
+            // The making of a store is a thousand changes that differ little.
+            0 if seed == 0 => (run(seed, 40, unnamed, Start::Nothing, None), 5),
+            1 => (run(seed, 10, unnamed, Start::OldStore, None), 1),
+            2 | 4 => (run_limited(seed, 20, unnamed), 1),
+            _ => (run(seed, 40, unnamed, Start::Store, None), 1),
+        };
+        let (count, wrong) = crash_everywhere(&run, stride, 5);
         assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
-        points += count;
-        if points >= 10_000 {
+        for (kind, count) in count {
+            *points.entry(kind).or_default() += count;
+        }
+        if points.values().sum::<usize>() >= 10_000 {
             break;
         }
+    }
+    eprintln!("crash points: {points:?}, {} together", points.values().sum::<usize>());
+    for kind in ["put", "commit", "pin", "materialise", "collect", "evict", "migrate"] {
+        assert!(points.get(kind).is_some_and(|count| *count >= 50), "few crashes during {kind}: {points:?}");
     }
 }
 
@@ -423,7 +666,8 @@ fn is_noticed(site: Site) -> bool {
         let is_new = matches!(site, Site::SyncLayout | Site::SyncFormat | Site::RenameFormat | Site::SyncFormatFolder)
             && seed % 2 == 0;
         let found = std::panic::catch_unwind(|| {
-            let run = run(seed, 30, site != Site::RenameObject, is_new, Some(site));
+            let start = if is_new { Start::Nothing } else { Start::Store };
+            let run = run(seed, 30, site != Site::RenameObject, start, Some(site));
             crash_everywhere(&run, if is_new { 40 } else { 3 }, 1).1
         });
         found.map_or(true, |wrong| !wrong.is_empty())
