@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use cas_blob::Descriptor;
-use cas_digest::{Digest, Hasher};
+use cas_digest::{Digest, DigestFunction, Hasher};
 use cas_fs::{FsError, Operation};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, OFlags};
@@ -23,6 +24,8 @@ use crate::{KeepError, SnapshotError};
 const ATTEMPTS: usize = 3;
 /// Bytes read at once: enough that the call costs nothing beside hashing, and fits a core's second cache.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// A file of this size is read by all threads: others may be at their end, and it alone would keep one busy.
+const PARTED_BYTES: u64 = 4 << 20;
 /// Files that one task reads: those of one folder follow each other and share its descriptor.
 const FILES_A_TASK: usize = 32;
 
@@ -243,7 +246,7 @@ impl<'a> Reader<'a> {
             let mut source = self.open(file)?;
             let look = |source: &File| rustix::fs::fstat(source).map(|stat| Stamp::of(&stat));
             let before = look(&source).map_err(|error| self.failed(Operation::Stat, file, error))?;
-            let (digest, len) = self.hash(file, &mut source)?;
+            let (digest, len) = self.hash(file, &mut source, before.size)?;
             // What is this short was read in one piece, which the buffer holds still.
             let is_pointer = len <= cas_git::MAX_POINTER_BYTES as u64
                 && usize::try_from(len).is_ok_and(|len| cas_git::is_lfs_pointer(&self.buffer[..len]));
@@ -256,7 +259,21 @@ impl<'a> Reader<'a> {
         Err(self.unstable(file))
     }
 
-    fn hash(&mut self, file: FileAt, source: &mut File) -> Result<(Digest, u64), SnapshotError> {
+    fn hash(&mut self, file: FileAt, source: &mut File, size: u64) -> Result<(Digest, u64), SnapshotError> {
+        if self.snapshot.function == DigestFunction::Blake3 && size >= PARTED_BYTES {
+            // A file that ends early has changed, as the look after it shows.
+            let read = |offset, part: &mut [u8]| match source.read_exact_at(part, offset) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    part.fill(0);
+                    Ok(())
+                }
+                result => result,
+            };
+            let digest = cas_digest::hash_parts(size, &read).map_err(|error| {
+                FsError::new(Operation::Read, &self.snapshot.root.at(&self.snapshot.path_bytes(file)), error)
+            })?;
+            return Ok((digest, size));
+        }
         self.buffer.resize(BUFFER_BYTES, 0);
         let mut hasher = Hasher::new(self.snapshot.function);
         let mut len = 0;
