@@ -16,6 +16,7 @@ use cas_fs::{FsError, Operation};
 use crate::StoreError;
 use crate::disk::{Access, Disk, LockMode, Stat, lock, read_full, write_all};
 use crate::lease::{BATCH, Batch, Record};
+use crate::objects::{FUNCTIONS, path_below};
 use crate::roots::root_name;
 use crate::session::{dead_sessions, no_start};
 use crate::vault::Vault;
@@ -42,10 +43,18 @@ pub(crate) struct Victim {
 
 /// What was removed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Removed {
-    pub(crate) removed: Vec<Victim>,
+pub(crate) struct Removed<'v> {
+    pub(crate) removed: Vec<&'v Victim>,
     /// How many were leased or touched in the meantime.
     pub(crate) spared: u64,
+}
+
+impl Removed<'_> {
+    /// Both together.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.removed.extend(other.removed);
+        self.spared += other.spared;
+    }
 }
 
 /// A running collection: one at a time in a store.
@@ -102,7 +111,7 @@ impl<D: Disk> Vault<D> {
 
 impl<D: Disk> Collection<'_, D> {
     /// Removes what nobody uses of `victims`.
-    pub(crate) fn remove(&mut self, victims: &[Victim]) -> Result<Removed, StoreError> {
+    pub(crate) fn remove<'v>(&mut self, victims: &[&'v Victim]) -> Result<Removed<'v>, StoreError> {
         let mut removed = Removed::default();
         for batch in victims.chunks(BATCH) {
             let records = batch
@@ -114,13 +123,11 @@ impl<D: Disk> Collection<'_, D> {
                 .collect();
             let records = self.publish(records)?;
             self.read_leases()?;
-            for (victim, record) in batch.iter().zip(records) {
-                if !self.leased.contains(&record) && self.remove_one(victim)? {
-                    removed.removed.push(*victim);
-                } else {
-                    removed.spared += 1;
-                }
-            }
+            let is_free = |record: &Record| !self.leased.contains(record);
+            let free = batch.iter().zip(&records).filter(|(_, record)| is_free(record)).map(|(victim, _)| *victim);
+            let before = removed.removed.len();
+            self.remove_free(free, &mut removed.removed)?;
+            removed.spared += (batch.len() - (removed.removed.len() - before)) as u64;
         }
         self.publish(Vec::new())?;
         Ok(removed)
@@ -134,21 +141,33 @@ impl<D: Disk> Collection<'_, D> {
         Ok(())
     }
 
-    fn remove_one(&self, victim: &Victim) -> Result<bool, StoreError> {
-        let disk = &self.vault.disk;
-        let path = match victim.kind {
-            Kind::Object => self.vault.path(&victim.digest),
-            Kind::Root => self.vault.folder.join("roots").join(root_name(&victim.digest)),
-        };
-        // One that was put again since belongs to somebody, even if his session has ended.
-        let same = |stat: Stat| stat.inode == victim.stat.inode && stat.changed == victim.stat.changed;
-        if !disk.stat(&path)?.is_some_and(same) {
-            return Ok(false);
+    /// Removes what nobody leased, unless it was put again since: then it belongs to somebody, even if his session has ended.
+    fn remove_free<'v>(
+        &self,
+        victims: impl Iterator<Item = &'v Victim>,
+        removed: &mut Vec<&'v Victim>,
+    ) -> Result<(), StoreError> {
+        let vault = self.vault;
+        let mut objects: [Vec<&'v Victim>; FUNCTIONS.len()] = Default::default();
+        for victim in victims {
+            match FUNCTIONS.iter().position(|function| *function == victim.digest.function()) {
+                Some(function) if victim.kind == Kind::Object => objects[function].push(victim),
+                _ => {
+                    let path = vault.folder.join("roots").join(root_name(&victim.digest));
+                    if vault.disk.stat(&path)?.is_some_and(|stat| stat.is_same(&victim.stat)) {
+                        vault.remove_root(&path)?;
+                        removed.push(victim);
+                    }
+                }
+            }
         }
-        match victim.kind {
-            Kind::Object => Ok(disk.remove(&path)?),
-            Kind::Root => self.vault.remove_root(&path).map(|()| true),
+        for (function, objects) in FUNCTIONS.into_iter().zip(objects).filter(|(_, objects)| !objects.is_empty()) {
+            let files: Vec<(String, Stat)> =
+                objects.iter().map(|victim| (path_below(&victim.digest), victim.stat)).collect();
+            let gone = vault.disk.remove_each(&vault.function_folder(function), &files)?;
+            removed.extend(objects.into_iter().zip(gone).filter(|(_, gone)| *gone).map(|(victim, _)| victim));
         }
+        Ok(())
     }
 
     /// Tells all sessions what is about to be removed.

@@ -327,7 +327,9 @@ impl<D: Disk> Epochs<D> {
         let _guard = epoch_lock(&*self.disk, &self.folder)?;
         let mut sealed = read_sealed(&*self.disk, &self.folder)?;
         let before = sealed.clone();
-        sealed.retain(&|boot| boot == self.boot || seen(boot));
+        // Others may have begun anew since this session started.
+        let now = read_boot(&*self.disk, &self.folder)?.map(|boot| boot.seconds);
+        sealed.retain(&|boot| boot == self.boot || Some(boot) == now || seen(boot));
         if sealed == before { Ok(()) } else { self.write_sealed(&sealed) }
     }
 

@@ -3,7 +3,7 @@
 //! Everything in it can be computed again, so a lost or damaged index costs misses and is begun anew. A row's last use is
 //! noted to the hour, when the session ends, so that a hit costs no write.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -221,7 +221,7 @@ impl Index {
     }
 
     /// Forgets the second names of what is gone.
-    pub(crate) fn remove_aliases_of(&self, gone: &HashSet<Digest>) -> Result<(), StoreError> {
+    pub(crate) fn remove_aliases_of(&self, is_gone: &dyn Fn(&Digest) -> bool) -> Result<(), StoreError> {
         let mut doomed = Vec::new();
         {
             let connection = self.lock();
@@ -231,7 +231,7 @@ impl Index {
             while let Some(row) = rows.next()? {
                 let (function, hash, size): (String, Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
                 let primary = digest(&row.get::<_, String>(3)?, &row.get::<_, Vec<u8>>(4)?);
-                if primary.is_none_or(|primary| gone.contains(&primary)) {
+                if primary.is_none_or(|primary| is_gone(&primary)) {
                     doomed.push((function, hash, size));
                 }
             }

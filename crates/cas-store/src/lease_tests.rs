@@ -129,7 +129,7 @@ fn every_order(max_switches: usize, session: impl Fn(&Arc<Vault<ModelDisk>>, &De
                         Ok(())
                     })
                     .unwrap();
-                collection.remove(&victims).unwrap();
+                collection.remove(&victims.iter().collect::<Vec<_>>()).unwrap();
                 collection.finish().unwrap();
                 turns.end(1);
             });

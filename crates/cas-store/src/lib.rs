@@ -22,9 +22,11 @@ mod kill_sites;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
+mod mark;
 mod network;
 mod objects;
 mod pins;
+mod reserve;
 mod retain;
 mod room;
 mod roots;

@@ -6,8 +6,8 @@
 
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use cas_blob::{Descriptor, OpenBlobError, VerifiedBlob, VerifyError, copy_verified};
 use cas_digest::{Digest, DigestFunction, Hasher};
@@ -32,6 +32,9 @@ const PATIENCE: u32 = 5_000;
 
 /// Room for content whose length nobody knows is claimed in such pieces.
 const CLAIM_BYTES: u64 = 1 << 20;
+
+/// So many folders are listed before what is in them is looked at: bounds the memory of a walk through a large store.
+const SHARDS_AT_ONCE: usize = 32;
 
 /// Functions that objects are named with. SHA-1 names are second names alone.
 pub(crate) const FUNCTIONS: [DigestFunction; 3] =
@@ -59,17 +62,51 @@ impl<D: Disk> Vault<D> {
         self.is_here(blob)
     }
 
-    /// For each of `blobs` whether it is here.
+    /// For each of `blobs` whether it is here. What was here once in this session is not looked for again.
     pub(crate) fn contain(&self, blobs: &[Descriptor]) -> Result<Vec<bool>, StoreError> {
         let records: Vec<Record> = blobs.iter().map(|blob| Record::object(&blob.digest)).collect();
-        self.leases.take(&records)?;
-        blobs.iter().map(|blob| self.is_here(blob)).collect()
+        let mut found: Vec<bool> = {
+            let present = self.present.read().unwrap_or_else(PoisonError::into_inner);
+            records.iter().zip(blobs).map(|(record, blob)| present.get(record) == Some(&blob.size)).collect()
+        };
+        let unknown: Vec<usize> = (0..blobs.len()).filter(|position| !found[*position]).collect();
+        let leases: Vec<Record> = unknown.iter().map(|position| records[*position]).collect();
+        self.leases.take(&leases)?;
+        for function in FUNCTIONS {
+            let asked: Vec<usize> =
+                unknown.iter().copied().filter(|at| blobs[*at].digest.function() == function).collect();
+            if asked.is_empty() {
+                continue;
+            }
+            let paths: Vec<String> = asked.iter().map(|position| path_below(&blobs[*position].digest)).collect();
+            let stats = self.disk.stat_each(&self.function_folder(function), &paths)?;
+            for (position, stat) in asked.into_iter().zip(stats) {
+                found[position] = match stat {
+                    Some(stat) => self.is_whole(&blobs[position], &stat)?,
+                    None => false,
+                };
+            }
+        }
+        let new = unknown.into_iter().filter(|at| found[*at]).map(|at| (records[at], blobs[at].size));
+        self.present.write().unwrap_or_else(PoisonError::into_inner).extend(new);
+        Ok(found)
+    }
+
+    /// Notes that an object is not here, whatever was found before.
+    fn miss(&self, digest: &Digest) {
+        self.present.write().unwrap_or_else(PoisonError::into_inner).remove(&Record::object(digest));
     }
 
     /// The same with the lease in hand.
     fn is_here(&self, blob: &Descriptor) -> Result<bool, StoreError> {
-        let path = self.path(&blob.digest);
-        let Some(stat) = self.disk.stat(&path)? else { return Ok(false) };
+        match self.disk.stat(&self.path(&blob.digest))? {
+            Some(stat) => self.is_whole(blob, &stat),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether what stands where the object should be is the object.
+    fn is_whole(&self, blob: &Descriptor, stat: &Stat) -> Result<bool, StoreError> {
         if stat.size != blob.size {
             // Either the object is cut, or the caller asks for a size that never was: only bytes can tell.
             self.vet(&blob.digest)?;
@@ -77,14 +114,24 @@ impl<D: Disk> Vault<D> {
         }
         let is_whole = self.epochs.trusts(stat.mark) || self.vet(&blob.digest)? == Found::Whole;
         if is_whole {
-            self.note_use(&path, &stat);
+            self.note_object_use(&blob.digest, stat);
         }
         Ok(is_whole)
     }
 
+    fn note_object_use(&self, digest: &Digest, stat: &Stat) {
+        if self.is_use_old(stat) {
+            self.note_use(&self.path(digest), stat);
+        }
+    }
+
+    const fn is_use_old(&self, stat: &Stat) -> bool {
+        stat.used.saturating_add(USE_RESOLUTION_SECONDS) < self.started
+    }
+
     /// Notes that something is used, unless that was done lately.
     pub(crate) fn note_use(&self, path: &Path, stat: &Stat) {
-        if stat.used.saturating_add(USE_RESOLUTION_SECONDS) < self.started {
+        if self.is_use_old(stat) {
             // A use that is not noted makes it leave earlier than it should, which costs making it again.
             let _ = self.disk.touch(path, self.disk.now());
         }
@@ -93,6 +140,7 @@ impl<D: Disk> Vault<D> {
     /// Path of an object that was read in this boot of the machine: for those who read it without checking.
     pub(crate) fn checked_path(&self, blob: &Descriptor) -> Result<Option<PathBuf>, StoreError> {
         if !self.contains(blob)? {
+            self.miss(&blob.digest);
             return Ok(None);
         }
         let path = self.path(&blob.digest);
@@ -133,7 +181,10 @@ impl<D: Disk> Vault<D> {
     pub(crate) fn read_small(&self, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
         self.leases.take(&[Record::object(&blob.digest)])?;
         let path = self.path(&blob.digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        let Some(file) = self.disk.open(&path, Access::Read)? else {
+            self.miss(&blob.digest);
+            return Ok(None);
+        };
         let bytes = self.read_whole(&file, &path, blob)?;
         if bytes.is_none() {
             self.vet(&blob.digest)?;
@@ -182,6 +233,7 @@ impl<D: Disk> Vault<D> {
 
     /// Moves an object aside; nobody finds it from then on.
     pub(crate) fn quarantine(&self, digest: &Digest) -> Result<(), FsError> {
+        self.miss(digest);
         let aside = self.folder.join("quarantine").join(format!("{}-{}", digest.function(), digest.to_hex()));
         match self.disk.rename(Site::Quarantine, &self.path(digest), &aside) {
             Err(error) if error.is_not_found() => Ok(()),
@@ -196,7 +248,10 @@ impl<D: Disk> Vault<D> {
         }
         self.leases.take(&[Record::object(&blob.digest)])?;
         let path = self.path(&blob.digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        let Some(file) = self.disk.open(&path, Access::Read)? else {
+            self.miss(&blob.digest);
+            return Ok(None);
+        };
         let read = |error| FsError::new(Operation::Read, &path, error);
         let stat = self.disk.stat_file(&file).map_err(read)?;
         let is_whole = stat.size == blob.size && self.epochs.trusts(stat.mark);
@@ -434,13 +489,15 @@ impl<D: Disk> Vault<D> {
         visit: &mut dyn FnMut(Digest, Stat) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         for function in FUNCTIONS {
-            let top = self.folder.join("objects").join(function.name());
-            for shard in self.list_if_there(&top)?.into_iter().filter(|entry| entry.is_dir) {
-                let folder = top.join(&shard.name);
-                for entry in self.disk.list(&folder)? {
-                    let Some(digest) = digest_of(function, &shard.name, &entry.name) else { continue };
-                    if let Some(stat) = self.disk.stat(&folder.join(&entry.name))? {
-                        visit(digest, stat)?;
+            let top = self.function_folder(function);
+            let shards: Vec<DirEntry> = self.list_if_there(&top)?.into_iter().filter(|entry| entry.is_dir).collect();
+            for shards in shards.chunks(SHARDS_AT_ONCE) {
+                let folders: Vec<PathBuf> = shards.iter().map(|shard| top.join(&shard.name)).collect();
+                for (shard, entries) in shards.iter().zip(self.disk.list_each(&folders)?) {
+                    for (entry, stat) in entries {
+                        if let Some(digest) = digest_of(function, &shard.name, &entry.name) {
+                            visit(digest, stat)?;
+                        }
                     }
                 }
             }
@@ -451,7 +508,16 @@ impl<D: Disk> Vault<D> {
 
 /// The digest that a file among the objects is named after.
 pub(crate) fn digest_of(function: DigestFunction, shard: &std::ffi::OsStr, name: &std::ffi::OsStr) -> Option<Digest> {
-    format!("{function}:{}{}", shard.to_str()?, name.to_str()?).parse().ok()
+    let mut digits = shard.to_str()?.to_owned();
+    digits.push_str(name.to_str()?);
+    Digest::from_hex(function, &digits).ok()
+}
+
+/// Path of an object below the folder of its function.
+pub(crate) fn path_below(digest: &Digest) -> String {
+    let mut path = digest.to_hex();
+    path.insert(2, '/');
+    path
 }
 
 /// A file that has no name in the store yet.

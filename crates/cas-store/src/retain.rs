@@ -8,20 +8,19 @@
 //! Marking fails closed: what cannot be read stops the collection before anything is removed. How removal gets along with
 //! running builds is told in `collect` and `lease`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use cas_blob::Descriptor;
 use cas_digest::Digest;
-use cas_tree::MAX_DIRECTORY_BYTES;
 
 use crate::collect::{Kind, Removed, Victim};
 use crate::disk::{Disk, HostDisk};
 use crate::index::{Index, Row};
-use crate::lease::Record;
+use crate::mark::{Marker, NOBODY, Object, PINNED};
 use crate::pins::Keep;
-use crate::room::Amount;
+use crate::room::{Amount, Tally};
 use crate::vault::Vault;
-use crate::{Quota, StoreError};
+use crate::{StoreError, reserve};
 
 /// Loads a blob without keeping it from being removed; `None` when it is not here.
 pub type Load<'a> = dyn FnMut(&Descriptor) -> Result<Option<Vec<u8>>, StoreError> + 'a;
@@ -70,90 +69,12 @@ pub struct Collected {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) retention: Retention,
-    /// At most so much is to be left.
-    pub(crate) most: Option<Amount>,
+    /// So much is to fit in afterwards, beside what the limits want.
+    pub(crate) missing: Amount,
+    /// At most so many bytes are to be left.
+    pub(crate) most_bytes: Option<u64>,
     /// Nothing is removed.
     pub(crate) is_dry: bool,
-}
-
-/// Nobody needs it.
-const NOBODY: u32 = u32::MAX;
-/// A pin needs it.
-const PINNED: u32 = 0;
-
-/// An object, and who needs it: the number of the row that was used last, from 1 on.
-struct Object {
-    victim: Victim,
-    needed_by: u32,
-    /// For whom everything below it was marked: not for whoever needs its bytes alone.
-    walked_by: u32,
-}
-
-struct Marker<'a> {
-    vault: &'a Vault<HostDisk>,
-    index: &'a Index,
-    objects: Vec<Object>,
-    by_record: HashMap<Record, u32>,
-    /// Second names that pins know, for when the index was lost.
-    names: HashMap<Descriptor, Descriptor>,
-}
-
-impl Marker<'_> {
-    /// Notes that `by` needs a blob; gives the object, `None` when it is not here.
-    fn mark(&mut self, blob: &Descriptor, by: u32) -> Result<Option<&mut Object>, StoreError> {
-        let mut found = self.by_record.get(&Record::object(&blob.digest));
-        if found.is_none() {
-            let primary = match self.names.get(blob) {
-                Some(primary) => Some(*primary),
-                None => self.index.alias(blob)?,
-            };
-            found = primary.and_then(|primary| self.by_record.get(&Record::object(&primary.digest)));
-        }
-        let Some(position) = found else { return Ok(None) };
-        let object = &mut self.objects[*position as usize];
-        object.needed_by = object.needed_by.min(by);
-        Ok(Some(object))
-    }
-
-    /// Marks what is kept; gives a directory of a tree that is not here, if there is one.
-    fn need(&mut self, keep: &Keep, by: u32) -> Result<Option<Descriptor>, StoreError> {
-        match keep {
-            Keep::Blob(blob) => {
-                self.mark(blob, by)?;
-                Ok(None)
-            }
-            Keep::Tree(tree) => self.mark_tree(tree, by),
-        }
-    }
-
-    /// Marks a tree; gives a directory that is not here, if there is one. Files that are not here are left out.
-    fn mark_tree(&mut self, root: &Descriptor, by: u32) -> Result<Option<Descriptor>, StoreError> {
-        let mut waiting = vec![*root];
-        let mut missing = None;
-        while let Some(directory) = waiting.pop() {
-            match self.mark(&directory, by)? {
-                None => missing = missing.or(Some(directory)),
-                // What is below it was marked for this one, or for one that stays longer.
-                Some(object) if object.walked_by <= by => {}
-                Some(object) => {
-                    object.walked_by = by;
-                    let bytes =
-                        if directory.size > MAX_DIRECTORY_BYTES { None } else { self.vault.peek(&directory)? };
-                    let references =
-                        bytes.and_then(|bytes| cas_tree::references(&bytes, directory.digest.function()).ok());
-                    let Some(references) = references else {
-                        missing = missing.or(Some(directory));
-                        continue;
-                    };
-                    for file in &references.files {
-                        self.mark(file, by)?;
-                    }
-                    waiting.extend(references.directories);
-                }
-            }
-        }
-        Ok(missing)
-    }
 }
 
 /// Clears a store: see the head of this module.
@@ -173,7 +94,8 @@ pub(crate) fn collect(
     let mut collection = vault.begin_collection()?;
     let now = vault.disk.now();
     let pins = vault.pins()?;
-    let mut marker = list(vault, index)?;
+    let tally = vault.begin_tally()?;
+    let mut marker = Marker::list(vault, index)?;
     let mut collected = Collected::default();
     for pin in &pins {
         if let Some(path) = &pin.lifetime
@@ -194,210 +116,214 @@ pub(crate) fn collect(
             }
         }
     }
-    let age = |used: i64| now.saturating_sub(used).max(0).cast_unsigned();
-    let mut doomed_rows = Vec::new();
-    let mut rows = Vec::new();
+    let mut rows = Rows::default();
     for (row, used) in index.rows()? {
-        let by = u32::try_from(rows.len() + 1).unwrap_or(NOBODY - 1);
-        if age(used) > plan.retention.keep_seconds {
-            doomed_rows.push(row);
-            continue;
+        let by = u32::try_from(rows.kept.len() + 1).unwrap_or(NOBODY - 1);
+        let is_old = age(now, used) > plan.retention.keep_seconds;
+        match if is_old { None } else { needs(&row, &mut |blob| vault.peek_named(index, blob))? } {
+            None => rows.doomed.push(row),
+            Some(keeps) => {
+                for keep in keeps {
+                    // A row that needs what is gone is found out by whoever uses it.
+                    marker.need(&keep, by)?;
+                }
+                rows.kept.push(row);
+            }
         }
-        let Some(keeps) = needs(&row, &mut |blob| vault.peek_named(index, blob))? else {
-            doomed_rows.push(row);
-            continue;
-        };
-        for keep in keeps {
-            // A row that needs what is gone is found out by whoever uses it.
-            marker.need(&keep, by)?;
-        }
-        rows.push(row);
     }
-    let Marker { mut objects, .. } = marker;
+    let objects = marker.objects;
     let mut roots = Vec::new();
     vault.each_root(&mut |digest, stat, amount| {
         roots.push((Victim { kind: Kind::Root, digest, stat }, amount));
         Ok(())
     })?;
-    let amount_of = |object: &Object| Amount { bytes: object.victim.stat.allocated, inodes: 1 };
-    let mut left = objects
+    let held = objects
         .iter()
-        .map(amount_of)
+        .map(|object| amount_of(&object.victim))
         .chain(roots.iter().map(|(_, amount)| *amount))
         .fold(Amount::default(), Amount::add);
-    let mut doomed = Vec::new();
-    // First what is old: nobody pays for that.
-    objects.retain(|object| {
-        let last = object.victim.stat.used.max(object.victim.stat.changed);
-        let goes = object.needed_by == NOBODY && age(last) > plan.retention.min_age_seconds;
-        if goes {
-            left = left.less(amount_of(object));
-            doomed.push(object.victim);
-        }
-        !goes
-    });
-    let mut doomed_roots = Vec::new();
-    roots.sort_by_key(|(victim, _)| victim.stat.used);
-    roots.retain(|(victim, amount)| {
-        let is_needless = plan.most.is_some_and(|most| exceeds(left, most));
-        let goes = age(victim.stat.used) > plan.retention.keep_seconds || is_needless;
-        if goes {
-            left = left.less(*amount);
-            doomed_roots.push((*victim, *amount));
-        }
-        !goes
-    });
-    if let Some(most) = plan.most {
-        // Then what no row needs, the oldest first; then the rows, the ones that were not used for longest first.
-        objects.sort_by_key(|object| (std::cmp::Reverse(object.needed_by), object.victim.stat.used));
-        let mut cut = None;
-        for object in &objects {
-            let needed_by = object.needed_by;
-            // A row goes with all that only it needs.
-            if needed_by == PINNED || (!exceeds(left, most) && cut != Some(needed_by)) {
-                break;
-            }
-            if needed_by != NOBODY {
-                cut = Some(needed_by);
-            }
-            left = left.less(amount_of(object));
-            doomed.push(object.victim);
-        }
-        if let Some(cut) = cut {
-            doomed_rows.extend(rows.drain(cut as usize - 1..));
-        }
+    let most = most_left(vault, plan, held, tally.as_ref())?;
+    let choice = choose(&objects, &roots, now, plan.retention, held, most);
+    if let Some(cut) = choice.cut {
+        rows.doomed.extend(rows.kept.drain(cut as usize - 1..));
     }
-    collected.rows = doomed_rows.len() as u64;
+    collected.rows = rows.doomed.len() as u64;
     if plan.is_dry {
-        collected.objects = doomed.len() as u64;
-        collected.roots = doomed_roots.len() as u64;
-        collected.bytes = doomed.iter().map(|victim| victim.stat.allocated).sum::<u64>()
-            + doomed_roots.iter().map(|(_, amount)| amount.bytes).sum::<u64>();
-        collected.bytes_left = left.bytes;
+        collected.objects = choice.objects.len() as u64;
+        collected.roots = choice.roots.len() as u64;
+        collected.bytes = held.less(choice.left).bytes;
+        collected.bytes_left = choice.left.bytes;
+        collected.objects_left = (objects.len() - choice.objects.len()) as u64;
         return Ok(collected);
     }
     // No row needs a root, so they go first and make room for what follows.
-    let root_victims: Vec<Victim> = doomed_roots.iter().map(|(victim, _)| *victim).collect();
-    let gone_roots = collection.remove(&root_victims)?;
+    let gone_roots = collection.remove(&choice.roots)?;
     let mut gone = Removed::default();
-    match index.remove_rows(&doomed_rows) {
+    let mut doomed = choice.objects;
+    match index.remove_rows(&rows.doomed) {
         Err(error) if error.is_full() => {
             // Even forgetting takes room. What no row at all needs can go before.
             let (needless, rest) = part_needless(vault, index, needs, doomed)?;
             gone = collection.remove(&needless)?;
             doomed = rest;
-            index.remove_rows(&doomed_rows)?;
+            index.remove_rows(&rows.doomed)?;
         }
         result => result?,
     }
-    let gone_later = collection.remove(&doomed)?;
-    gone.removed.extend(gone_later.removed);
-    gone.spared += gone_later.spared;
-    let sizes: HashMap<Record, Amount> =
-        doomed_roots.iter().map(|(victim, amount)| (Record::root(&victim.digest), *amount)).collect();
-    let root_amount = gone_roots.removed.iter().fold(Amount::default(), |sum, victim| {
-        sum.add(sizes.get(&Record::root(&victim.digest)).copied().unwrap_or_default())
-    });
-    let object_amount = gone
+    gone.extend(collection.remove(&doomed)?);
+    gone.removed.sort_unstable_by_key(|victim| victim.digest);
+    if !gone.removed.is_empty() {
+        let is_gone = |digest: &Digest| gone.removed.binary_search_by_key(digest, |victim| victim.digest).is_ok();
+        index.remove_aliases_of(&is_gone)?;
+    }
+    let root_amounts: HashMap<Digest, Amount> = roots.iter().map(|(victim, amount)| (victim.digest, *amount)).collect();
+    let removed = gone
         .removed
         .iter()
-        .fold(Amount::default(), |sum, victim| sum.add(Amount { bytes: victim.stat.allocated, inodes: 1 }));
-    let digests: HashSet<_> = gone.removed.iter().map(|victim| victim.digest).collect();
-    if !digests.is_empty() {
-        index.remove_aliases_of(&digests)?;
-    }
+        .map(|victim| amount_of(victim))
+        .chain(gone_roots.removed.iter().map(|victim| root_amounts[&victim.digest]))
+        .fold(Amount::default(), Amount::add);
     collected.objects = gone.removed.len() as u64;
     collected.roots = gone_roots.removed.len() as u64;
     collected.spared = gone.spared + gone_roots.spared;
-    collected.bytes = object_amount.add(root_amount).bytes;
-    let counted = vault.count()?;
-    collected.bytes_left = counted.objects_amount.add(counted.roots_amount).bytes;
-    collected.objects_left = counted.objects;
-    let boots: HashSet<i64> = counted.boots;
-    vault.epochs.forget_boots(&|boot| boots.contains(&i64::from(boot)))?;
+    collected.bytes = removed.bytes;
+    collected.bytes_left = held.less(removed).bytes;
+    collected.objects_left = objects.len() as u64 - collected.objects;
+    let mut boots: HashMap<i64, u64> = HashMap::new();
+    for victim in objects.iter().map(|object| &object.victim).chain(roots.iter().map(|(victim, _)| victim)) {
+        *boots.entry(victim.stat.mark.seconds).or_default() += 1;
+    }
+    for victim in gone.removed.iter().chain(&gone_roots.removed) {
+        *boots.entry(victim.stat.mark.seconds).or_default() -= 1;
+    }
+    // What was put meanwhile is of this boot, which is never forgotten.
+    vault.epochs.forget_boots(&|boot| boots.get(&i64::from(boot)).is_some_and(|count| *count > 0))?;
     collection.finish()?;
-    vault.count_anew()?;
-    vault.fill_reserve()?;
+    vault.end_tally(tally, held.less(removed))?;
+    reserve::fill(&*vault.disk, &vault.folder)?;
     Ok(collected)
 }
 
+/// Rows of the index, the one that was used last first.
+#[derive(Default)]
+struct Rows {
+    kept: Vec<Row>,
+    doomed: Vec<Row>,
+}
+
+/// What is to leave.
+struct Choice<'a> {
+    objects: Vec<&'a Victim>,
+    roots: Vec<&'a Victim>,
+    /// The first row that leaves for want of room; all that were used before it leave as well.
+    cut: Option<u32>,
+    /// What is left when all of that is gone.
+    left: Amount,
+}
+
+/// Chooses what leaves: what is old; and then, while more than `most` is left, what costs least to make again.
+fn choose<'a>(
+    objects: &'a [Object],
+    roots: &'a [(Victim, Amount)],
+    now: i64,
+    retention: Retention,
+    held: Amount,
+    most: Option<Amount>,
+) -> Choice<'a> {
+    let mut choice = Choice { objects: Vec::new(), roots: Vec::new(), cut: None, left: held };
+    let mut rest = Vec::new();
+    for object in objects {
+        let stat = &object.victim.stat;
+        if object.needed_by == NOBODY && age(now, stat.used.max(stat.changed)) > retention.min_age_seconds {
+            choice.left = choice.left.less(amount_of(&object.victim));
+            choice.objects.push(&object.victim);
+        } else if most.is_some() {
+            rest.push(object);
+        }
+    }
+    let mut by_use: Vec<&(Victim, Amount)> = roots.iter().collect();
+    by_use.sort_by_key(|(victim, _)| victim.stat.used);
+    for (victim, amount) in by_use {
+        let is_needless = most.is_some_and(|most| exceeds(choice.left, most));
+        if age(now, victim.stat.used) > retention.keep_seconds || is_needless {
+            choice.left = choice.left.less(*amount);
+            choice.roots.push(victim);
+        }
+    }
+    let Some(most) = most else { return choice };
+    // Then what no row needs, the oldest first; then the rows, the ones that were not used for longest first.
+    rest.sort_by_key(|object| (std::cmp::Reverse(object.needed_by), object.victim.stat.used));
+    for object in rest {
+        let needed_by = object.needed_by;
+        // A row goes with all that only it needs.
+        if needed_by == PINNED || (!exceeds(choice.left, most) && choice.cut != Some(needed_by)) {
+            break;
+        }
+        if needed_by != NOBODY {
+            choice.cut = Some(needed_by);
+        }
+        choice.left = choice.left.less(amount_of(&object.victim));
+        choice.objects.push(&object.victim);
+    }
+    choice
+}
+
+fn age(now: i64, used: i64) -> u64 {
+    now.saturating_sub(used).max(0).cast_unsigned()
+}
+
+const fn amount_of(victim: &Victim) -> Amount {
+    Amount { bytes: victim.stat.allocated, inodes: 1 }
+}
+
 /// Parts what no row needs, be it as old as it may, from the rest.
-fn part_needless(
+fn part_needless<'a>(
     vault: &Vault<HostDisk>,
     index: &Index,
     needs: Needs,
-    doomed: Vec<Victim>,
-) -> Result<(Vec<Victim>, Vec<Victim>), StoreError> {
-    let mut marker = list(vault, index)?;
+    doomed: Vec<&'a Victim>,
+) -> Result<(Vec<&'a Victim>, Vec<&'a Victim>), StoreError> {
+    let mut marker = Marker::list(vault, index)?;
     for (row, _) in index.rows()? {
         for keep in needs(&row, &mut |blob| vault.peek_named(index, blob))?.unwrap_or_default() {
             marker.need(&keep, PINNED)?;
         }
     }
-    let is_needed = |object: &Object| object.needed_by != NOBODY;
-    let needed: HashSet<Digest> =
-        marker.objects.iter().filter(|object| is_needed(object)).map(|object| object.victim.digest).collect();
-    Ok(doomed.into_iter().partition(|victim| !needed.contains(&victim.digest)))
+    Ok(doomed.into_iter().partition(|victim| !marker.is_needed(&victim.digest)))
 }
 
 const fn exceeds(amount: Amount, most: Amount) -> bool {
     amount.bytes > most.bytes || amount.inodes > most.inodes
 }
 
-/// How much may be left so that `missing` fits: below the limits by a fifth, so that the next collection is not due at once.
-pub(crate) fn target(vault: &Vault<HostDisk>, quota: &Quota, missing: Amount) -> Result<Amount, StoreError> {
+/// How much may be left: below the limits by a fifth, so that the next collection is not due at once. `None` when whatever is
+/// not old may stay.
+fn most_left(
+    vault: &Vault<HostDisk>,
+    plan: &Plan,
+    held: Amount,
+    tally: Option<&Tally>,
+) -> Result<Option<Amount>, StoreError> {
+    let (quota, missing) = (&vault.format.quota, plan.missing);
     let room = vault.disk.room(&vault.folder)?;
-    let usage = vault.count_usage()?;
     // Free room that is missing has to come out of what the store holds.
     let wanted_free = vault.min_free(&room).saturating_add(missing.bytes);
     let short = wanted_free.saturating_sub(room.bytes);
-    let by_free =
-        if short == 0 { u64::MAX } else { usage.bytes.saturating_sub(short.saturating_add(usage.bytes / 20)) };
+    let by_free = if short == 0 { u64::MAX } else { held.bytes.saturating_sub(short.saturating_add(held.bytes / 20)) };
     // What sessions have claimed counts against the limits before it is written.
-    let mut claimed = usage;
-    if quota.max_bytes.is_some() || quota.max_inodes.is_some() {
-        vault.change_usage(&mut |known| {
-            claimed = known;
-            known
-        })?;
-    }
+    let claimed = tally.map_or(held, |tally| tally.usage.unwrap_or_else(|| held.add(tally.claimed)));
     let part = |limit: Option<u64>, held: u64, claimed: u64, missing: u64| {
         limit.map_or(u64::MAX, |limit| {
             let excess = claimed.saturating_add(missing).saturating_sub(limit);
             (limit / 5 * 4).min(held.saturating_sub(excess))
         })
     };
-    Ok(Amount {
-        bytes: part(quota.max_bytes, usage.bytes, claimed.bytes, missing.bytes).min(by_free),
-        inodes: part(quota.max_inodes, usage.inodes, claimed.inodes, missing.inodes),
-    })
-}
-
-/// Everything that is here, needed by nobody yet.
-fn list<'a>(vault: &'a Vault<HostDisk>, index: &'a Index) -> Result<Marker<'a>, StoreError> {
-    let mut objects = Vec::new();
-    let mut by_record = HashMap::new();
-    vault.each_object(&mut |digest, stat| {
-        by_record.insert(Record::object(&digest), u32::try_from(objects.len()).unwrap_or(NOBODY));
-        objects.push(Object {
-            victim: Victim { kind: Kind::Object, digest, stat },
-            needed_by: NOBODY,
-            walked_by: NOBODY,
-        });
-        Ok(())
-    })?;
-    Ok(Marker { vault, index, objects, by_record, names: HashMap::new() })
-}
-
-impl Vault<HostDisk> {
-    /// Bytes of a blob by any of its names, without a lease.
-    fn peek_named(&self, index: &Index, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(bytes) = self.peek(blob)? {
-            return Ok(Some(bytes));
-        }
-        match index.alias(blob)? {
-            Some(primary) => self.peek(&primary),
-            None => Ok(None),
-        }
-    }
+    // Without being asked to, no more leaves than the limits want.
+    let by_quota = Amount {
+        bytes: part(quota.max_bytes, held.bytes, claimed.bytes, missing.bytes),
+        inodes: part(quota.max_inodes, held.inodes, claimed.inodes, missing.inodes),
+    };
+    let bytes = by_quota.bytes.min(by_free).min(plan.most_bytes.unwrap_or(u64::MAX));
+    let most = Amount { bytes, inodes: by_quota.inodes };
+    Ok((most != Amount { bytes: u64::MAX, inodes: u64::MAX }).then_some(most))
 }

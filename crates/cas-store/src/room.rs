@@ -1,4 +1,4 @@
-//! Room: limits that hold when something is put, and a reserve with which a full disk can still be cleared.
+//! Room: limits that hold when something is put.
 //!
 //! A session claims room before it writes, in pieces that it uses up; so a limit is never passed, whatever other sessions
 //! do. What everybody has claimed is counted in the file `usage`, under its lock. A session that dies leaves its claim
@@ -6,8 +6,7 @@
 //!
 //! Not here: what leaves when there is no room (`retain`).
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cas_fs::{FsError, Operation};
@@ -22,12 +21,6 @@ const PIECE_BYTES: u64 = 16 << 20;
 const PIECE_INODES: u64 = 1024;
 /// A store with a small limit is not used up by the first piece.
 const PIECES_A_STORE: u64 = 64;
-/// Files that are given back to a full disk before it is cleared, and their size: 8 MiB together.
-const RESERVE_FILES: u32 = 64;
-const RESERVE_FILE_BYTES: u64 = 128 << 10;
-/// Less free room than this, and the reserve is given back.
-const SCARCE_BYTES: u64 = 16 << 20;
-const SCARCE_INODES: u64 = 256;
 /// Without another limit this much of the disk stays free: a part of it, and not more than so many bytes.
 const FREE_PART: u64 = 20;
 const MOST_FREE_BYTES: u64 = 1 << 30;
@@ -57,6 +50,11 @@ impl Amount {
         Self { bytes: self.bytes.saturating_sub(other.bytes), inodes: self.inodes.saturating_sub(other.inodes) }
     }
 
+    /// The larger of both, for bytes and files each.
+    fn larger(self, other: Self) -> Self {
+        Self { bytes: self.bytes.max(other.bytes), inodes: self.inodes.max(other.inodes) }
+    }
+
     const fn holds(self, other: Self) -> bool {
         self.bytes >= other.bytes && self.inodes >= other.inodes
     }
@@ -75,6 +73,15 @@ impl Amount {
         let amount = Self { bytes: words.next()?.parse().ok()?, inodes: words.next()?.parse().ok()? };
         words.next().is_none().then_some(amount)
     }
+}
+
+/// A count of the files that goes on beside others who put: what was known when it began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// The shared count.
+    pub(crate) usage: Option<Amount>,
+    /// What running sessions had claimed.
+    pub(crate) claimed: Amount,
 }
 
 /// Makes room: given how much is missing, frees at least that much if it can.
@@ -180,25 +187,50 @@ impl<D: Disk> Vault<D> {
         self.change_usage(&mut |usage| usage.less(left))
     }
 
-    /// Counts the files themselves, and what running sessions have claimed: what others leaked or lost is gone then.
-    pub(crate) fn count_anew(&self) -> Result<(), StoreError> {
+    /// Begins a count of the files themselves: what others leaked or lost is gone from the shared count after it. Nobody waits
+    /// for it. `None` where nothing is limited.
+    pub(crate) fn begin_tally(&self) -> Result<Option<Tally>, StoreError> {
         if !self.is_limited() {
-            return Ok(());
+            return Ok(None);
         }
-        self.with_usage(&mut |_| {
-            let mut usage = self.count_usage()?;
-            let sessions = self.folder.join("tmp");
-            for entry in self.disk.list(&sessions)? {
-                let session = sessions.join(&entry.name);
-                if is_live(&*self.disk, &session)?
-                    && let Some(bytes) = read_file(&*self.disk, &session.join("claim"), 64)?
-                    && let Some(claim) = Amount::decode(&bytes, self.epochs.boot())
-                {
-                    usage = usage.add(claim);
-                }
-            }
+        let mut tally = Tally::default();
+        self.with_usage(&mut |usage| {
+            tally = Tally { usage, claimed: self.claimed()? };
             Ok(usage)
+        })?;
+        Ok(Some(tally))
+    }
+
+    /// Ends the count: `counted` is what was here when the files were looked at, after the tally began, less what was removed
+    /// since. What others claimed meanwhile is added, so nothing is missing; what they wrote as well may count twice until the
+    /// next count.
+    pub(crate) fn end_tally(&self, tally: Option<Tally>, counted: Amount) -> Result<(), StoreError> {
+        let Some(tally) = tally else { return Ok(()) };
+        self.with_usage(&mut |now| {
+            let all = counted.add(tally.claimed);
+            Ok(Some(match (tally.usage, now) {
+                (Some(before), Some(now)) => all.add(now).less(before),
+                // The shared count began after the tally, from the files as they were.
+                (None, Some(now)) => all.larger(now),
+                (_, None) => all,
+            }))
         })
+    }
+
+    /// What running sessions have claimed and may still write: this much at most.
+    fn claimed(&self) -> Result<Amount, StoreError> {
+        let mut claimed = Amount::default();
+        let sessions = self.folder.join("tmp");
+        for entry in self.disk.list(&sessions)? {
+            let session = sessions.join(&entry.name);
+            if is_live(&*self.disk, &session)?
+                && let Some(bytes) = read_file(&*self.disk, &session.join("claim"), 64)?
+                && let Some(claim) = Amount::decode(&bytes, self.epochs.boot())
+            {
+                claimed = claimed.add(claim);
+            }
+        }
+        Ok(claimed)
     }
 
     fn is_limited(&self) -> bool {
@@ -210,15 +242,18 @@ impl<D: Disk> Vault<D> {
         self.with_usage(&mut |known| {
             let usage = match known {
                 Some(usage) => usage,
-                None => self.count_usage()?,
+                None => {
+                    let counted = self.count()?;
+                    counted.objects_amount.add(counted.roots_amount).add(self.claimed()?)
+                }
             };
-            Ok(change(usage))
+            Ok(Some(change(usage)))
         })
     }
 
     fn with_usage(
         &self,
-        change: &mut dyn FnMut(Option<Amount>) -> Result<Amount, StoreError>,
+        change: &mut dyn FnMut(Option<Amount>) -> Result<Option<Amount>, StoreError>,
     ) -> Result<(), StoreError> {
         let path = self.folder.join("usage");
         let lock_path = self.folder.join("usage.lock");
@@ -226,8 +261,11 @@ impl<D: Disk> Vault<D> {
             .ok_or(StoreError::Busy { path: lock_path })?;
         let boot = self.epochs.boot();
         let known = read_file(&*self.disk, &path, 64)?.and_then(|bytes| Amount::decode(&bytes, boot));
-        let after = change(known)?;
-        if known == Some(after) { Ok(()) } else { self.write_amount(&path, after) }
+        match change(known)? {
+            after if after == known => Ok(()),
+            Some(after) => self.write_amount(&path, after),
+            None => Ok(()),
+        }
     }
 
     fn write_amount(&self, path: &Path, amount: Amount) -> Result<(), StoreError> {
@@ -244,76 +282,6 @@ impl<D: Disk> Vault<D> {
         self.disk.remove(&self.folder.join("usage"))?;
         Ok(())
     }
-
-    /// Counts what is there.
-    pub(crate) fn count_usage(&self) -> Result<Amount, StoreError> {
-        let mut usage = Amount::default();
-        self.each_object(&mut |_, stat| {
-            usage = usage.add(Amount { bytes: stat.allocated, inodes: 1 });
-            Ok(())
-        })?;
-        self.each_root(&mut |_, _, amount| {
-            usage = usage.add(amount);
-            Ok(())
-        })?;
-        Ok(usage)
-    }
-
-    fn reserve_path(&self, number: u32) -> PathBuf {
-        self.folder.join("reserve").join(format!("{number:02}"))
-    }
-
-    /// Fills the reserve, unless the disk is too full for that.
-    pub(crate) fn fill_reserve(&self) -> Result<(), StoreError> {
-        fill_reserve(&*self.disk, &self.folder)
-    }
-
-    /// Gives the reserve back when there is next to no room left, so that what clears the disk can write.
-    pub(crate) fn spend_reserve_if_scarce(&self) -> Result<(), StoreError> {
-        let room = self.disk.room(&self.folder)?;
-        let no_inodes = room.total_inodes > 0 && room.inodes < SCARCE_INODES;
-        if room.bytes >= SCARCE_BYTES && !no_inodes {
-            return Ok(());
-        }
-        for number in 0..RESERVE_FILES {
-            self.disk.remove(&self.reserve_path(number))?;
-        }
-        Ok(())
-    }
-}
-
-/// Makes the files of the reserve that are missing. A disk that is too full for them is no error: it is filled later.
-pub(crate) fn fill_reserve<D: Disk>(disk: &D, folder: &std::path::Path) -> Result<(), StoreError> {
-    let room = disk.room(folder)?;
-    if room.bytes < SCARCE_BYTES + 2 * u64::from(RESERVE_FILES) * RESERVE_FILE_BYTES {
-        return Ok(());
-    }
-    let top = folder.join("reserve");
-    disk.create_folder(&top)?;
-    for number in 0..RESERVE_FILES {
-        let path = top.join(format!("{number:02}"));
-        if disk.stat(&path)?.is_some_and(|stat| stat.size >= RESERVE_FILE_BYTES) {
-            continue;
-        }
-        let file = disk.open(&path, Access::Write)?.expect("a missing file is made");
-        let failure =
-            disk.allocate(&file, RESERVE_FILE_BYTES).map_err(|error| FsError::new(Operation::Write, &path, error));
-        match failure {
-            Err(error) if error.is_full() => return Ok(()),
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-/// Removes the reserve of a store that cannot even be opened for lack of room; whether there was one.
-pub(crate) fn spend_reserve<D: Disk>(disk: &D, folder: &std::path::Path) -> bool {
-    let mut spent = false;
-    for number in 0..RESERVE_FILES {
-        // What cannot be removed does not help; opening the store says what is wrong.
-        spent |= disk.remove(&folder.join("reserve").join(format!("{number:02}"))).unwrap_or(false);
-    }
-    spent
 }
 
 /// Number of objects by function and all bytes, for `cas store stat`.
@@ -325,8 +293,6 @@ pub(crate) struct Counted {
     pub(crate) roots: u64,
     pub(crate) roots_amount: Amount,
     pub(crate) suspects: u64,
-    /// Boots in which they were written, by the seconds of their marks.
-    pub(crate) boots: HashSet<i64>,
 }
 
 impl<D: Disk> Vault<D> {
@@ -337,12 +303,10 @@ impl<D: Disk> Vault<D> {
             counted.objects += 1;
             counted.content_bytes += stat.size;
             counted.objects_amount = counted.objects_amount.add(Amount { bytes: stat.allocated, inodes: 1 });
-            counted.boots.insert(stat.mark.seconds);
             counted.suspects += u64::from(!self.epochs.trusts(stat.mark));
             Ok(())
         })?;
-        self.each_root(&mut |_, stat, amount| {
-            counted.boots.insert(stat.mark.seconds);
+        self.each_root(&mut |_, _, amount| {
             counted.roots += 1;
             counted.roots_amount = counted.roots_amount.add(amount);
             Ok(())

@@ -110,8 +110,7 @@ impl Store {
             let (weak_vault, index) = (Arc::downgrade(&vault), Arc::clone(&index));
             let make_room = move |missing: Amount| {
                 let Some(vault) = weak_vault.upgrade() else { return Ok(()) };
-                let most = retain::target(&vault, &vault.format.quota, missing)?;
-                let plan = Plan { retention: Retention::default(), most: Some(most), is_dry: false };
+                let plan = Plan { retention: Retention::default(), missing, most_bytes: None, is_dry: false };
                 retain::collect(&vault, &index, needs, &plan).map(drop)
             };
             // The vault is new, so nobody has set it.
@@ -136,16 +135,8 @@ impl Store {
         is_dry: bool,
     ) -> Result<Collected, StoreError> {
         let Some(needs) = self.needs else { return Ok(Collected::default()) };
-        let quota = self.vault.format.quota;
-        let mut most = retain::target(&self.vault, &quota, Amount::default())?;
-        // Without being asked to, no more leaves than the limits want.
-        let within =
-            Amount { bytes: quota.max_bytes.unwrap_or(u64::MAX), inodes: quota.max_inodes.unwrap_or(u64::MAX) };
-        if most_bytes.is_none() && within == (Amount { bytes: u64::MAX, inodes: u64::MAX }) && most.bytes == u64::MAX {
-            return retain::collect(&self.vault, &self.index, needs, &Plan { retention, most: None, is_dry });
-        }
-        most.bytes = most.bytes.min(most_bytes.unwrap_or(u64::MAX));
-        retain::collect(&self.vault, &self.index, needs, &Plan { retention, most: Some(most), is_dry })
+        let plan = Plan { retention, missing: Amount::default(), most_bytes, is_dry };
+        retain::collect(&self.vault, &self.index, needs, &plan)
     }
 
     /// Looks for damage, and sets aside what is found.

@@ -3,21 +3,21 @@
 //! Generic over the disk, so that the crash simulator runs the very code that ships. What is done with it has its own
 //! modules: `objects`, `pins`, `collect`, `check`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
-use cas_digest::Digest;
+use cas_digest::{Digest, DigestFunction};
 use cas_fs::FsError;
 
 use crate::disk::{Disk, LockMode, lock};
 use crate::epoch::Epochs;
-use crate::format;
-use crate::lease::{Leases, make_batch_file};
-use crate::objects::FUNCTIONS;
-use crate::room::{self, Claims};
+use crate::lease::{Leases, Record, make_batch_file};
+use crate::objects::{FUNCTIONS, path_below};
+use crate::room::Claims;
 use crate::session::Session;
-use crate::{Durability, StoreError};
+use crate::{Durability, StoreError, format, reserve};
 
 /// Pauses to wait for another process that makes or converts the store.
 const PATIENCE: u32 = 15_000;
@@ -39,6 +39,8 @@ pub(crate) struct Vault<D: Disk> {
     poisoned: AtomicBool,
     pub(crate) unnamed_works: AtomicBool,
     pub(crate) claims: Claims,
+    /// Sizes of what this session found whole, and has leased: it stays, unless somebody sets it aside as damaged.
+    pub(crate) present: RwLock<HashMap<Record, u64>>,
     /// When the session started, in seconds.
     pub(crate) started: i64,
     count: AtomicU64,
@@ -50,7 +52,7 @@ impl<D: Disk> Vault<D> {
     /// On a full disk the reserve is given back, so that the store can be opened to be cleared.
     pub(crate) fn open(disk: Arc<D>, folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         match Self::try_open(&disk, folder, durability) {
-            Err(error) if error.is_full() && room::spend_reserve(&*disk, folder) => {
+            Err(error) if error.is_full() && reserve::spend(&*disk, folder) => {
                 Self::try_open(&disk, folder, durability)
             }
             result => result,
@@ -83,6 +85,7 @@ impl<D: Disk> Vault<D> {
             poisoned: AtomicBool::new(false),
             unnamed_works: AtomicBool::new(true),
             claims: Claims::default(),
+            present: RwLock::default(),
             started,
             count: AtomicU64::new(0),
         })
@@ -114,20 +117,19 @@ impl<D: Disk> Vault<D> {
             StoreError::Fs(source) => unusable(source),
             error => error,
         };
-        room::fill_reserve(&**disk, folder).map_err(own)?;
+        reserve::fill(&**disk, folder).map_err(own)?;
         make_batch_file(&**disk, folder).map_err(unusable)?;
         format::create(&**disk, folder).map_err(own)
     }
 
+    /// Folder of the objects that are named with a function.
+    pub(crate) fn function_folder(&self, function: DigestFunction) -> PathBuf {
+        self.folder.join("objects").join(function.name())
+    }
+
     /// Path of an object.
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.to_hex();
-        let (head, rest) = hex.split_at(2);
-        let mut path = self.folder.join("objects");
-        path.push(digest.function().name());
-        path.push(head);
-        path.push(rest);
-        path
+        self.function_folder(digest.function()).join(path_below(digest))
     }
 
     /// A name in the session's folder that nobody has used.

@@ -13,7 +13,7 @@ pub(crate) mod model;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cas_fs::{DirEntry, FsError, Operation};
 
@@ -115,6 +115,13 @@ pub(crate) struct Stat {
     pub(crate) inode: u64,
 }
 
+impl Stat {
+    /// Whether this is the file that was looked at before, with no change since.
+    pub(crate) fn is_same(&self, before: &Self) -> bool {
+        self.inode == before.inode && self.changed == before.changed
+    }
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -178,6 +185,40 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
     fn remove_tree(&self, path: &Path) -> Result<(), FsError>;
     /// The names in a folder, sorted.
     fn list(&self, folder: &Path) -> Result<Vec<DirEntry>, FsError>;
+
+    /// [`Disk::stat`] of many paths below a folder. The real file system does this, and the next two, by several threads.
+    fn stat_each(&self, folder: &Path, paths: &[String]) -> Result<Vec<Option<Stat>>, FsError> {
+        paths.iter().map(|path| self.stat(&folder.join(path))).collect()
+    }
+
+    /// [`Disk::list`] of many folders, with the [`Disk::stat`] of each name, in any order. In a folder that is not there
+    /// is nothing.
+    fn list_each(&self, folders: &[PathBuf]) -> Result<Vec<Vec<(DirEntry, Stat)>>, FsError> {
+        let list = |folder: &PathBuf| {
+            let mut listed = Vec::new();
+            let entries = match self.list(folder) {
+                Err(error) if error.is_not_found() => Vec::new(),
+                result => result?,
+            };
+            for entry in entries {
+                if let Some(stat) = self.stat(&folder.join(&entry.name))? {
+                    listed.push((entry, stat));
+                }
+            }
+            Ok(listed)
+        };
+        folders.iter().map(list).collect()
+    }
+
+    /// [`Disk::remove`] of each of the files below a folder that are still the ones that were looked at.
+    fn remove_each(&self, folder: &Path, files: &[(String, Stat)]) -> Result<Vec<bool>, FsError> {
+        let remove = |(path, before): &(String, Stat)| {
+            let path = folder.join(path);
+            Ok(self.stat(&path)?.is_some_and(|stat| stat.is_same(before)) && self.remove(&path)?)
+        };
+        files.iter().map(remove).collect()
+    }
+
     /// Makes a folder; `false` when it is there.
     fn create_folder(&self, path: &Path) -> Result<bool, FsError>;
     /// Waits until content and attributes of a file are durable.
