@@ -3,6 +3,8 @@
 //! Each row is a job that both do, from the same files to what a user would take away. After the timing a file is edited
 //! so that size and time stay; the result of the next run must change, and be that of a build that knows nothing.
 
+mod store;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let rows: [(&str, Row); 3] = [("image", image), ("step", step), ("example", example)];
+    let rows: [(&str, Row); 4] = [("image", image), ("step", step), ("example", example), ("store", store::store)];
     for (name, row) in rows {
         if !name.contains(filter) {
             continue;
