@@ -8,7 +8,7 @@ use cas_deb::{Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
 use cas_store::{Store, StoreError};
-use cas_tar::{Compression, ReadTarLimits, Whiteouts, decompress, read_tree};
+use cas_tar::{Compression, ReadTarError, ReadTarLimits, Whiteouts, decompress, read_tree};
 use cas_tree::{Directory, RelPath};
 use rayon::prelude::*;
 
@@ -170,6 +170,10 @@ fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, Bu
         let kind = member.kind;
         let limits = ReadTarLimits { content_bytes: MAX_PACKAGE_BYTES };
         let read = read_member(context, member, compression, limits).map_err(|error| match error {
+            // The archive is in order; the store is full, or fails.
+            BuildError::ReadTar(ReadTarError::Keep { path, source }) if !matches!(source, StoreError::Source(_)) => {
+                BuildError::Keep { path: format!("{path} of {label}"), source }
+            }
             BuildError::ReadTar(error) => damaged(Box::new(error)),
             other => other,
         })?;
@@ -202,7 +206,7 @@ fn read_member(
     limits: ReadTarLimits,
 ) -> Result<Directory, BuildError> {
     let mut tar = decompress(member, compression, limits.content_bytes.saturating_mul(2))
-        .map_err(|error| BuildError::ReadTar(cas_tar::ReadTarError::Archive(error)))?;
+        .map_err(|error| BuildError::ReadTar(ReadTarError::Archive(error)))?;
     Ok(read_tree(&mut tar, Whiteouts::Plain, limits, &mut |content| context.store.put(context.function, content))?)
 }
 

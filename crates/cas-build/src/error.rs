@@ -262,10 +262,10 @@ pub enum BuildError {
     /// The workspace could not be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// A file of the workspace could not be put into the store.
+    /// A file of the workspace, or of a package, could not be put into the store.
     #[error("could not store `{path}`")]
     Keep {
-        /// The file, from the workspace's root on.
+        /// The file, from the workspace's root on; or one of a package, which is named, too.
         path: String,
         /// What the store said.
         source: StoreError,

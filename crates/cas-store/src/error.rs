@@ -149,6 +149,11 @@ impl StoreError {
             Self::Missing(_) | Self::Read { .. } | Self::Tree { .. } => {
                 "run the command again: what is missing is made again; `cas store fsck --full` looks at everything"
             }
+            Self::Fs(error) | Self::Unusable { source: error, .. }
+                if error.source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                "the store and all in it must be yours, and writable: give it back with `chown -R` and `chmod -R u+rwX`, or name another folder with `--store`"
+            }
             error if error.is_full() => {
                 "make room on the disk of the store: `cas store gc --max-size SIZE` removes what was not used for longest"
             }
