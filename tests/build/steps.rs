@@ -259,6 +259,14 @@ fn outputs_take_the_place_of_stale_copies() {
     assert_eq!(home.read("cas-out/more/gen/b"), "new\n");
 }
 
+/// A store may be named from the folder that one is in.
+#[test]
+fn steps_run_with_a_store_that_has_a_relative_name() {
+    let manifest = workspace("[test.x]\nSTEP\nrun = \"test -e in\"\n");
+    let Some(home) = Home::with_busybox(&manifest, &[("in", "")]) else { return };
+    assert_eq!(steps(&home.cas(&["--store", "../near", "build", ":x"])), "1 steps ran, 0 were cached");
+}
+
 #[test]
 fn inputs_that_differ_at_one_path_are_an_error() {
     let manifest = workspace(

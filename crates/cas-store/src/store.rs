@@ -97,6 +97,8 @@ impl Store {
     pub fn open_with(home: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let unusable = |source: FsError| StoreError::Unusable { path: home.to_owned(), source };
         cas_fs::create_dir_all(home).map_err(unusable)?;
+        // Its paths are handed to sandboxes and other programs, which work in other folders.
+        let home = &cas_fs::canonicalize(home).map_err(unusable)?;
         let network = network::name(home).map_err(unusable)?;
         if let Some(kind) = network
             && !options.allow_network
