@@ -6,8 +6,8 @@
 
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use cas_blob::{Descriptor, OpenBlobError, VerifiedBlob, VerifyError, copy_verified};
 use cas_digest::{Digest, DigestFunction, Hasher};
@@ -62,19 +62,14 @@ impl<D: Disk> Vault<D> {
         self.is_here(blob)
     }
 
-    /// For each of `blobs` whether it is here. What was here once in this session is not looked for again.
+    /// For each of `blobs` whether it is here.
     pub(crate) fn contain(&self, blobs: &[Descriptor]) -> Result<Vec<bool>, StoreError> {
         let records: Vec<Record> = blobs.iter().map(|blob| Record::object(&blob.digest)).collect();
-        let mut found: Vec<bool> = {
-            let present = self.present.read().unwrap_or_else(PoisonError::into_inner);
-            records.iter().zip(blobs).map(|(record, blob)| present.get(record) == Some(&blob.size)).collect()
-        };
-        let unknown: Vec<usize> = (0..blobs.len()).filter(|position| !found[*position]).collect();
-        let leases: Vec<Record> = unknown.iter().map(|position| records[*position]).collect();
-        self.leases.take(&leases)?;
+        self.leases.take(&records)?;
+        let mut found = vec![false; blobs.len()];
         for function in FUNCTIONS {
             let asked: Vec<usize> =
-                unknown.iter().copied().filter(|at| blobs[*at].digest.function() == function).collect();
+                (0..blobs.len()).filter(|position| blobs[*position].digest.function() == function).collect();
             if asked.is_empty() {
                 continue;
             }
@@ -87,14 +82,7 @@ impl<D: Disk> Vault<D> {
                 };
             }
         }
-        let new = unknown.into_iter().filter(|at| found[*at]).map(|at| (records[at], blobs[at].size));
-        self.present.write().unwrap_or_else(PoisonError::into_inner).extend(new);
         Ok(found)
-    }
-
-    /// Notes that an object is not here, whatever was found before.
-    fn miss(&self, digest: &Digest) {
-        self.present.write().unwrap_or_else(PoisonError::into_inner).remove(&Record::object(digest));
     }
 
     /// The same with the lease in hand.
@@ -140,7 +128,6 @@ impl<D: Disk> Vault<D> {
     /// Path of an object that was read in this boot of the machine: for those who read it without checking.
     pub(crate) fn checked_path(&self, blob: &Descriptor) -> Result<Option<PathBuf>, StoreError> {
         if !self.contains(blob)? {
-            self.miss(&blob.digest);
             return Ok(None);
         }
         let path = self.path(&blob.digest);
@@ -181,10 +168,7 @@ impl<D: Disk> Vault<D> {
     pub(crate) fn read_small(&self, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
         self.leases.take(&[Record::object(&blob.digest)])?;
         let path = self.path(&blob.digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else {
-            self.miss(&blob.digest);
-            return Ok(None);
-        };
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
         let bytes = self.read_whole(&file, &path, blob)?;
         if bytes.is_none() {
             self.vet(&blob.digest)?;
@@ -233,7 +217,6 @@ impl<D: Disk> Vault<D> {
 
     /// Moves an object aside; nobody finds it from then on.
     pub(crate) fn quarantine(&self, digest: &Digest) -> Result<(), FsError> {
-        self.miss(digest);
         let aside = self.folder.join("quarantine").join(format!("{}-{}", digest.function(), digest.to_hex()));
         match self.disk.rename(Site::Quarantine, &self.path(digest), &aside) {
             Err(error) if error.is_not_found() => Ok(()),
@@ -248,10 +231,7 @@ impl<D: Disk> Vault<D> {
         }
         self.leases.take(&[Record::object(&blob.digest)])?;
         let path = self.path(&blob.digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else {
-            self.miss(&blob.digest);
-            return Ok(None);
-        };
+        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
         let read = |error| FsError::new(Operation::Read, &path, error);
         let stat = self.disk.stat_file(&file).map_err(read)?;
         let is_whole = stat.size == blob.size && self.epochs.trusts(stat.mark);

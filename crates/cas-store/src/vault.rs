@@ -3,17 +3,16 @@
 //! Generic over the disk, so that the crash simulator runs the very code that ships. What is done with it has its own
 //! modules: `objects`, `pins`, `collect`, `check`.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 
 use cas_digest::{Digest, DigestFunction};
 use cas_fs::FsError;
 
 use crate::disk::{Disk, LockMode, lock};
 use crate::epoch::Epochs;
-use crate::lease::{Leases, Record, make_batch_file};
+use crate::lease::{Leases, make_batch_file};
 use crate::objects::{FUNCTIONS, path_below};
 use crate::room::Claims;
 use crate::session::Session;
@@ -39,8 +38,6 @@ pub(crate) struct Vault<D: Disk> {
     poisoned: AtomicBool,
     pub(crate) unnamed_works: AtomicBool,
     pub(crate) claims: Claims,
-    /// Sizes of what this session found whole, and has leased: it stays, unless somebody sets it aside as damaged.
-    pub(crate) present: RwLock<HashMap<Record, u64>>,
     /// When the session started, in seconds.
     pub(crate) started: i64,
     count: AtomicU64,
@@ -85,7 +82,6 @@ impl<D: Disk> Vault<D> {
             poisoned: AtomicBool::new(false),
             unnamed_works: AtomicBool::new(true),
             claims: Claims::default(),
-            present: RwLock::default(),
             started,
             count: AtomicU64::new(0),
         })
