@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::cache::{Held, Kind};
 use crate::snapshot::{FileAt, Picked, Snapshot, rel_path};
-use crate::stamp::Stamp;
+use crate::stamp::{Begun, Stamp};
 use crate::text::Text;
 use crate::walk::{join, open_below, to_content};
 use crate::{KeepError, SnapshotError};
@@ -236,13 +236,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_trusted(&mut self, file: FileAt, stamp: &Stamp) -> Result<bool, SnapshotError> {
+    fn is_trusted(&mut self, file: FileAt, stamp: &Stamp, begun: Begun) -> Result<bool, SnapshotError> {
         let snapshot = self.snapshot;
-        Ok(snapshot.volumes.is_trusted(stamp, self.folder(file)?))
+        Ok(snapshot.volumes.is_trusted(stamp, begun, self.folder(file)?))
     }
 
     fn read_file(&mut self, file: FileAt) -> Result<Held, SnapshotError> {
         for _ in 0..ATTEMPTS {
+            let begun = Begun::now();
             let mut source = self.open(file)?;
             let look = |source: &File| rustix::fs::fstat(source).map(|stat| Stamp::of(&stat));
             let before = look(&source).map_err(|error| self.failed(Operation::Stat, file, error))?;
@@ -252,7 +253,7 @@ impl<'a> Reader<'a> {
                 && usize::try_from(len).is_ok_and(|len| cas_git::is_lfs_pointer(&self.buffer[..len]));
             let after = look(&source).map_err(|error| self.failed(Operation::Stat, file, error))?;
             if before == after && len == after.size {
-                let is_trusted = self.is_trusted(file, &after)?;
+                let is_trusted = self.is_trusted(file, &after, begun)?;
                 return Ok(Held { stamp: after, content: Some(to_content(&digest)), is_trusted, is_pointer });
             }
         }
@@ -296,6 +297,7 @@ impl<'a> Reader<'a> {
     fn read_symlink(&mut self, file: FileAt) -> Result<Held, SnapshotError> {
         let name = self.name(file);
         for _ in 0..ATTEMPTS {
+            let begun = Begun::now();
             let before = self.look(file)?;
             let target = rustix::fs::readlinkat(self.folder(file)?, &*name, Vec::new());
             let target = target.map_err(|error| self.failed(Operation::ReadLink, file, error))?.into_bytes();
@@ -306,7 +308,8 @@ impl<'a> Reader<'a> {
                 return Err(SnapshotError::LeavesWorkspace { path, target });
             }
             let content = Some(to_content(&Digest::of(self.snapshot.function, &target)));
-            return Ok(Held { stamp, content, is_trusted: self.is_trusted(file, &stamp)?, is_pointer: false });
+            let is_trusted = self.is_trusted(file, &stamp, begun)?;
+            return Ok(Held { stamp, content, is_trusted, is_pointer: false });
         }
         Err(self.unstable(file))
     }

@@ -96,10 +96,11 @@ impl Volumes {
         Self { trust, known: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Whether an inode that looks like this now, in a folder that is open, will look otherwise after any later write.
-    pub(crate) fn is_trusted(&self, stamp: &Stamp, folder: BorrowedFd<'_>) -> bool {
+    /// Whether an inode that looked like this, in a folder that is open, looks otherwise after any write later than `begun`,
+    /// which is from before its content was read.
+    pub(crate) fn is_trusted(&self, stamp: &Stamp, begun: Begun, folder: BorrowedFd<'_>) -> bool {
         let volume = self.volume(stamp.device, folder);
-        volume.is_believed && (volume.is_multigrain || is_old(stamp))
+        volume.is_believed && (volume.is_multigrain || begun.is_long_after(stamp))
     }
 
     /// Whether what was recorded of inodes of this file system may be used at all.
@@ -115,6 +116,13 @@ impl Volumes {
 
     fn volume(&self, device: u64, folder: BorrowedFd<'_>) -> Volume {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(volume) = known.get(&device) {
+            return *volume;
+        }
+        // A file that is mounted by itself is on a file system of which its folder says nothing.
+        if !rustix::fs::fstat(folder).is_ok_and(|stat| stat.st_dev == device) {
+            return Volume { is_believed: self.trust == Trust::Network, is_multigrain: false };
+        }
         *known.entry(device).or_insert_with(|| {
             let is_believed = match self.trust {
                 Trust::Nothing => false,
@@ -127,11 +135,19 @@ impl Volumes {
     }
 }
 
-/// Whether the last change is so long ago that a write now gives another time. A time in the future never is.
-fn is_old(stamp: &Stamp) -> bool {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let last = stamp.changed.0.max(stamp.modified.0);
-    last < now.tv_sec.saturating_sub(AMBIGUOUS_SECONDS)
+/// A moment before something is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun(i64);
+
+impl Begun {
+    pub(crate) fn now() -> Self {
+        Self(rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec)
+    }
+
+    /// Whether the last change is so long before that a write from then on gives another time. A time in the future never is.
+    fn is_long_after(self, stamp: &Stamp) -> bool {
+        stamp.changed.0.max(stamp.modified.0) < self.0.saturating_sub(AMBIGUOUS_SECONDS)
+    }
 }
 
 /// Writes to a nameless file after looking at it, and sees whether its change time moved, several times.
@@ -173,7 +189,7 @@ mod tests {
             (at(now - 100, now + 3600), false),
             (at(now - 2, now - 2), false),
         ] {
-            assert_eq!(is_old(&stamp), expected, "{stamp:?} at {now}");
+            assert_eq!(Begun::now().is_long_after(&stamp), expected, "{stamp:?} at {now}");
         }
     }
 
@@ -183,7 +199,7 @@ mod tests {
         let folder = cas_fs::open(folder.path()).expect("it is there");
         let stamp = Stamp::of(&rustix::fs::fstat(&folder).expect("it is open"));
         let old = Stamp { modified: (1, 0), changed: (1, 0), ..stamp };
-        assert!(!Volumes::new(Trust::Nothing).is_trusted(&old, folder.as_fd()));
-        assert!(Volumes::new(Trust::Network).is_trusted(&old, folder.as_fd()));
+        assert!(!Volumes::new(Trust::Nothing).is_trusted(&old, Begun::now(), folder.as_fd()));
+        assert!(Volumes::new(Trust::Network).is_trusted(&old, Begun::now(), folder.as_fd()));
     }
 }

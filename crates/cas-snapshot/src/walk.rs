@@ -26,7 +26,7 @@ use crate::notes::has_twins;
 use crate::record::{Class, Entry, Record};
 use crate::rules::{GITIGNORE, Rules};
 use crate::slot::Known;
-use crate::stamp::{Stamp, Volumes};
+use crate::stamp::{Begun, Stamp, Volumes};
 use crate::watch::Changes;
 
 /// Names that never belong to a package, wherever they are.
@@ -377,13 +377,14 @@ impl<'a> Walker<'a> {
         let rules = self.rules(&level)?;
         let mut attempt = 1;
         loop {
+            let begun = Begun::now();
             let names = self.list(descriptor, path, &rules, record.as_ref())?;
             let names = self.look_at(descriptor, path, names, before.device, &is_closed)?;
             let after = look()?;
             let is_still = before == after;
             match names {
                 Some(names) if is_still || attempt == ATTEMPTS => {
-                    let is_trusted = is_still && self.volumes.is_trusted(&after, descriptor);
+                    let is_trusted = is_still && self.volumes.is_trusted(&after, begun, descriptor);
                     let has_twins = has_twins(&names);
                     return Ok(Some(found(names, is_trusted.then_some(after), has_twins, record)));
                 }
@@ -420,6 +421,7 @@ impl<'a> Walker<'a> {
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(FsError::new(Operation::Stat, &self.root.at(&join(path, GITIGNORE)), error.into())),
         };
+        let begun = Begun::now();
         let Some(stat) = look()? else { return Ok((Arc::clone(above), None)) };
         let stamp = Stamp::of(&stat);
         let known = recorded.and_then(|recorded| match recorded.class {
@@ -437,7 +439,7 @@ impl<'a> Walker<'a> {
             }
         };
         // A watcher hears nothing of what is written through another name.
-        let is_trusted = is_still && stat.st_nlink == 1 && self.volumes.is_trusted(&stamp, descriptor);
+        let is_trusted = is_still && stat.st_nlink == 1 && self.volumes.is_trusted(&stamp, begun, descriptor);
         let own = Held { stamp, content: Some(content), is_trusted, is_pointer: false };
         Ok((Self::level_of(path, above, content), Some(own).filter(|_| is_trusted)))
     }

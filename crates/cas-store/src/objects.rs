@@ -532,6 +532,7 @@ impl<D: Disk> Target<'_, D> {
         let used = Amount::of_file(self.length);
         let claimed = Amount { bytes: self.claimed, inodes: u64::from(self.claimed > 0) };
         self.vault.unclaim(claimed.less(used));
+        self.vault.use_claim(used);
         self.claimed = 0;
     }
 

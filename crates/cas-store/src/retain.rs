@@ -198,8 +198,9 @@ pub(crate) fn collect(
     }
     // What was put meanwhile is of this boot, which is never forgotten.
     vault.epochs.forget_boots(&|boot| boots.get(&i64::from(boot)).is_some_and(|count| *count > 0))?;
-    collection.finish()?;
+    // Before another collection may begin, whose count would start from what this one has not written yet.
     vault.end_tally(tally, held.less(removed))?;
+    collection.finish()?;
     reserve::fill(&*vault.disk, &vault.folder)?;
     Ok(collected)
 }

@@ -7,7 +7,7 @@
 //! Not here: what leaves when there is no room (`retain`).
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cas_fs::{FsError, Operation};
 
@@ -87,16 +87,25 @@ pub(crate) struct Tally {
 /// Makes room: given how much is missing, frees at least that much if it can.
 pub(crate) type MakeRoom = dyn Fn(Amount) -> Result<(), StoreError> + Send + Sync;
 
-/// What a session has claimed and not used yet.
+/// What a session has claimed and is not in the files yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Claimed {
+    /// For what it will write.
+    left: Amount,
+    /// For what it is writing: no name leads there yet.
+    writing: Amount,
+}
+
+/// Room for what this session writes.
 #[derive(Default)]
 pub(crate) struct Claims {
-    left: Mutex<Amount>,
+    claimed: Mutex<Claimed>,
     pub(crate) make_room: std::sync::OnceLock<Box<MakeRoom>>,
 }
 
 impl std::fmt::Debug for Claims {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Claims").field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Claims").field("claimed", &self.claimed).finish_non_exhaustive()
     }
 }
 
@@ -107,33 +116,42 @@ impl<D: Disk> Vault<D> {
     ///
     /// [`StoreError::Quota`] when a limit would be passed and nothing more can leave.
     pub(crate) fn claim(&self, wanted: Amount) -> Result<(), StoreError> {
-        let mut left = self.claims.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut has_made_room = false;
-        while !left.holds(wanted) {
-            match self.claim_piece(wanted.less(*left), &mut left)? {
-                None => {}
-                Some(limit) if has_made_room => return Err(StoreError::Quota { limit }),
-                Some(limit) => {
-                    let Some(make_room) = self.claims.make_room.get() else {
-                        return Err(StoreError::Quota { limit });
-                    };
-                    make_room(wanted)?;
-                    has_made_room = true;
-                }
+        let mut claimed = self.claimed();
+        let mut attempts = 0;
+        while !claimed.left.holds(wanted) {
+            let Some(limit) = self.claim_piece(wanted.less(claimed.left), &mut claimed)? else { continue };
+            match self.claims.make_room.get() {
+                Some(make_room) if attempts == 0 => make_room(wanted)?,
+                // What others wrote while the files were counted may have been counted twice.
+                Some(_) if attempts == 1 && self.is_limited() => self.forget_usage()?,
+                _ => return Err(StoreError::Quota { limit }),
             }
+            attempts += 1;
         }
-        *left = left.less(wanted);
+        claimed.left = claimed.left.less(wanted);
+        claimed.writing = claimed.writing.add(wanted);
         Ok(())
     }
 
     /// Takes back a claim that is not used, for the session's next one.
     pub(crate) fn unclaim(&self, amount: Amount) {
-        let mut left = self.claims.left.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = left.add(amount);
+        let mut claimed = self.claimed();
+        claimed.left = claimed.left.add(amount);
+        claimed.writing = claimed.writing.less(amount);
+    }
+
+    /// Ends a claim: what was written has its name.
+    pub(crate) fn use_claim(&self, amount: Amount) {
+        let mut claimed = self.claimed();
+        claimed.writing = claimed.writing.less(amount);
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, Claimed> {
+        self.claims.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Claims a piece that holds at least `wanted`; gives the limit that is in the way.
-    fn claim_piece(&self, wanted: Amount, left: &mut Amount) -> Result<Option<String>, StoreError> {
+    fn claim_piece(&self, wanted: Amount, claimed: &mut Claimed) -> Result<Option<String>, StoreError> {
         let quota = &self.format.quota;
         let room = self.disk.room(&self.folder)?;
         let min_free = self.min_free(&room);
@@ -146,31 +164,26 @@ impl<D: Disk> Vault<D> {
                 return Ok(Some(format!("{min_free} bytes that stay free on its disk")));
             }
         }
-        if self.is_limited() {
-            let (max_bytes, max_inodes) = (quota.max_bytes.unwrap_or(u64::MAX), quota.max_inodes.unwrap_or(u64::MAX));
-            let most = Amount { bytes: max_bytes, inodes: max_inodes };
-            let mut reached = None;
-            self.change_usage(&mut |usage| {
-                for piece in [piece, wanted] {
-                    let after = usage.add(piece);
-                    if most.holds(after) {
-                        *left = left.add(piece);
-                        return after;
-                    }
-                }
-                let is_bytes = usage.add(wanted).bytes > max_bytes;
-                reached = Some(if is_bytes { format!("{max_bytes} bytes") } else { format!("{max_inodes} files") });
-                usage
-            })?;
-            if reached.is_none() {
-                // Whoever counts the files anew adds what is not written yet: this much at most.
-                let path = self.session.path().join("claim");
-                self.write_amount(&path, *left)?;
-            }
-            return Ok(reached);
+        if !self.is_limited() {
+            claimed.left = claimed.left.add(piece);
+            return Ok(None);
         }
-        *left = left.add(piece);
-        Ok(None)
+        let (max_bytes, max_inodes) = (quota.max_bytes.unwrap_or(u64::MAX), quota.max_inodes.unwrap_or(u64::MAX));
+        let most = Amount { bytes: max_bytes, inodes: max_inodes };
+        let mut reached = None;
+        let path = self.session.path().join("claim");
+        self.change_usage(&mut |usage| {
+            if let Some(piece) = [piece, wanted].into_iter().find(|piece| most.holds(usage.add(*piece))) {
+                // Whoever counts the files anew adds what is not in them yet: this much at most.
+                self.write_amount(&path, claimed.left.add(claimed.writing).add(piece))?;
+                claimed.left = claimed.left.add(piece);
+                return Ok(usage.add(piece));
+            }
+            let is_bytes = usage.add(wanted).bytes > max_bytes;
+            reached = Some(if is_bytes { format!("{max_bytes} bytes") } else { format!("{max_inodes} files") });
+            Ok(usage)
+        })?;
+        Ok(reached)
     }
 
     /// Bytes that stay free on the store's disk.
@@ -180,11 +193,12 @@ impl<D: Disk> Vault<D> {
 
     /// Gives back what was claimed and not used, when the session ends.
     pub(crate) fn give_back(&self) -> Result<(), StoreError> {
-        let left = std::mem::take(&mut *self.claims.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let claimed = std::mem::take(&mut *self.claimed());
+        let left = claimed.left.add(claimed.writing);
         if left == Amount::default() || !self.is_limited() {
             return Ok(());
         }
-        self.change_usage(&mut |usage| usage.less(left))
+        self.change_usage(&mut |usage| Ok(usage.less(left)))
     }
 
     /// Begins a count of the files themselves: what others leaked or lost is gone from the shared count after it. Nobody waits
@@ -195,7 +209,7 @@ impl<D: Disk> Vault<D> {
         }
         let mut tally = Tally::default();
         self.with_usage(&mut |usage| {
-            tally = Tally { usage, claimed: self.claimed()? };
+            tally = Tally { usage, claimed: self.all_claimed()? };
             Ok(usage)
         })?;
         Ok(Some(tally))
@@ -212,13 +226,15 @@ impl<D: Disk> Vault<D> {
                 (Some(before), Some(now)) => all.add(now).less(before),
                 // The shared count began after the tally, from the files as they were.
                 (None, Some(now)) => all.larger(now),
-                (_, None) => all,
+                // Somebody set other limits meanwhile. The next one who claims counts.
+                (Some(_), None) => return Ok(None),
+                (None, None) => all,
             }))
         })
     }
 
     /// What running sessions have claimed and may still write: this much at most.
-    fn claimed(&self) -> Result<Amount, StoreError> {
+    fn all_claimed(&self) -> Result<Amount, StoreError> {
         let mut claimed = Amount::default();
         let sessions = self.folder.join("tmp");
         for entry in self.disk.list(&sessions)? {
@@ -238,16 +254,19 @@ impl<D: Disk> Vault<D> {
     }
 
     /// Reads the count of what all sessions claimed, and writes what `change` makes of it.
-    pub(crate) fn change_usage(&self, change: &mut dyn FnMut(Amount) -> Amount) -> Result<(), StoreError> {
+    pub(crate) fn change_usage(
+        &self,
+        change: &mut dyn FnMut(Amount) -> Result<Amount, StoreError>,
+    ) -> Result<(), StoreError> {
         self.with_usage(&mut |known| {
             let usage = match known {
                 Some(usage) => usage,
                 None => {
                     let counted = self.count()?;
-                    counted.objects_amount.add(counted.roots_amount).add(self.claimed()?)
+                    counted.objects_amount.add(counted.roots_amount).add(self.all_claimed()?)
                 }
             };
-            Ok(Some(change(usage)))
+            Ok(Some(change(usage)?))
         })
     }
 

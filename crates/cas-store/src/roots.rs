@@ -50,8 +50,9 @@ impl Store {
             .and_then(|()| write_tree(self, tree, &temporary.join("root")))
             .and_then(|()| vault.write_size(&temporary, amount))
             .and_then(|()| vault.publish_root(&temporary, &path));
-        if !matches!(written, Ok(true)) {
-            vault.unclaim(amount);
+        match written {
+            Ok(true) => vault.use_claim(amount),
+            _ => vault.unclaim(amount),
         }
         if written.is_err() {
             // What cannot be removed now goes with the session's folder.

@@ -403,8 +403,8 @@ fn open_limited(disk: &Arc<ModelDisk>, durability: Durability, notes: &Arc<Mutex
                 roots.get(&victim.digest).copied().unwrap_or(Amount { bytes: victim.stat.allocated, inodes: 1 });
             left = left.less(amount);
         }
-        collection.finish()?;
         vault.end_tally(tally, left)?;
+        collection.finish()?;
         notes.lock().unwrap().kinds.push((vault.disk.position(), "evict"));
         Ok(())
     };
@@ -470,7 +470,8 @@ fn run_limited(seed: u64, steps: usize, unnamed: bool) -> Run {
                         let file = disk.open(&made.join(name), Access::New).unwrap().unwrap();
                         write_all(&*disk, &file, 0, bytes).unwrap();
                     }
-                    vault.publish_root(&made, &target).unwrap();
+                    assert!(vault.publish_root(&made, &target).unwrap());
+                    vault.use_claim(amount);
                     roots.push(target);
                 }
                 did("materialise");
@@ -583,7 +584,7 @@ fn judge(run: &Run, position: usize, crash: Crash) -> Vec<String> {
         let (mut counted, held) = (Amount::default(), held(&vault));
         let result = vault.change_usage(&mut |usage| {
             counted = usage;
-            usage
+            Ok(usage)
         });
         if result.is_err() || held.as_ref().map_or(true, |held| counted.bytes < held.bytes) {
             wrong.push(format!("{counted:?} are counted of {held:?}: {result:?}"));

@@ -5,9 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use cas_blob::{Descriptor, OpenBlob, OpenBlobError};
 use cas_digest::DigestFunction;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Node, RelPath};
+use rayon::prelude::*;
 
 use crate::pins::PinFile;
-use crate::{ActionLane, Store, StoreError};
+use crate::{ActionLane, Store, StoreError, StoreOptions};
 
 fn store() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().expect("the temporary folder is writable");
@@ -218,4 +219,37 @@ fn a_pin_that_ends_while_pins_are_read_is_not_a_damaged_one() {
     cas_fs::write(&pins.join("cut"), b"cas pin 1\n").expect("our folder");
     assert_eq!(read("cut"), PinFile::Damaged);
     assert!(matches!(store.pins(), Err(StoreError::Pin { path }) if path == pins.join("cut")));
+}
+
+/// Threads of the shared pool wait for the one that makes room; it must not wait for them.
+#[test]
+fn room_is_made_while_all_threads_of_the_pool_wait_for_it() {
+    const BLOB_BYTES: u64 = 64 << 10;
+    let home = tempfile::tempdir().expect("the temporary folder is writable");
+    let options = StoreOptions { needs: Some(|_, _| Ok(Some(Vec::new()))), ..StoreOptions::default() };
+    let content = |number: u64| {
+        let mut bytes = vec![7; usize::try_from(BLOB_BYTES).expect("it is small")];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    let first = Store::open_with(home.path(), options).expect("the disk has room");
+    first.set_quota(crate::Quota { max_bytes: Some(64 * BLOB_BYTES), ..crate::Quota::default() }).expect("room");
+    for number in 0..60 {
+        first.put_bytes(DigestFunction::Blake3, &content(number)).expect("the disk has room");
+    }
+    drop(first);
+    let store = std::sync::Arc::new(Store::open_with(home.path(), options).expect("the disk has room"));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let put = move |number: u64| store.put_bytes(DigestFunction::Blake3, &content(number)).map(drop);
+    std::thread::spawn(move || {
+        let of_the_pool = std::thread::scope(|scope| {
+            let own = scope.spawn(|| (1000..1012).try_for_each(&put));
+            let of_the_pool = (2000..2012u64).into_par_iter().try_for_each(&put);
+            own.join().expect("no panic").and(of_the_pool)
+        });
+        // Nobody listens any more when it took too long.
+        let _ = sender.send(of_the_pool);
+    });
+    let result = receiver.recv_timeout(std::time::Duration::from_secs(60));
+    result.expect("nobody waits for ever").expect("what is not in use leaves");
 }

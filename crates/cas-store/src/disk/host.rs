@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cas_fs::{DirEntry, FsError, Operation};
-use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
@@ -73,6 +72,30 @@ fn stat_in(handle: &OwnedFd, folder: &Path, name: &OsStr) -> Result<Option<(Stat
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(FsError::new(Operation::Stat, &folder.join(name), error.into())),
     }
+}
+
+/// Does something to each, by as many threads as there are cores, with at least so many for each.
+///
+/// The threads are its own. Those of a shared pool may all wait for a lock that the caller holds, and the caller for them.
+fn in_parallel<T: Sync, R: Send>(
+    all: &[T],
+    a_thread: usize,
+    work: &(impl Fn(&T) -> Result<R, FsError> + Sync),
+) -> Result<Vec<R>, FsError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let part = all.len().div_ceil(cores).max(a_thread);
+    let (own, others) = all.split_at(part.min(all.len()));
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others
+            .chunks(part)
+            .map(|part| scope.spawn(move || part.iter().map(work).collect::<Result<Vec<R>, FsError>>()))
+            .collect();
+        let mut results: Vec<R> = own.iter().map(work).collect::<Result<_, _>>()?;
+        for other in others {
+            results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(results)
+    })
 }
 
 fn list_in(folder: &Path) -> Result<Vec<(DirEntry, Stat)>, FsError> {
@@ -200,11 +223,11 @@ impl Disk for HostDisk {
     fn stat_each(&self, folder: &Path, paths: &[String]) -> Result<Vec<Option<Stat>>, FsError> {
         let Some(handle) = open_below(folder)? else { return Ok(vec![None; paths.len()]) };
         let stat = |path: &String| Ok(stat_in(&handle, folder, OsStr::new(path))?.map(|(stat, _)| stat));
-        paths.par_iter().with_min_len(FILES_A_THREAD).map(stat).collect()
+        in_parallel(paths, FILES_A_THREAD, &stat)
     }
 
     fn list_each(&self, folders: &[PathBuf]) -> Result<Vec<Vec<(DirEntry, Stat)>>, FsError> {
-        folders.par_iter().map(|folder| list_in(folder)).collect()
+        in_parallel(folders, 1, &|folder: &PathBuf| list_in(folder))
     }
 
     fn remove_each(&self, folder: &Path, files: &[(String, Stat)]) -> Result<Vec<bool>, FsError> {
@@ -219,7 +242,7 @@ impl Disk for HostDisk {
                 Err(error) => Err(FsError::new(Operation::Remove, &folder.join(path), error.into())),
             }
         };
-        files.par_iter().with_min_len(FILES_A_THREAD).map(remove).collect()
+        in_parallel(files, FILES_A_THREAD, &remove)
     }
 
     fn create_folder(&self, path: &Path) -> Result<bool, FsError> {
