@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction};
 use cas_fs::FsError;
 
 use crate::StoreError;
@@ -18,7 +19,9 @@ use crate::vault::Vault;
 pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Longest name of a pin.
 const MAX_NAME_BYTES: usize = 200;
-const HEADER: &str = "cas pin 1";
+const HEADER: &str = "cas pin 2";
+/// Pins had no checksum before.
+const OLD_HEADER: &str = "cas pin 1";
 
 /// What is kept: a blob, or a tree with everything in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,16 +89,24 @@ pub(crate) fn encode(pin: &Pin) -> String {
         };
         text.push_str(&line);
     }
-    text.push_str("end\n");
+    let check = check(&text);
+    text.push_str(&format!("end {check}\n"));
     text
 }
 
-/// The opposite, but for the name. A text without its last line was cut, and is none.
+fn check(text: &str) -> String {
+    Digest::of(DigestFunction::Blake3, text.as_bytes()).to_hex()
+}
+
+/// The opposite, but for the name. A text without its last line was cut, and is none; one that was changed is none either.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Pin> {
-    let text = std::str::from_utf8(bytes).ok()?.strip_suffix("\nend\n")?;
-    let mut lines = text.split('\n');
-    if lines.next()? != HEADER {
-        return None;
+    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
+    let (body, last) = text.rsplit_once('\n')?;
+    let mut lines = body.split('\n');
+    match lines.next()? {
+        HEADER if last.strip_prefix("end ")? == check(&text[..=body.len()]) => {}
+        OLD_HEADER if last == "end" => {}
+        _ => return None,
     }
     let mut pin = Pin::default();
     for line in lines {
@@ -203,7 +214,10 @@ impl<D: Disk> Vault<D> {
 
     /// The pin in a file that was listed.
     pub(crate) fn read_pin(&self, file_name: &OsStr, path: &Path) -> Result<PinFile, StoreError> {
-        let Some(bytes) = read_file(&*self.disk, path, MAX_BYTES)? else { return Ok(PinFile::Gone) };
+        let Some(bytes) = read_file(&*self.disk, path, MAX_BYTES)? else {
+            let is_too_long = self.disk.stat(path)?.is_some();
+            return Ok(if is_too_long { PinFile::Damaged } else { PinFile::Gone });
+        };
         let pin = name_of(file_name).and_then(|name| Some(Pin { name, ..decode(&bytes)? }));
         Ok(pin.map_or(PinFile::Damaged, PinFile::Whole))
     }
@@ -211,8 +225,6 @@ impl<D: Disk> Vault<D> {
 
 #[cfg(test)]
 mod tests {
-    use cas_digest::DigestFunction;
-
     use super::*;
 
     #[test]
@@ -228,7 +240,11 @@ mod tests {
         assert_eq!(decode(text.as_bytes()), Some(pin));
         for length in 0..text.len() {
             assert_eq!(decode(&text.as_bytes()[..length]), None, "{length}");
+            let mut changed = text.clone().into_bytes();
+            changed[length] ^= 1;
+            assert_eq!(decode(&changed), None, "another byte at {length}");
         }
+        assert_eq!(decode(b"cas pin 1\nend\n"), Some(Pin::default()));
     }
 
     #[test]
