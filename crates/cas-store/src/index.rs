@@ -20,6 +20,9 @@ use crate::vault::Vault;
 
 /// How long a process waits for another one's write.
 const BUSY: Duration = Duration::from_secs(60);
+/// Attempts to set the journal's kind, and how long one waits for the next.
+const MODE_ATTEMPTS: u32 = 2_000;
+const MODE_PAUSE: Duration = Duration::from_millis(5);
 /// Most rows that one transaction changes, so that nobody waits long for it.
 const BATCH: usize = 256;
 /// Uses that are kept in memory before they are written.
@@ -151,7 +154,16 @@ impl Index {
     fn connect(path: &Path, network: bool) -> Result<Connection, rusqlite::Error> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "journal_mode", if network { "DELETE" } else { "WAL" })?;
+        let mode = if network { "DELETE" } else { "WAL" };
+        let mut patience = MODE_ATTEMPTS;
+        while let Err(error) = connection.pragma_update(None, "journal_mode", mode) {
+            // For this alone SQLite does not wait for others: several processes may begin with a new index at once.
+            patience -= 1;
+            if patience == 0 || error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) {
+                return Err(error);
+            }
+            std::thread::sleep(MODE_PAUSE);
+        }
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         if version(&connection)? < VERSION {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
