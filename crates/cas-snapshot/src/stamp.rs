@@ -199,6 +199,8 @@ mod tests {
         let folder = cas_fs::open(folder.path()).expect("it is there");
         let stamp = Stamp::of(&rustix::fs::fstat(&folder).expect("it is open"));
         let old = Stamp { modified: (1, 0), changed: (1, 0), ..stamp };
+        let elsewhere = stamp.device ^ 1;
+        assert!(!Volumes::new(Trust::Local).is_believed(elsewhere, folder.as_fd()), "a file that is mounted by itself");
         assert!(!Volumes::new(Trust::Nothing).is_trusted(&old, Begun::now(), folder.as_fd()));
         assert!(Volumes::new(Trust::Network).is_trusted(&old, Begun::now(), folder.as_fd()));
     }

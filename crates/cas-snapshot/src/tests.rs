@@ -585,3 +585,16 @@ fn what_is_left_out_is_what_git_leaves_out() {
         assert_eq!(ours, theirs, "round {round} in {}", root.path().display());
     }
 }
+
+/// A large file is hashed in parts, by all threads; its name is that of its bytes.
+#[test]
+fn a_large_file_is_named_as_its_bytes_are() {
+    let root = workspace(&[("p/small", "x")]);
+    let bytes: Vec<u8> = (0..5_000_001u32).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect();
+    cas_fs::write(&root.path().join("p/large"), &bytes).expect("our folder");
+    let options = Options { function: FUNCTION, trust: Trust::Local, caches: None, watchers: None };
+    let snapshot = Snapshot::take(root.path(), &options).expect("it can be read");
+    let tree = tree(&snapshot, &package("p", &[])).expect("it can be read");
+    let (_, blob) = tree.get_file(&RelPath::new("p/large").expect("a path")).expect("it is an input");
+    assert_eq!(blob, cas_blob::Descriptor::of(FUNCTION, &bytes));
+}

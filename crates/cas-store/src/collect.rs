@@ -123,8 +123,8 @@ impl<D: Disk> Collection<'_, D> {
                 .collect();
             let records = self.publish(records)?;
             self.read_leases()?;
-            let is_free = |record: &Record| !self.leased.contains(record);
-            let free = batch.iter().zip(&records).filter(|(_, record)| is_free(record)).map(|(victim, _)| *victim);
+            let free = batch.iter().zip(&records).filter(|(_, record)| !self.leased.contains(record));
+            let free = free.map(|(victim, _)| *victim);
             let before = removed.removed.len();
             self.remove_free(free, &mut removed.removed)?;
             removed.spared += (batch.len() - (removed.removed.len() - before)) as u64;
@@ -148,20 +148,20 @@ impl<D: Disk> Collection<'_, D> {
         removed: &mut Vec<&'v Victim>,
     ) -> Result<(), StoreError> {
         let vault = self.vault;
-        let mut objects: [Vec<&'v Victim>; FUNCTIONS.len()] = Default::default();
-        for victim in victims {
-            match FUNCTIONS.iter().position(|function| *function == victim.digest.function()) {
-                Some(function) if victim.kind == Kind::Object => objects[function].push(victim),
-                _ => {
-                    let path = vault.folder.join("roots").join(root_name(&victim.digest));
-                    if vault.disk.stat(&path)?.is_some_and(|stat| stat.is_same(&victim.stat)) {
-                        vault.remove_root(&path)?;
-                        removed.push(victim);
-                    }
-                }
+        let (objects, roots): (Vec<&Victim>, Vec<&Victim>) = victims.partition(|victim| victim.kind == Kind::Object);
+        for victim in roots {
+            let path = vault.folder.join("roots").join(root_name(&victim.digest));
+            if vault.disk.stat(&path)?.is_some_and(|stat| stat.is_same(&victim.stat)) {
+                vault.remove_root(&path)?;
+                removed.push(victim);
             }
         }
-        for (function, objects) in FUNCTIONS.into_iter().zip(objects).filter(|(_, objects)| !objects.is_empty()) {
+        for function in FUNCTIONS {
+            let of_it = |victim: &&&Victim| victim.digest.function() == function;
+            let objects: Vec<&Victim> = objects.iter().filter(of_it).copied().collect();
+            if objects.is_empty() {
+                continue;
+            }
             let files: Vec<(String, Stat)> =
                 objects.iter().map(|victim| (path_below(&victim.digest), victim.stat)).collect();
             let gone = vault.disk.remove_each(&vault.function_folder(function), &files)?;

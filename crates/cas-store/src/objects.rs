@@ -102,26 +102,16 @@ impl<D: Disk> Vault<D> {
         }
         let is_whole = self.epochs.trusts(stat.mark) || self.vet(&blob.digest)? == Found::Whole;
         if is_whole {
-            self.note_object_use(&blob.digest, stat);
+            self.note_use(stat, || self.path(&blob.digest));
         }
         Ok(is_whole)
     }
 
-    fn note_object_use(&self, digest: &Digest, stat: &Stat) {
-        if self.is_use_old(stat) {
-            self.note_use(&self.path(digest), stat);
-        }
-    }
-
-    const fn is_use_old(&self, stat: &Stat) -> bool {
-        stat.used.saturating_add(USE_RESOLUTION_SECONDS) < self.started
-    }
-
     /// Notes that something is used, unless that was done lately.
-    pub(crate) fn note_use(&self, path: &Path, stat: &Stat) {
-        if self.is_use_old(stat) {
+    pub(crate) fn note_use(&self, stat: &Stat, path: impl FnOnce() -> PathBuf) {
+        if stat.used.saturating_add(USE_RESOLUTION_SECONDS) < self.started {
             // A use that is not noted makes it leave earlier than it should, which costs making it again.
-            let _ = self.disk.touch(path, self.disk.now());
+            let _ = self.disk.touch(&path(), self.disk.now());
         }
     }
 

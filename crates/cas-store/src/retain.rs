@@ -120,7 +120,8 @@ pub(crate) fn collect(
     for (row, used) in index.rows()? {
         let by = u32::try_from(rows.kept.len() + 1).unwrap_or(NOBODY - 1);
         let is_old = age(now, used) > plan.retention.keep_seconds;
-        match if is_old { None } else { needs(&row, &mut |blob| vault.peek_named(index, blob))? } {
+        let keeps = if is_old { None } else { needs(&row, &mut |blob| vault.peek_named(index, blob))? };
+        match keeps {
             None => rows.doomed.push(row),
             Some(keeps) => {
                 for keep in keeps {

@@ -132,7 +132,7 @@ impl<D: Disk> Vault<D> {
     pub(crate) fn find_root(&self, path: &Path) -> Result<bool, StoreError> {
         let Some(stat) = self.disk.stat(path)? else { return Ok(false) };
         if self.epochs.trusts(stat.mark) {
-            self.note_use(path, &stat);
+            self.note_use(&stat, || path.to_owned());
             return Ok(true);
         }
         self.remove_root(path)?;

@@ -253,3 +253,51 @@ fn room_is_made_while_all_threads_of_the_pool_wait_for_it() {
     let result = receiver.recv_timeout(std::time::Duration::from_secs(60));
     result.expect("nobody waits for ever").expect("what is not in use leaves");
 }
+
+/// SQLite does not wait for others when the kind of a new index's journal is set.
+#[test]
+fn a_new_index_is_waited_for_while_another_process_writes_it() {
+    let (home, first) = store();
+    drop(first);
+    let path = home.path().join("v1/index.db");
+    cas_fs::remove_file(&path).expect("the store is closed");
+    let other = rusqlite::Connection::open(&path).expect("our folder");
+    other.execute_batch("CREATE TABLE other(x); BEGIN IMMEDIATE").expect("it is new");
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| Store::open(home.path()).map(drop));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        other.execute_batch("COMMIT").expect("it changed nothing");
+        opening.join().expect("no panic").expect("it was waited for");
+    });
+}
+
+/// What another session's count would miss, because no name leads there yet, is in this session's claim.
+#[test]
+fn what_is_being_written_counts_against_the_limit() {
+    struct Counted<'a>(usize, &'a dyn Fn());
+    impl std::io::Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                (self.1)();
+                return Ok(0);
+            }
+            let count = buffer.len().min(self.0);
+            buffer[..count].fill(7);
+            self.0 -= count;
+            Ok(count)
+        }
+    }
+    let (home, first) = store();
+    let quota = crate::Quota { max_bytes: Some(256 << 20), ..crate::Quota::default() };
+    first.set_quota(quota).expect("the disk has room");
+    let options = StoreOptions { needs: Some(|_, _| Ok(Some(Vec::new()))), ..StoreOptions::default() };
+    let open = || Store::open_with(home.path(), options).expect("the disk has room");
+    let (writer, other) = (open(), open());
+    let collect = || {
+        other.collect(crate::Retention::default(), None, false).expect("the store is readable");
+    };
+    let blob = writer.put(DigestFunction::Blake3, &mut Counted(50 << 20, &collect)).expect("below the limit");
+    let usage = cas_fs::read_to_string(&home.path().join("v1/usage")).expect("somebody claimed");
+    let counted: u64 = usage.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    assert!(counted >= blob.size, "{counted} of {}", blob.size);
+}

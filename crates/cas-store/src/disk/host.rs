@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ fn times(mark: Mark) -> Timestamps {
     }
 }
 
-fn stat_of(metadata: &std::fs::Metadata) -> Stat {
+fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     Stat {
-        size: metadata.len(),
-        allocated: metadata.blocks() * 512,
-        mark: Mark { seconds: metadata.mtime(), nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(u32::MAX) },
-        changed: metadata.ctime(),
-        used: metadata.atime(),
-        inode: metadata.ino(),
+        size: stat.st_size.cast_unsigned(),
+        allocated: stat.st_blocks.cast_unsigned() * 512,
+        mark: Mark { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX) },
+        changed: stat.st_ctime,
+        used: stat.st_atime,
+        inode: stat.st_ino,
     }
 }
 
@@ -54,21 +54,9 @@ fn open_below(folder: &Path) -> Result<Option<OwnedFd>, FsError> {
 }
 
 /// Looks at a name in an open folder; whether it is a folder, too.
-fn stat_in(handle: &OwnedFd, folder: &Path, name: &OsStr) -> Result<Option<(Stat, bool)>, FsError> {
+fn stat_in(handle: impl AsFd, folder: &Path, name: &OsStr) -> Result<Option<(Stat, bool)>, FsError> {
     match rustix::fs::statat(handle, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => {
-            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
-            let stat = Stat {
-                size: stat.st_size.cast_unsigned(),
-                allocated: stat.st_blocks.cast_unsigned() * 512,
-                mark: Mark { seconds: stat.st_mtime, nanoseconds },
-                changed: stat.st_ctime,
-                used: stat.st_atime,
-                inode: stat.st_ino,
-            };
-            Ok(Some((stat, is_dir)))
-        }
+        Ok(stat) => Ok(Some((stat_of(&stat), FileType::from_raw_mode(stat.st_mode) == FileType::Directory))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(FsError::new(Operation::Stat, &folder.join(name), error.into())),
     }
@@ -157,15 +145,11 @@ impl Disk for HostDisk {
     }
 
     fn stat_file(&self, file: &File) -> io::Result<Stat> {
-        Ok(stat_of(&file.metadata()?))
+        Ok(stat_of(&rustix::fs::fstat(file)?))
     }
 
     fn stat(&self, path: &Path) -> Result<Option<Stat>, FsError> {
-        match cas_fs::symlink_metadata(path) {
-            Ok(metadata) => Ok(Some(stat_of(&metadata))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(stat_in(CWD, Path::new(""), path.as_os_str())?.map(|(stat, _)| stat))
     }
 
     fn mark(&self, path: &Path, mark: Mark) -> Result<(), FsError> {
