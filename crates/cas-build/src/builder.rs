@@ -66,6 +66,7 @@ struct Shared<'a> {
     lock: &'a Mutex<Lock>,
     snapshot: Option<&'a Snapshot>,
     written: &'a WrittenInputs,
+    asked: &'a [Label],
 }
 
 /// Builds targets of a workspace.
@@ -138,7 +139,7 @@ impl Builder<'_> {
         let written = WrittenInputs::default();
         let stop = || self.cancel.is_cancelled();
         let mut finished = schedule::run(&graph, self.jobs, self.keep_going, &stop, &|label: &Label, needs| {
-            self.one(label, &needs, &Shared { lock: &lock, snapshot: snapshot.as_ref(), written: &written })
+            self.one(label, &needs, &Shared { lock: &lock, snapshot: snapshot.as_ref(), written: &written, asked: labels })
         });
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
@@ -198,7 +199,7 @@ impl Builder<'_> {
     }
 
     fn one(&self, label: &Label, needs: &BTreeMap<Label, Output>, shared: &Shared<'_>) -> Result<Output, BuildError> {
-        let Shared { lock, snapshot, written } = *shared;
+        let Shared { lock, snapshot, written, asked } = *shared;
         let target = self.workspace.target(label).expect("the graph holds targets of the workspace");
         match &target.kind {
             TargetKind::Toolchain(toolchain) => {
@@ -210,7 +211,12 @@ impl Builder<'_> {
                 let function = self.workspace.section.digest_function;
                 let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
                 let locked = self.locked(&context, label, &toolchain.debian, lock)?;
-                Ok(Output::Toolchain(Arc::new(debian::toolchain(&context, &locked)?)))
+                let toolchain = debian::toolchain(&context, locked)?;
+                // What others need of it is looked at when they do; what was asked for is there afterwards.
+                if asked.contains(label) {
+                    toolchain.tree(self.store, self.fetcher)?;
+                }
+                Ok(Output::Toolchain(Arc::new(toolchain)))
             }
             TargetKind::Fetch(Fetch::Url { url, digest }) => self.download(&url.value, *digest),
             TargetKind::Image(image) => {
@@ -223,7 +229,8 @@ impl Builder<'_> {
                 let base = image.base.as_ref().map(|base| output(&base.value)).transpose()?;
                 let layers = image.layers.iter().map(|layer| output(&layer.from.value)).collect::<Result<_, _>>()?;
                 let function = self.workspace.section.digest_function;
-                let context = image::Context { store: self.store, workspace: self.workspace, function };
+                let (store, fetcher) = (self.store, self.fetcher);
+                let context = image::Context { store, workspace: self.workspace, function, fetcher };
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
             TargetKind::Command(command) | TargetKind::Test(command) => {
@@ -289,8 +296,9 @@ impl Builder<'_> {
             .collect();
         let plan = sources.plan(label, command, &needs)?;
         let root = root.to_string();
-        let (store, cancel) = (self.store, &self.cancel);
-        let job = Job { store, cancel, label, command, root: &root, toolchain, sources, needs: &needs, plan, written };
+        let (store, fetcher, cancel) = (self.store, self.fetcher, &self.cancel);
+        let (root, needs) = (&*root, &*needs);
+        let job = Job { store, fetcher, cancel, label, command, root, toolchain, sources, needs, plan, written };
         let (files, origin) = job.run()?;
         self.observer.event(Event::Step { label, origin: &origin });
         Ok(Output::Files(Arc::new(files)))

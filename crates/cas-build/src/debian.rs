@@ -100,20 +100,38 @@ pub(crate) fn resolve(
     })
 }
 
-/// Makes the tree of pinned packages, or finds it made before.
-pub(crate) fn toolchain(context: &Context<'_>, locked: &LockedDebian) -> Result<Toolchain, BuildError> {
-    let store = context.store;
+/// Names the tree of pinned packages: the name is remembered, and the tree made only where it is not.
+pub(crate) fn toolchain(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
+    if let Some(name) = recorded(context.store.memo(TREE_MEMO, tree_key(context, &locked).as_bytes())?) {
+        return Ok(Toolchain::new(locked, context.mirror.clone(), name, None));
+    }
+    let (name, tree) = make(context, &locked)?;
+    Ok(Toolchain::new(locked, context.mirror.clone(), name, Some(tree)))
+}
+
+/// The tree of pinned packages, whole: from the store, or made again where something of it is gone.
+pub(crate) fn tree(context: &Context<'_>, locked: &LockedDebian, name: &Descriptor) -> Result<Directory, BuildError> {
+    if let Some(tree) = context.store.find_tree(name)? {
+        return Ok(tree);
+    }
+    let (made, tree) = make(context, locked)?;
+    // The record named another tree, which is corrected now: whoever went on with that name begins again.
+    if made == *name { Ok(tree) } else { Err(StoreError::Missing(*name).into()) }
+}
+
+/// Kind of the memos that name the trees of pinned packages.
+const TREE_MEMO: &str = "debian-tree";
+
+fn tree_key(context: &Context<'_>, locked: &LockedDebian) -> String {
     let mut key = format!("1 {}\n", context.function);
     for package in &locked.packages {
         key.push_str(&format!("{}\n", package.blob));
     }
-    let key = Digest::of(DigestFunction::Blake3, key.as_bytes()).to_string();
-    let package_count = locked.packages.len();
-    if let Some(name) = recorded(store.memo("debian-tree", key.as_bytes())?)
-        && let Some(tree) = store.find_tree(&name)?
-    {
-        return Ok(Toolchain::new(tree, name, package_count));
-    }
+    Digest::of(DigestFunction::Blake3, key.as_bytes()).to_string()
+}
+
+fn make(context: &Context<'_>, locked: &LockedDebian) -> Result<(Descriptor, Directory), BuildError> {
+    let store = context.store;
     let unpacked: Vec<Unpacked> =
         locked.packages.par_iter().map(|package| unpack(context, package)).collect::<Result<_, _>>()?;
     let failed =
@@ -124,8 +142,8 @@ pub(crate) fn toolchain(context: &Context<'_>, locked: &LockedDebian) -> Result<
         store.put_bytes(context.function, file.content.as_bytes())?;
     }
     let name = store.put_tree(&tree, context.function)?;
-    store.put_memo("debian-tree", key.as_bytes(), name.to_string().as_bytes())?;
-    Ok(Toolchain::new(tree, name, package_count))
+    store.put_memo(TREE_MEMO, tree_key(context, locked).as_bytes(), name.to_string().as_bytes())?;
+    Ok((name, tree))
 }
 
 fn recorded(value: Option<Vec<u8>>) -> Option<Descriptor> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cas_blob::Descriptor;
 use cas_config::{Compression, Image as ImageTarget, ImageLayer as ImageLayerTarget, Label};
 use cas_digest::DigestFunction;
+use cas_fetch::Fetcher;
 use cas_npm::Part;
 use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 use cas_store::Store;
@@ -20,7 +21,7 @@ use crate::{BuildError, Files, Image, ImageLayer, Output, Workspace, npm};
 /// What a layer is made of.
 enum Source {
     /// A tree.
-    Tree { tree: Box<Directory>, name: Descriptor, created_by: String },
+    Tree { tree: Arc<Directory>, name: Descriptor, created_by: String },
     /// A layer of another image, taken as it is.
     Layer(ImageLayer),
 }
@@ -30,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) store: &'a Store,
     pub(crate) workspace: &'a Workspace,
     pub(crate) function: DigestFunction,
+    /// Where what a toolchain lost comes from.
+    pub(crate) fetcher: &'a Fetcher,
 }
 
 /// Builds an image. `base` and `layers` are the outputs of what the target names, with their labels, in its order.
@@ -40,7 +43,7 @@ pub(crate) fn build(
     base: Option<(String, Output)>,
     layers: Vec<(String, Output)>,
 ) -> Result<Image, BuildError> {
-    let Context { store, workspace, function } = *context;
+    let Context { store, workspace, function, .. } = *context;
     let codec = match target.compression {
         Compression::Gzip => Codec::Gzip6,
         Compression::Zstd => Codec::Zstd3,
@@ -49,7 +52,7 @@ pub(crate) fn build(
     match base {
         None => {}
         Some((from, Output::Toolchain(toolchain))) => {
-            let tree = Box::new(toolchain.tree.clone());
+            let tree = toolchain.tree(store, context.fetcher)?;
             sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") });
         }
         Some((_, Output::Image(image))) => sources.extend(image.layers.iter().copied().map(Source::Layer)),
@@ -80,7 +83,7 @@ pub(crate) fn build(
             }
         }
         let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
-        sources.push(Source::Tree { tree: Box::new(tree), name, created_by: format!("cas {from}") });
+        sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}") });
     }
     let (mut references, mut made) = (Vec::new(), Vec::new());
     for (layer_index, source) in sources.into_iter().enumerate() {

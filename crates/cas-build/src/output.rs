@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_digest::DigestFunction;
+use cas_config::LockedDebian;
+use cas_fetch::Fetcher;
 use cas_npm::{Integrity, Lockfile};
+use cas_store::Store;
 use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
 
-use crate::BuildError;
 use crate::step::StepRoot;
+use crate::{BuildError, debian};
 
 /// What a target gave, shared with those that depend on it.
 #[derive(Clone, Debug)]
@@ -48,28 +50,54 @@ impl Output {
 /// A root file system.
 #[derive(Debug)]
 pub struct Toolchain {
-    /// The whole tree, with owners and rights: what an image takes as its base.
-    pub tree: Directory,
     /// Name of the tree.
     pub name: Descriptor,
-    /// Number of packages that it is made of.
-    pub package_count: usize,
-    /// What steps see of it, made when the first one asks.
-    pub(crate) root: Mutex<Option<Arc<StepRoot>>>,
+    locked: LockedDebian,
+    /// Root of the archive that its packages come from.
+    mirror: String,
+    /// The tree, once something needed more than its name.
+    tree: Mutex<Option<Arc<Directory>>>,
+    /// What steps see of it, made when the first one runs.
+    root: Mutex<Option<Arc<StepRoot>>>,
 }
 
 impl Toolchain {
-    pub(crate) fn new(tree: Directory, name: Descriptor, package_count: usize) -> Self {
-        Self { tree, name, package_count, root: Mutex::new(None) }
+    pub(crate) fn new(locked: LockedDebian, mirror: String, name: Descriptor, tree: Option<Directory>) -> Self {
+        Self { name, locked, mirror, tree: Mutex::new(tree.map(Arc::new)), root: Mutex::new(None) }
+    }
+
+    /// Number of packages that it is made of.
+    #[must_use]
+    pub fn package_count(&self) -> usize {
+        self.locked.packages.len()
+    }
+
+    /// The whole tree, with owners and rights: what an image takes as its base. All of it is in the store then.
+    pub(crate) fn tree(&self, store: &Store, fetcher: &Fetcher) -> Result<Arc<Directory>, BuildError> {
+        // Held while it is looked for or made, so that it is done once.
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = &*tree {
+            return Ok(Arc::clone(tree));
+        }
+        let function = self.name.digest.function();
+        let context = debian::Context { store, fetcher, function, mirror: self.mirror.clone() };
+        let found = Arc::new(debian::tree(&context, &self.locked, &self.name)?);
+        *tree = Some(Arc::clone(&found));
+        Ok(found)
     }
 
     /// What steps see of it.
-    pub(crate) fn step_root(&self, label: &str, function: DigestFunction) -> Result<Arc<StepRoot>, BuildError> {
+    pub(crate) fn step_root(
+        &self,
+        store: &Store,
+        fetcher: &Fetcher,
+        label: &str,
+    ) -> Result<Arc<StepRoot>, BuildError> {
         let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = &*root {
             return Ok(Arc::clone(root));
         }
-        let made = Arc::new(StepRoot::new(label, &self.tree, function)?);
+        let made = Arc::new(StepRoot::new(label, &*self.tree(store, fetcher)?, self.name.digest.function())?);
         *root = Some(Arc::clone(&made));
         Ok(made)
     }

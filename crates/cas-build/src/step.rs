@@ -9,6 +9,7 @@ use cas_action::{EncodedStep, Projection, Step, decode_result, encode_result, pr
 use cas_blob::Descriptor;
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
+use cas_fetch::Fetcher;
 use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
 use cas_store::{ActionLane, Store};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
@@ -114,6 +115,8 @@ pub enum Origin {
 /// Everything that a step is made of.
 pub(crate) struct Job<'a> {
     pub(crate) store: &'a Store,
+    /// Where what a toolchain lost comes from.
+    pub(crate) fetcher: &'a Fetcher,
     pub(crate) cancel: &'a Cancel,
     pub(crate) label: &'a Label,
     pub(crate) command: &'a Command,
@@ -211,7 +214,7 @@ impl Job<'_> {
     /// Every build of the tests is a proof that the static name leaves nothing out.
     #[cfg(debug_assertions)]
     fn check_static_name(&self, key: &Descriptor) -> Result<(), BuildError> {
-        let root = self.toolchain.step_root(self.root, self.toolchain.name.digest.function())?;
+        let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.label, self.command, self.needs, &self.plan)?;
         let actual = self.encode(&root, &inputs)?.0.action.0;
         assert_eq!(actual, *key, "the static name of `{}` leaves something out", self.label);
@@ -225,7 +228,7 @@ impl Job<'_> {
         if let Some(files) = self.remembered(&static_name)? {
             return Ok((files, Origin::Cached));
         }
-        let root = self.toolchain.step_root(self.root, function)?;
+        let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.label, self.command, self.needs, &self.plan)?;
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;

@@ -385,7 +385,7 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
     match output {
         Output::Toolchain(toolchain) => {
             row["digest"] = json!(toolchain.name.digest.to_string());
-            row["packages"] = json!(toolchain.package_count);
+            row["packages"] = json!(toolchain.package_count());
         }
         Output::Download(download) => {
             row["digest"] = json!(download.blob.digest.to_string());
