@@ -7,6 +7,7 @@
 mod example;
 mod failures;
 mod npm;
+mod roots;
 mod steps;
 mod store;
 #[path = "../common/toolchain.rs"]

@@ -4,7 +4,7 @@ use std::fs;
 
 use cas_sandbox::{Change, Overlay, changes, remove_scratch};
 
-use crate::{Home, run};
+use crate::{Home, run, try_run};
 
 /// The changes as text; without notes on directories that hide nothing, which a kernel may add or leave out.
 fn lines(overlay: &Overlay) -> Vec<String> {
@@ -56,6 +56,41 @@ fn writes_and_removals_are_told_apart_in_byte_order() {
     );
     assert_eq!(fs::read_to_string(source.upper().join("keep/edit")).unwrap(), "emore\n");
     assert_eq!(lines(&run.spec.root), [""; 0], "the mount points are no change of the root");
+}
+
+/// A part of the host is seen where it is, with what is in it now, and cannot be written.
+#[test]
+fn parts_of_the_host_are_shown_read_only() {
+    let Some(mut home) = Home::new() else { return };
+    // Not in `/tmp` or `/dev`, where a sandbox has its own.
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let shown = folder.path().join("shown");
+    fs::create_dir_all(shown.join("below")).unwrap();
+    fs::write(shown.join("below/file"), "content\n").unwrap();
+    let lower = home.fresh("lower");
+    fs::create_dir_all(lower.join(shown.strip_prefix("/").unwrap())).unwrap();
+    let at = shown.display();
+    let mut spec = home.script(&format!(
+        "cat {at}/below/file; ! (echo x > {at}/below/file) 2>/dev/null; ! rm -r {at}/below 2>/dev/null"
+    ));
+    spec.root.lowers.push(lower);
+    spec.host_paths = vec![shown.clone()];
+    assert_eq!(run(&spec).text(), "content");
+    assert_eq!(fs::read_to_string(shown.join("below/file")).unwrap(), "content\n");
+    let overlay = spec.root.clone();
+    assert_eq!(lines(&overlay), [""; 0]);
+    // A root without a place for it is an error, and so is one where the place is a link.
+    let mut spec = home.script("true");
+    spec.host_paths = vec![shown.clone()];
+    assert!(try_run(&spec).is_err(), "the root has no such folder");
+    let lower = home.fresh("lower");
+    let link = lower.join(shown.strip_prefix("/").unwrap());
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/", link).unwrap();
+    let mut spec = home.script("true");
+    spec.root.lowers.push(lower);
+    spec.host_paths = vec![shown];
+    assert!(try_run(&spec).is_err(), "the place is a link");
 }
 
 #[test]

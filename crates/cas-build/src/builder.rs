@@ -16,8 +16,9 @@ use crate::debian::{self, Context};
 use crate::inputs::{Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
+use crate::resources::{Amount, Resources};
 use crate::step::Job;
-use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Workspace, image, schedule};
+use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Toolchain, Workspace, host, image, schedule};
 
 /// What a build may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,28 @@ struct Shared<'a> {
     snapshot: Option<&'a Snapshot>,
     written: &'a WrittenInputs,
     asked: &'a [Label],
+    merged: &'a Mutex<BTreeMap<String, Arc<Toolchain>>>,
+    resources: &'a Resources,
+}
+
+impl Shared<'_> {
+    /// The root of a step, from those that it names; steps that name the same ones share it.
+    fn root(&self, mut roots: Vec<(Label, Arc<Toolchain>)>) -> Result<(String, Arc<Toolchain>), BuildError> {
+        if roots.len() == 1
+            && let Some((label, toolchain)) = roots.pop()
+        {
+            return Ok((label.to_string(), toolchain));
+        }
+        let labels = roots.iter().map(|(label, _)| label.to_string()).collect::<Vec<_>>().join(" and ");
+        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = merged.get(&labels) {
+            return Ok((labels, Arc::clone(known)));
+        }
+        let parts = roots.into_iter().map(|(label, toolchain)| (label.to_string(), toolchain)).collect();
+        let made = Arc::new(Toolchain::merged(parts)?);
+        merged.insert(labels.clone(), Arc::clone(&made));
+        Ok((labels, made))
+    }
 }
 
 /// Builds targets of a workspace.
@@ -80,6 +103,8 @@ pub struct Builder<'a> {
     pub fetcher: &'a Fetcher,
     /// Targets at once.
     pub jobs: NonZeroUsize,
+    /// Memory that steps may use together; `None` when nobody knows what the machine has.
+    pub memory_bytes: Option<u64>,
     /// What may change.
     pub mode: Mode,
     /// Whether a failure leaves what does not depend on it to be built.
@@ -88,6 +113,8 @@ pub struct Builder<'a> {
     pub trust: Trust,
     /// Who is told what happens.
     pub observer: &'a dyn Observer,
+    /// Variables of whoever builds, of which steps may take some over.
+    pub variables: BTreeMap<String, String>,
     /// Texts of apt's sources, for the mirror.
     pub apt_sources: Vec<String>,
     /// Address of the npm registry, without a slash at its end.
@@ -137,9 +164,16 @@ impl Builder<'_> {
         };
         let lock = Mutex::new(self.workspace.lock.clone());
         let written = WrittenInputs::default();
+        let merged = Mutex::default();
+        let cpus = self.jobs.get() as u64;
+        let memory_bytes = self.memory_bytes.unwrap_or(u64::MAX);
+        let resources = Resources::new(Amount { cpus, memory_bytes });
         let stop = || self.cancel.is_cancelled();
         let mut finished = schedule::run(&graph, self.jobs, self.keep_going, &stop, &|label: &Label, needs| {
-            self.one(label, &needs, &Shared { lock: &lock, snapshot: snapshot.as_ref(), written: &written, asked: labels })
+            let snapshot = snapshot.as_ref();
+            let (written, merged, resources) = (&written, &merged, &resources);
+            let shared = Shared { lock: &lock, snapshot, written, asked: labels, merged, resources };
+            self.one(label, &needs, &shared)
         });
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
@@ -199,19 +233,25 @@ impl Builder<'_> {
     }
 
     fn one(&self, label: &Label, needs: &BTreeMap<Label, Output>, shared: &Shared<'_>) -> Result<Output, BuildError> {
-        let Shared { lock, snapshot, written, asked } = *shared;
+        let Shared { lock, snapshot, asked, .. } = *shared;
         let target = self.workspace.target(label).expect("the graph holds targets of the workspace");
         match &target.kind {
             TargetKind::Toolchain(toolchain) => {
-                let suite = &toolchain.debian.suite;
-                let mirror = toolchain.debian.mirror.clone();
-                let mirror = mirror
-                    .or_else(|| cas_fetch::debian_mirror(&self.apt_sources, suite))
-                    .unwrap_or_else(|| cas_fetch::defaults::DEBIAN.to_owned());
                 let function = self.workspace.section.digest_function;
-                let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
-                let locked = self.locked(&context, label, &toolchain.debian, lock)?;
-                let toolchain = debian::toolchain(&context, locked)?;
+                let toolchain = match toolchain {
+                    cas_config::Toolchain::Debian(debian) => {
+                        let mirror = debian.mirror.clone();
+                        let mirror = mirror
+                            .or_else(|| cas_fetch::debian_mirror(&self.apt_sources, &debian.suite))
+                            .unwrap_or_else(|| cas_fetch::defaults::DEBIAN.to_owned());
+                        let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
+                        let locked = self.locked(&context, label, debian, lock)?;
+                        debian::toolchain(&context, locked)?
+                    }
+                    cas_config::Toolchain::Host(host) => {
+                        host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?
+                    }
+                };
                 // What others need of it is looked at when they do; what was asked for is there afterwards.
                 if asked.contains(label) {
                     toolchain.tree(self.store, self.fetcher)?;
@@ -234,7 +274,7 @@ impl Builder<'_> {
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
             TargetKind::Command(command) | TargetKind::Test(command) => {
-                self.step(label, command, needs, &self.sources(snapshot), written)
+                self.step(label, command, needs, &self.sources(snapshot), shared)
             }
             TargetKind::Fetch(Fetch::Npm(package)) => {
                 let registry = self.registry();
@@ -258,7 +298,8 @@ impl Builder<'_> {
                         }
                     }
                 }
-                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(snapshot), label, &outputs)?)))
+                let hosts = needs.values().flat_map(Output::hosts).cloned().collect();
+                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(snapshot), label, &outputs, hosts)?)))
             }
         }
     }
@@ -279,26 +320,45 @@ impl Builder<'_> {
         command: &Command,
         needs: &BTreeMap<Label, Output>,
         sources: &Sources<'_>,
-        written: &WrittenInputs,
+        shared: &Shared<'_>,
     ) -> Result<Output, BuildError> {
-        let root = self.workspace.resolve(label.package.as_ref(), &command.toolchain.value)?;
-        let toolchain = match needs.get(&root).expect("the graph names every need") {
-            Output::Toolchain(toolchain) => toolchain,
-            _ => {
-                let kind = self.workspace.target(&root).map_or("target", |target| target.kind.name());
-                return Err(BuildError::Role { label: root.to_string(), kind, role: "the toolchain of a step" });
+        let mut roots = Vec::new();
+        for reference in &command.toolchains {
+            let root = self.workspace.resolve(label.package.as_ref(), &reference.value)?;
+            match needs.get(&root).expect("the graph names every need") {
+                Output::Toolchain(toolchain) => roots.push((root, Arc::clone(toolchain))),
+                _ => {
+                    let kind = self.workspace.target(&root).map_or("target", |target| target.kind.name());
+                    return Err(BuildError::Role { label: root.to_string(), kind, role: "the toolchain of a step" });
+                }
             }
-        };
+        }
         let needs: Vec<(Label, Output)> = needs
             .iter()
-            .filter(|(need, _)| **need != root)
+            .filter(|(need, _)| roots.iter().all(|(root, _)| root != *need))
             .map(|(need, output)| (need.clone(), output.clone()))
             .collect();
+        let (root, toolchain) = shared.root(roots)?;
         let plan = sources.plan(label, command, &needs)?;
-        let root = root.to_string();
+        let (toolchain, variables) = (&*toolchain, &self.variables);
+        let (written, resources) = (shared.written, shared.resources);
         let (store, fetcher, cancel) = (self.store, self.fetcher, &self.cancel);
         let (root, needs) = (&*root, &*needs);
-        let job = Job { store, fetcher, cancel, label, command, root, toolchain, sources, needs, plan, written };
+        let job = Job {
+            store,
+            fetcher,
+            cancel,
+            label,
+            command,
+            root,
+            toolchain,
+            variables,
+            sources,
+            needs,
+            plan,
+            written,
+            resources,
+        };
         let (files, origin) = job.run()?;
         self.observer.event(Event::Step { label, origin: &origin });
         Ok(Output::Files(Arc::new(files)))

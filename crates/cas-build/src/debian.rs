@@ -103,10 +103,10 @@ pub(crate) fn resolve(
 /// Names the tree of pinned packages: the name is remembered, and the tree made only where it is not.
 pub(crate) fn toolchain(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
     if let Some(name) = recorded(context.store.memo(TREE_MEMO, tree_key(context, &locked).as_bytes())?) {
-        return Ok(Toolchain::new(locked, context.mirror.clone(), name, None));
+        return Ok(Toolchain::debian(locked, context.mirror.clone(), name, None));
     }
     let (name, tree) = make(context, &locked)?;
-    Ok(Toolchain::new(locked, context.mirror.clone(), name, Some(tree)))
+    Ok(Toolchain::debian(locked, context.mirror.clone(), name, Some(tree)))
 }
 
 /// The tree of pinned packages, whole: from the store, or made again where something of it is gone.

@@ -234,6 +234,42 @@ pub enum BuildError {
         /// The path in its package.
         path: String,
     },
+    /// Two toolchains of a step have different things at one path.
+    #[error("toolchains of one step differ at `{path}`, which `{label}` has otherwise")]
+    RootConflict {
+        /// The toolchain that does not go with those before it.
+        label: String,
+        /// Where.
+        path: RelPath,
+    },
+    /// The programs of the machine and another root in one step.
+    #[error("`{label}` shows the programs of this machine, which would hide the other toolchains of the step")]
+    HostMerged {
+        /// The toolchain.
+        label: String,
+    },
+    /// A path of the machine that a step cannot see.
+    #[error("`{}` of the toolchain `{label}` cannot be shown: {why}", path.display())]
+    HostPath {
+        /// The toolchain.
+        label: String,
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A probe failed.
+    #[error("probe `{probe}` of the toolchain `{label}` failed: {how}")]
+    Probe {
+        /// The toolchain.
+        label: String,
+        /// What was run.
+        probe: String,
+        /// How it ended.
+        how: String,
+        /// What it printed.
+        log: Box<Log>,
+    },
     /// Two inputs of a step are different files at one path.
     #[error("two inputs of `{label}` differ at `{path}`")]
     InputConflict {
@@ -376,6 +412,10 @@ impl BuildError {
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
             }
+            Self::RootConflict { .. } => "list toolchains that do not overlap, or make one of all packages".to_owned(),
+            Self::HostMerged { .. } => "give the step this toolchain alone".to_owned(),
+            Self::HostPath { .. } => "correct `paths` of its `host`".to_owned(),
+            Self::Probe { .. } => "install the program, or correct `probe`".to_owned(),
             Self::Step { log, .. } => format!("the whole output is in `{}`", log.path.display()),
             Self::NotStarted { source, .. } => return source.hint(),
             Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),

@@ -1,8 +1,9 @@
 //! Images: layers, configuration and manifest; and the images that the store knows by name.
 //!
-//! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, then for each layer
-//! `layer RECIPE TREE`. The manifest and configuration are blobs.
+//! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
+//! toolchain of the machine that it was made with, then for each layer `layer RECIPE TREE`. The manifest and configuration are blobs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
@@ -48,10 +49,15 @@ pub(crate) fn build(
         Compression::Gzip => Codec::Gzip6,
         Compression::Zstd => Codec::Zstd3,
     };
+    let hosts = base.iter().chain(&layers).flat_map(|(_, output)| output.hosts()).cloned().collect();
     let mut sources = Vec::new();
     match base {
         None => {}
         Some((from, Output::Toolchain(toolchain))) => {
+            if toolchain.host_identity().is_some() {
+                let role = "the base of an image: it shows programs of this machine";
+                return Err(BuildError::Role { label: from, kind: "toolchain", role });
+            }
             let tree = toolchain.tree(store, context.fetcher)?;
             sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") });
         }
@@ -121,7 +127,7 @@ pub(crate) fn build(
     let platform = Platform { architecture: architecture.to_owned(), os: "linux".to_owned() };
     let config = store.put_bytes(DigestFunction::Sha256, &encode_config(&platform, &config, &references))?;
     let manifest = store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &references))?;
-    let image = Image { reference: label.to_string(), manifest, config, layers: made };
+    let image = Image { reference: label.to_string(), manifest, config, layers: made, hosts };
     store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
     Ok(image)
 }
@@ -179,6 +185,9 @@ fn place(to: Option<&RelPath>, file_name: &str) -> RelPath {
 
 fn encode(image: &Image) -> Vec<u8> {
     let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
+    for host in &image.hosts {
+        text.push_str(&format!("host {host}\n"));
+    }
     for layer in &image.layers {
         text.push_str(&format!("layer {} {}\n", layer.recipe, layer.tree));
     }
@@ -190,11 +199,16 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
     let mut lines = std::str::from_utf8(record).ok()?.lines();
     let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
     let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;
-    let layers = lines.map(|line| {
+    let (mut layers, mut hosts) = (Vec::new(), BTreeSet::new());
+    for line in lines {
+        if let Some(host) = line.strip_prefix("host ") {
+            hosts.insert(host.to_owned());
+            continue;
+        }
         let (recipe, tree) = line.strip_prefix("layer ")?.split_once(' ')?;
-        Some(ImageLayer { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? })
-    });
-    Some(Image { reference: reference.to_owned(), manifest, config, layers: layers.collect::<Option<_>>()? })
+        layers.push(ImageLayer { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
+    }
+    Some(Image { reference: reference.to_owned(), manifest, config, layers, hosts })
 }
 
 /// The image of this name in the store: a full label, as `//apps/web:image`.
@@ -227,7 +241,8 @@ mod tests {
     fn records_are_read_as_they_were_written() {
         let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
         let layers = vec![ImageLayer { recipe: of("r"), tree: of("t") }];
-        let image = Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers };
+        let hosts = BTreeSet::from(["//:host".to_owned()]);
+        let image = Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, hosts };
         let record = encode(&image);
         assert_eq!(decode("//:x", &record), Some(image));
         assert_eq!(decode("//:x", &record[..record.len() - 4]), None);

@@ -319,7 +319,14 @@ fn assemble(store: &Store, packages: &Packages, places: &BTreeMap<String, String
 }
 
 /// Packs a package: its files and the outputs of what it names.
-pub(crate) fn pack(sources: &Sources<'_>, label: &Label, outputs: &[Directory]) -> Result<Tarball, BuildError> {
+///
+/// `hosts` are the toolchains of the machine that the outputs were made with.
+pub(crate) fn pack(
+    sources: &Sources<'_>,
+    label: &Label,
+    outputs: &[Directory],
+    hosts: BTreeSet<String>,
+) -> Result<Tarball, BuildError> {
     let store = sources.store;
     let function = sources.workspace.section.digest_function;
     let failed =
@@ -371,7 +378,7 @@ pub(crate) fn pack(sources: &Sources<'_>, label: &Label, outputs: &[Directory]) 
         return Err(failed(format!("`{file_name}` is too long for a name").into()));
     }
     let paths = list.into_iter().map(|(path, _, _)| path).collect();
-    Ok(Tarball { name: name.into(), version: version.into(), file_name, recipe, integrity, tree, paths })
+    Ok(Tarball { name: name.into(), version: version.into(), file_name, recipe, integrity, tree, paths, hosts })
 }
 
 /// Recipe and integrity of a tarball.

@@ -1,18 +1,14 @@
 //! What targets give each other.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_config::LockedDebian;
-use cas_fetch::Fetcher;
 use cas_npm::{Integrity, Lockfile};
-use cas_store::Store;
 use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
 
-use crate::step::StepRoot;
-use crate::{BuildError, debian};
+use crate::Toolchain;
 
 /// What a target gave, shared with those that depend on it.
 #[derive(Clone, Debug)]
@@ -45,61 +41,17 @@ impl Output {
             Self::Image(_) => "image",
         }
     }
-}
 
-/// A root file system.
-#[derive(Debug)]
-pub struct Toolchain {
-    /// Name of the tree.
-    pub name: Descriptor,
-    locked: LockedDebian,
-    /// Root of the archive that its packages come from.
-    mirror: String,
-    /// The tree, once something needed more than its name.
-    tree: Mutex<Option<Arc<Directory>>>,
-    /// What steps see of it, made when the first one runs.
-    root: Mutex<Option<Arc<StepRoot>>>,
-}
-
-impl Toolchain {
-    pub(crate) fn new(locked: LockedDebian, mirror: String, name: Descriptor, tree: Option<Directory>) -> Self {
-        Self { name, locked, mirror, tree: Mutex::new(tree.map(Arc::new)), root: Mutex::new(None) }
-    }
-
-    /// Number of packages that it is made of.
-    #[must_use]
-    pub fn package_count(&self) -> usize {
-        self.locked.packages.len()
-    }
-
-    /// The whole tree, with owners and rights: what an image takes as its base. All of it is in the store then.
-    pub(crate) fn tree(&self, store: &Store, fetcher: &Fetcher) -> Result<Arc<Directory>, BuildError> {
-        // Held while it is looked for or made, so that it is done once.
-        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tree) = &*tree {
-            return Ok(Arc::clone(tree));
-        }
-        let function = self.name.digest.function();
-        let context = debian::Context { store, fetcher, function, mirror: self.mirror.clone() };
-        let found = Arc::new(debian::tree(&context, &self.locked, &self.name)?);
-        *tree = Some(Arc::clone(&found));
-        Ok(found)
-    }
-
-    /// What steps see of it.
-    pub(crate) fn step_root(
-        &self,
-        store: &Store,
-        fetcher: &Fetcher,
-        label: &str,
-    ) -> Result<Arc<StepRoot>, BuildError> {
-        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(root) = &*root {
-            return Ok(Arc::clone(root));
-        }
-        let made = Arc::new(StepRoot::new(label, &*self.tree(store, fetcher)?, self.name.digest.function())?);
-        *root = Some(Arc::clone(&made));
-        Ok(made)
+    /// Labels of the toolchains with programs of the machine that it was made with, itself or by what it is made of. None
+    /// for what is hermetic.
+    pub fn hosts(&self) -> impl Iterator<Item = &String> {
+        let hosts = match self {
+            Self::Tarball(tarball) => Some(&tarball.hosts),
+            Self::Files(files) => Some(&files.hosts),
+            Self::Image(image) => Some(&image.hosts),
+            Self::Toolchain(_) | Self::Download(_) | Self::Package(_) | Self::Packages(_) => None,
+        };
+        hosts.into_iter().flatten()
     }
 }
 
@@ -146,6 +98,8 @@ pub struct Tarball {
     pub tree: Directory,
     /// Their paths, in the order of the tarball.
     pub paths: Vec<RelPath>,
+    /// Labels of the toolchains with programs of the machine that it was made with.
+    pub hosts: BTreeSet<String>,
 }
 
 /// What a step made.
@@ -159,6 +113,8 @@ pub struct Files {
     pub action: Descriptor,
     /// The declared outputs, from the workspace's root.
     pub paths: Vec<RelPath>,
+    /// Labels of the toolchains with programs of the machine that it was made with.
+    pub hosts: BTreeSet<String>,
 }
 
 /// One downloaded file.
@@ -181,6 +137,8 @@ pub struct Image {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<ImageLayer>,
+    /// Labels of the toolchains with programs of the machine that it was made with.
+    pub hosts: BTreeSet<String>,
 }
 
 /// A layer of an image.

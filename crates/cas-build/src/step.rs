@@ -1,6 +1,6 @@
 //! Steps: their key, looking for what they gave before, running them. Rules: docs/formats/step.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,20 +11,23 @@ use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
-use cas_store::{ActionLane, Store};
+use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
 use crate::capture::{self, Allowed};
 use crate::inputs::{Inputs, Plan, Sources, WrittenInputs, in_package};
 use crate::log::{Log, Recorder};
+use crate::resources::{Amount, Resources};
 use crate::{BuildError, Files, Output, Toolchain};
 
 /// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The folder of the sources in the input root.
 const SOURCE: &str = "src";
 /// Kind of the memos that lead from what a step is made of to its action. The number is that of the rules of inputs.
 const STATIC_NAME: &str = "step-1";
+/// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
+const HOST_PROPERTY: &str = "cas-host";
 /// Longest `Tree` message that is read.
 const MAX_TREE_BYTES: u64 = 1 << 30;
 
@@ -123,12 +126,16 @@ pub(crate) struct Job<'a> {
     /// Label of the toolchain.
     pub(crate) root: &'a str,
     pub(crate) toolchain: &'a Toolchain,
+    /// Variables of whoever builds, of which a step may take some over.
+    pub(crate) variables: &'a BTreeMap<String, String>,
     pub(crate) sources: &'a Sources<'a>,
     /// Outputs of what it depends on.
     pub(crate) needs: &'a [(Label, Output)],
     /// What its inputs are made of.
     pub(crate) plan: Plan,
     pub(crate) written: &'a WrittenInputs,
+    /// What the machine has for all steps.
+    pub(crate) resources: &'a Resources,
 }
 
 impl Job<'_> {
@@ -157,6 +164,9 @@ impl Job<'_> {
         .collect();
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), EPOCH_SECONDS.to_string());
         environment.extend(self.command.env.clone());
+        // What the builder's environment lacks is as `env` says, or not there.
+        let taken = self.command.env_in.iter().filter_map(|name| self.variables.get_key_value(&**name));
+        environment.extend(taken.map(|(name, value)| (name.clone(), value.clone())));
         environment
     }
 
@@ -172,6 +182,7 @@ impl Job<'_> {
 
     /// The step over an input root.
     fn step(&self, input_root: Descriptor) -> Step {
+        let lane = self.toolchain.lane();
         let isa = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86-64" };
         Step {
             arguments: self.arguments(),
@@ -183,6 +194,7 @@ impl Job<'_> {
             output_paths: self.command.outputs.iter().map(|output| output.value.to_string()).collect(),
             platform: [("OSFamily", "linux"), ("ISA", isa)]
                 .into_iter()
+                .chain(self.toolchain.host_parts().map(|_| (HOST_PROPERTY, lane.name())))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             input_root,
@@ -204,7 +216,7 @@ impl Job<'_> {
         let known = self.store.memo(STATIC_NAME, static_name.to_string().as_bytes())?;
         let key = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
         let Some(key) = key else { return Ok(None) };
-        let Some(result) = self.store.action_result(&ActionLane::strict(), &key)? else { return Ok(None) };
+        let Some(result) = self.store.action_result(&self.toolchain.lane(), &key)? else { return Ok(None) };
         let Some(outputs) = self.complete(&result, function)? else { return Ok(None) };
         #[cfg(debug_assertions)]
         self.check_static_name(&key)?;
@@ -233,7 +245,7 @@ impl Job<'_> {
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
-        let lane = ActionLane::strict();
+        let lane = self.toolchain.lane();
         if let Some(result) = self.store.action_result(&lane, &key)? {
             if let Some(outputs) = self.complete(&result, function)? {
                 return Ok((self.files(key, &outputs)?, Origin::Cached));
@@ -247,7 +259,10 @@ impl Job<'_> {
         for (_, bytes) in [&encoded.action, &encoded.command] {
             self.store.put_bytes(function, bytes)?;
         }
+        let is_cancelled = || self.cancel.is_cancelled();
+        let share = self.resources.take(Amount::of(self.command), &is_cancelled).ok_or(BuildError::Interrupted)?;
         let (outputs, elapsed, log) = self.execute(&root, &inputs, &key)?;
+        drop(share);
         let in_package = match self.package() {
             None => outputs,
             // Without outputs there is nothing at the package's path.
@@ -269,14 +284,14 @@ impl Job<'_> {
     fn complete(&self, result: &[u8], function: DigestFunction) -> Result<Option<Directory>, BuildError> {
         let load = &mut |blob: &Descriptor| self.store.load(blob, MAX_TREE_BYTES);
         let Ok(outputs) = decode_result(result, function, load) else { return Ok(None) };
-        for (_, node) in outputs.walk() {
-            if let Node::File { blob, .. } = node
-                && !self.store.contains(blob)?
-            {
-                return Ok(None);
-            }
-        }
-        Ok(Some(outputs))
+        let blobs: Vec<Descriptor> = outputs
+            .walk()
+            .filter_map(|(_, node)| match node {
+                Node::File { blob, .. } => Some(*blob),
+                _ => None,
+            })
+            .collect();
+        Ok(self.store.contain(&blobs)?.into_iter().all(|found| found).then_some(outputs))
     }
 
     fn files(&self, action: Descriptor, outputs: &Directory) -> Result<Files, BuildError> {
@@ -289,7 +304,11 @@ impl Job<'_> {
             Some(_) => {}
         }
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
-        Ok(Files { tree, name, action, paths: self.output_paths() })
+        let mut hosts: BTreeSet<String> = self.needs.iter().flat_map(|(_, need)| need.hosts()).cloned().collect();
+        if self.toolchain.host_parts().is_some() {
+            hosts.insert(self.root.to_owned());
+        }
+        Ok(Files { tree, name, action, paths: self.output_paths(), hosts })
     }
 
     fn output_paths(&self) -> Vec<RelPath> {
@@ -334,6 +353,7 @@ impl Job<'_> {
         let upper = source.upper();
         let spec = Spec {
             source: Some(source),
+            host_paths: self.toolchain.host_parts().map(|parts| parts.paths.clone()).unwrap_or_default(),
             environment,
             working_directory,
             timeout: Some(self.command.timeout),

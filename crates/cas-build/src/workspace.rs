@@ -70,7 +70,8 @@ impl Workspace {
     ///
     /// [`BuildError::Manifest`], [`BuildError::Lock`], [`BuildError::Members`], [`BuildError::NoWorkspace`].
     pub fn load(root: &Path) -> Result<Self, BuildError> {
-        let manifest = parse(&root.join(MANIFEST_FILE))?;
+        let manifest = parse(&root.join(MANIFEST_FILE), Manifest::parse)?;
+        let defaults = manifest.defaults.clone();
         let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
         let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm: package_json(root)? })]);
         for pattern in &section.members {
@@ -78,8 +79,8 @@ impl Workspace {
                 let at = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes()));
                 let path = at.join(MANIFEST_FILE);
                 if !packages.contains_key(&Some(folder.clone())) && cas_fs::exists(&path)? {
-                    packages
-                        .insert(Some(folder), WorkspacePackage { manifest: parse(&path)?, npm: package_json(&at)? });
+                    let manifest = parse(&path, |text| Manifest::parse_member(text, &defaults))?;
+                    packages.insert(Some(folder), WorkspacePackage { manifest, npm: package_json(&at)? });
                 }
             }
         }
@@ -169,7 +170,7 @@ impl Workspace {
             TargetKind::Toolchain(_) | TargetKind::Fetch(_) => Vec::new(),
             TargetKind::Image(image) => image.base.iter().chain(image.layers.iter().map(|layer| &layer.from)).collect(),
             TargetKind::Command(command) | TargetKind::Test(command) => {
-                std::iter::once(&command.toolchain).chain(&command.deps).collect()
+                command.toolchains.iter().chain(&command.deps).collect()
             }
             TargetKind::Npm(npm) => npm.from.iter().collect(),
         };
@@ -242,9 +243,12 @@ fn package_json(folder: &Path) -> Result<Option<cas_npm::Manifest>, BuildError> 
     }
 }
 
-fn parse(path: &Path) -> Result<Manifest, BuildError> {
+fn parse(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<Manifest, Vec<cas_config::Diagnostic>>,
+) -> Result<Manifest, BuildError> {
     let text = read(path)?;
-    Manifest::parse(&text).map_err(|findings| BuildError::Manifest { path: path.to_owned(), text, findings })
+    parse(&text).map_err(|findings| BuildError::Manifest { path: path.to_owned(), text, findings })
 }
 
 /// The folders that a pattern of `members` selects, in order. Hidden folders are not looked at.

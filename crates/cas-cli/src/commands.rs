@@ -138,6 +138,21 @@ fn npm_registry(workspace: &Workspace) -> String {
         .unwrap_or_else(|| cas_fetch::defaults::NPM.to_owned())
 }
 
+/// Memory that programs can have now without anything being swapped out, by the kernel's own estimate.
+fn available_memory() -> Option<u64> {
+    let text = cas_fs::read_to_string(Path::new("/proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The variables that steps may take over: those that are texts.
+fn variables() -> BTreeMap<String, String> {
+    let texts = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(texts).collect()
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read: to see expired indexes")]
 fn now_unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
@@ -177,12 +192,14 @@ fn outputs_and_lock(
         store,
         fetcher: &fetcher,
         jobs,
+        memory_bytes: available_memory(),
         mode: options.mode,
         keep_going: options.keep_going,
         trust: options.trust,
         observer: progress,
         apt_sources: apt_sources(),
         npm_registry: npm_registry(workspace),
+        variables: variables(),
         now_unix_seconds: now_unix_seconds(),
         cancel,
     };
@@ -379,13 +396,23 @@ fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
 
 fn describe(label: &Label, kind: &str, output: &Output) -> Value {
     let mut row = json!({ "target": label.to_string(), "kind": kind });
+    let hosts: Vec<&String> = output.hosts().collect();
+    if !hosts.is_empty() {
+        row["hosts"] = json!(hosts);
+    }
     if let Output::Files(files) = output {
         row["action"] = json!(files.action.to_string());
     }
     match output {
         Output::Toolchain(toolchain) => {
             row["digest"] = json!(toolchain.name.digest.to_string());
-            row["packages"] = json!(toolchain.package_count());
+            row["root"] = json!(toolchain.kind());
+            if let Some(count) = toolchain.package_count() {
+                row["packages"] = json!(count);
+            }
+            if let Some(identity) = toolchain.host_identity() {
+                row["host"] = json!(identity);
+            }
         }
         Output::Download(download) => {
             row["digest"] = json!(download.blob.digest.to_string());

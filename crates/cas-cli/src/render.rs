@@ -73,6 +73,9 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::PackageJson { .. }
         | BuildError::NoSuchOutput { .. }
         | BuildError::InputConflict { .. }
+        | BuildError::RootConflict { .. }
+        | BuildError::HostMerged { .. }
+        | BuildError::HostPath { .. }
         | BuildError::Place { .. }
         | BuildError::Project { .. }
         | BuildError::Snapshot(
@@ -91,6 +94,7 @@ fn exit_of(error: &BuildError) -> Exit {
         BuildError::Sandbox(SandboxError::Host(_)) => Exit::Host,
         BuildError::Sandbox(_)
         | BuildError::Step { .. }
+        | BuildError::Probe { .. }
         | BuildError::NotStarted { .. }
         | BuildError::OutputMissing { .. }
         | BuildError::Undeclared { .. }
@@ -160,7 +164,8 @@ pub(crate) fn results(
             lines(rows.iter().map(|row| {
                 let path = row["path"].as_str().map(|path| format!("  {path}")).unwrap_or_default();
                 let value = if row["status"].is_string() { &row["status"] } else { &row["digest"] };
-                format!("{} {} {}{path}", text(&row["kind"]), text(&row["target"]), text(value))
+                let host = if row["hosts"].is_array() { "  (made with programs of this machine)" } else { "" };
+                format!("{} {} {}{path}{host}", text(&row["kind"]), text(&row["target"]), text(value))
             }))?;
             for (_, failure) in failures {
                 // As above.
@@ -197,7 +202,7 @@ fn explain(failure: &Failure) -> Value {
 fn log(failure: &Failure) -> Option<&cas_build::Log> {
     match failure {
         Failure::Build(error) => match error.as_ref() {
-            BuildError::Step { log, .. } => Some(log),
+            BuildError::Step { log, .. } | BuildError::Probe { log, .. } => Some(log),
             _ => None,
         },
         _ => None,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
 use cas_digest::{Digest, DigestFunction};
 use cas_tree::RelPath;
@@ -12,21 +11,17 @@ use crate::diagnostic::Diagnostic;
 use crate::label::{Reference, is_target_name};
 use crate::nearest::nearest;
 use crate::raw;
+use crate::step::{Command, Defaults};
 
 /// Longest `cas.toml` that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// How long a step may take unless it says otherwise.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// Words of the design that this version does not know yet: they deserve another answer than "unknown".
-const LATER: [&str; 17] = [
+const LATER: [&str; 15] = [
     "add",
     "cache",
     "dockerfile",
-    "env_in",
     "exec",
-    "host",
     "image",
     "mirror",
     "network",
@@ -54,6 +49,8 @@ pub struct Located<T> {
 pub struct Manifest {
     /// What makes its folder the root of a workspace.
     pub workspace: Option<WorkspaceSection>,
+    /// What steps of this and, in the root, of all packages need not say.
+    pub defaults: Defaults,
     /// The targets by name.
     pub targets: BTreeMap<Box<str>, Target>,
 }
@@ -112,9 +109,22 @@ impl TargetKind {
 
 /// `[toolchain.NAME]`
 #[derive(Clone, Debug)]
-pub struct Toolchain {
-    /// The packages that it is made of.
-    pub debian: Debian,
+pub enum Toolchain {
+    /// Packages of a Debian suite.
+    Debian(Debian),
+    /// The programs of the machine that builds.
+    Host(Host),
+}
+
+/// The programs of the machine that builds, shown read-only: not hermetic, and said so in everything made with them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// What the user calls this state of the machine.
+    pub identity: Option<String>,
+    /// Absolute paths that are shown beside the usual ones; sorted.
+    pub paths: Vec<Box<str>>,
+    /// Command lines whose output tells versions.
+    pub probe: Vec<Box<str>>,
 }
 
 /// Packages of a Debian suite.
@@ -153,36 +163,6 @@ pub struct NpmPackage {
     pub name: Box<str>,
     /// Exact version.
     pub version: Box<str>,
-}
-
-/// `[command.NAME]` or `[test.NAME]`
-#[derive(Clone, Debug)]
-pub struct Command {
-    /// The root to run in.
-    pub toolchain: Located<Reference>,
-    /// What to run.
-    pub run: Program,
-    /// Whose outputs are inputs.
-    pub deps: Vec<Located<Reference>>,
-    /// Globs over the package's files; `None` for all of them.
-    pub inputs: Option<Vec<String>>,
-    /// Paths in the package that the step makes; none for a test.
-    pub outputs: Vec<Located<RelPath>>,
-    /// Paths in the package whose writes are dropped.
-    pub scratch: Vec<RelPath>,
-    /// Variables.
-    pub env: BTreeMap<String, String>,
-    /// How long it may take.
-    pub timeout: Duration,
-}
-
-/// What a step runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// Text for the toolchain's `/bin/sh -euc`.
-    Shell(String),
-    /// Program and arguments; not empty.
-    Arguments(Vec<String>),
 }
 
 /// `[image.NAME]`
@@ -246,19 +226,32 @@ pub struct Npm {
 }
 
 impl Manifest {
-    /// Parses and checks a `cas.toml`.
+    /// Parses and checks the `cas.toml` of a workspace's root.
     ///
     /// # Errors
     ///
     /// Every finding that the checks made; a text that is not TOML of this shape gives the first one alone.
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        Self::parse_with(text, None)
+    }
+
+    /// Parses and checks the `cas.toml` of another package. `inherited` are the root's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Manifest::parse`].
+    pub fn parse_member(text: &str, inherited: &Defaults) -> Result<Self, Vec<Diagnostic>> {
+        Self::parse_with(text, Some(inherited))
+    }
+
+    fn parse_with(text: &str, inherited: Option<&Defaults>) -> Result<Self, Vec<Diagnostic>> {
         if text.len() as u64 > MAX_MANIFEST_BYTES {
             let message = format!("the file is longer than {MAX_MANIFEST_BYTES} bytes");
             return Err(vec![Diagnostic { message, span: None, hint: None }]);
         }
         let file: raw::File = toml::from_str(text).map_err(|error| vec![explain(&error)])?;
         let mut checker = Checker::default();
-        let manifest = checker.manifest(file);
+        let manifest = checker.manifest(file, inherited);
         if checker.findings.is_empty() {
             Ok(manifest)
         } else {
@@ -290,25 +283,41 @@ fn explain(error: &toml::de::Error) -> Diagnostic {
 }
 
 #[derive(Default)]
-struct Checker {
+pub(crate) struct Checker {
     findings: Vec<Diagnostic>,
 }
 
 impl Checker {
-    fn report(&mut self, finding: Diagnostic) {
+    pub(crate) fn report(&mut self, finding: Diagnostic) {
         self.findings.push(finding);
     }
 
-    fn manifest(&mut self, file: raw::File) -> Manifest {
+    /// Number of findings so far.
+    pub(crate) fn count(&self) -> usize {
+        self.findings.len()
+    }
+
+    fn manifest(&mut self, file: raw::File, inherited: Option<&Defaults>) -> Manifest {
         let workspace = file.workspace.map(|section| {
             let section = section.into_inner();
             let digest_function = section.digest_function.map_or(DigestFunction::Blake3, |text| self.function(&text));
             WorkspaceSection { members: section.members, digest_function, inputs: section.inputs }
         });
+        let defaults = match (file.defaults, inherited) {
+            (Some(section), Some(_)) => {
+                let finding = Diagnostic::new("`[defaults]` is for the root of the workspace", section.span());
+                self.report(finding.with_hint("move it to the root's `cas.toml`"));
+                Defaults::default()
+            }
+            (Some(section), None) => self.defaults(section.into_inner()),
+            (None, inherited) => inherited.cloned().unwrap_or_default(),
+        };
         let mut targets = BTreeMap::new();
         for (name, section) in file.toolchain {
-            let kind = TargetKind::Toolchain(self.toolchain(section.into_inner()));
-            self.add(&mut targets, &name, kind);
+            let span = section.span();
+            if let Some(toolchain) = self.toolchain(section.into_inner(), span) {
+                self.add(&mut targets, &name, TargetKind::Toolchain(toolchain));
+            }
         }
         for (name, section) in file.fetch {
             let span = section.span();
@@ -317,15 +326,15 @@ impl Checker {
             }
         }
         for (name, section) in file.command {
-            if let Some(command) = self.command(section.into_inner()) {
+            if let Some(command) = self.command(&name, section, defaults.command(name.get_ref())) {
                 self.add(&mut targets, &name, TargetKind::Command(command));
             }
         }
         for (name, section) in file.test {
-            let raw::Test { toolchain, run, deps, inputs, scratch, env, timeout } = section.into_inner();
-            let outputs = Vec::new();
-            let command = raw::Command { toolchain, run, deps, inputs, outputs, scratch, env, timeout };
-            if let Some(command) = self.command(command) {
+            if let Some(outputs) = section.get_ref().outputs.as_ref().filter(|outputs| !outputs.is_empty()) {
+                self.report(Diagnostic::new("a test has no outputs", outputs[0].span()).with_hint("make it a command"));
+            }
+            if let Some(command) = self.command(&name, section, defaults.test(name.get_ref())) {
                 self.add(&mut targets, &name, TargetKind::Test(command));
             }
         }
@@ -336,15 +345,12 @@ impl Checker {
         for (name, section) in file.npm {
             let from = section.into_inner().from.map_or_else(Vec::new, |from| {
                 let span = from.span();
-                let texts = match from.into_inner() {
-                    raw::OneOrMany::One(text) => vec![text],
-                    raw::OneOrMany::Many(texts) => texts,
-                };
+                let texts = from.into_inner().into_vec();
                 texts.iter().filter_map(|text| self.reference(text, span.clone())).collect()
             });
             self.add(&mut targets, &name, TargetKind::Npm(Npm { from }));
         }
-        Manifest { workspace, targets }
+        Manifest { workspace, defaults, targets }
     }
 
     fn add(&mut self, targets: &mut BTreeMap<Box<str>, Target>, name: &raw::Text, kind: TargetKind) {
@@ -375,8 +381,44 @@ impl Checker {
         }
     }
 
-    fn toolchain(&mut self, section: raw::Toolchain) -> Toolchain {
-        let raw::Debian { suite, components, packages, mirror } = section.debian;
+    fn toolchain(&mut self, section: raw::Toolchain, span: Range<usize>) -> Option<Toolchain> {
+        match section {
+            raw::Toolchain { debian: Some(debian), host: None } => Some(Toolchain::Debian(self.debian(debian))),
+            raw::Toolchain { debian: None, host: Some(host) } => Some(Toolchain::Host(self.host(host))),
+            _ => {
+                self.report(Diagnostic::new("a toolchain is one of `debian` and `host`", span));
+                None
+            }
+        }
+    }
+
+    fn host(&mut self, section: raw::Host) -> Host {
+        let raw::Host { identity, paths, probe } = section;
+        let mut shown: Vec<Box<str>> = Vec::new();
+        for text in paths {
+            match self.absolute(&text) {
+                Some(Some(path)) => shown.push(format!("/{path}").into()),
+                Some(None) => {
+                    let finding = Diagnostic::new("the whole root of the machine cannot be shown", text.span());
+                    self.report(finding.with_hint("name the folders that the steps need"));
+                }
+                None => {}
+            }
+        }
+        shown.sort();
+        shown.dedup();
+        let mut probes = Vec::new();
+        for text in probe {
+            if text.get_ref().trim().is_empty() {
+                self.report(Diagnostic::new("a probe is empty", text.span()).with_hint("write `node --version`"));
+            }
+            probes.push(text.into_inner().into());
+        }
+        Host { identity, paths: shown, probe: probes }
+    }
+
+    fn debian(&mut self, section: raw::Debian) -> Debian {
+        let raw::Debian { suite, components, packages, mirror } = section;
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'+');
         let mut words = |texts: &[raw::Text], what: &str| -> Vec<Box<str>> {
             let mut words: Vec<Box<str>> = Vec::new();
@@ -401,7 +443,7 @@ impl Checker {
             self.address(&mirror);
             mirror.get_ref().trim_end_matches('/').to_owned()
         });
-        Toolchain { debian: Debian { suite: suite.get_ref().as_str().into(), components, packages, mirror } }
+        Debian { suite: suite.get_ref().as_str().into(), components, packages, mirror }
     }
 
     fn address(&mut self, url: &raw::Text) {
@@ -447,41 +489,6 @@ impl Checker {
                 None
             }
         }
-    }
-
-    fn command(&mut self, section: raw::Command) -> Option<Command> {
-        let span = section.run.span();
-        let run = match section.run.into_inner() {
-            raw::Run::Shell(text) => Program::Shell(text),
-            raw::Run::Program(arguments) => Program::Arguments(arguments),
-        };
-        let empty = match &run {
-            Program::Shell(text) => text.trim().is_empty(),
-            Program::Arguments(arguments) => arguments.first().is_none_or(String::is_empty),
-        };
-        if empty {
-            self.report(Diagnostic::new("`run` is empty", span));
-        }
-        let toolchain = self.located(&section.toolchain);
-        let deps = section.deps.iter().filter_map(|text| self.located(text)).collect();
-        let mut outputs: Vec<Located<RelPath>> = Vec::new();
-        for text in &section.outputs {
-            let Some(value) = self.path(text) else { continue };
-            let overlaps = |other: &Located<RelPath>| {
-                value == other.value
-                    || value.strip_prefix(&other.value).is_some()
-                    || other.value.strip_prefix(&value).is_some()
-            };
-            if let Some(other) = outputs.iter().find(|other| overlaps(other)) {
-                let message = format!("outputs `{}` and `{value}` overlap", other.value);
-                self.report(Diagnostic::new(message, text.span()));
-            }
-            outputs.push(Located { value, span: text.span() });
-        }
-        let scratch = section.scratch.iter().filter_map(|text| self.path(text)).collect();
-        let env = self.environment(section.env);
-        let timeout = section.timeout.map_or(DEFAULT_TIMEOUT, |text| self.timeout(&text));
-        Some(Command { toolchain: toolchain?, run, deps, inputs: section.inputs, outputs, scratch, env, timeout })
     }
 
     fn image(&mut self, section: raw::Image) -> Image {
@@ -533,11 +540,11 @@ impl Checker {
         Image { base, layers, compression, config }
     }
 
-    fn located(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
+    pub(crate) fn located(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
         self.reference(text.get_ref(), text.span())
     }
 
-    fn reference(&mut self, text: &str, span: Range<usize>) -> Option<Located<Reference>> {
+    pub(crate) fn reference(&mut self, text: &str, span: Range<usize>) -> Option<Located<Reference>> {
         match text.parse() {
             Ok(value) => Some(Located { value, span }),
             Err(error) => {
@@ -551,7 +558,7 @@ impl Checker {
         }
     }
 
-    fn path(&mut self, text: &raw::Text) -> Option<RelPath> {
+    pub(crate) fn path(&mut self, text: &raw::Text) -> Option<RelPath> {
         let trimmed = text.get_ref().strip_prefix("./").unwrap_or(text.get_ref()).trim_end_matches('/');
         match RelPath::new(trimmed) {
             Ok(path) => Some(path),
@@ -576,35 +583,6 @@ impl Checker {
             }
         }
     }
-
-    fn environment(&mut self, env: BTreeMap<raw::Text, String>) -> BTreeMap<String, String> {
-        env.into_iter()
-            .map(|(name, value)| {
-                if name.get_ref().is_empty() || name.get_ref().contains(['=', '\0']) || value.contains('\0') {
-                    self.report(Diagnostic::new(format!("`{}` is not a variable", name.get_ref()), name.span()));
-                }
-                (name.into_inner(), value)
-            })
-            .collect()
-    }
-
-    fn timeout(&mut self, text: &raw::Text) -> Duration {
-        let parsed = text.get_ref().char_indices().next_back().and_then(|(at, unit)| {
-            let number: u64 = text.get_ref()[..at].parse().ok()?;
-            let seconds = match unit {
-                's' => 1,
-                'm' => 60,
-                'h' => 3600,
-                _ => return None,
-            };
-            Some(Duration::from_secs(number.checked_mul(seconds)?)).filter(|duration| !duration.is_zero())
-        });
-        parsed.unwrap_or_else(|| {
-            let finding = Diagnostic::new(format!("`{}` is not a time", text.get_ref()), text.span());
-            self.report(finding.with_hint("write `90s`, `10m` or `2h`"));
-            DEFAULT_TIMEOUT
-        })
-    }
 }
 
 /// Whether a registry could hold a package of this name; npm's rule is `validate-npm-package-name`, this its safe part.
@@ -622,6 +600,8 @@ fn is_npm_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const EXAMPLE: &str = r#"
@@ -680,7 +660,8 @@ from = ":build"
         assert_eq!(build.outputs[1].value.to_string(), "types");
         assert_eq!(&EXAMPLE[build.deps[1].span.clone()], "\"//libs/ui:dist\"");
         let TargetKind::Toolchain(node) = &manifest.targets["node"].kind else { panic!("it is a toolchain") };
-        assert_eq!(node.debian.packages, ["gcc".into(), "nodejs".into()] as [Box<str>; 2]);
+        let Toolchain::Debian(node) = node else { panic!("it is one of Debian") };
+        assert_eq!(node.packages, ["gcc".into(), "nodejs".into()] as [Box<str>; 2]);
         let TargetKind::Image(web) = &manifest.targets["web"].kind else { panic!("it is an image") };
         assert_eq!((web.layers[1].to.as_ref(), web.config.expose.as_slice()), (None, &["3000/tcp".to_owned()][..]));
     }

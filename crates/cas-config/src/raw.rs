@@ -12,14 +12,15 @@ type Table<T> = BTreeMap<Text, Spanned<T>>;
 #[serde(deny_unknown_fields)]
 pub(crate) struct File {
     pub(crate) workspace: Option<Spanned<Workspace>>,
+    pub(crate) defaults: Option<Spanned<Defaults>>,
     #[serde(default)]
     pub(crate) toolchain: Table<Toolchain>,
     #[serde(default)]
     pub(crate) fetch: Table<Fetch>,
     #[serde(default)]
-    pub(crate) command: Table<Command>,
+    pub(crate) command: Table<Step>,
     #[serde(default)]
-    pub(crate) test: Table<Test>,
+    pub(crate) test: Table<Step>,
     #[serde(default)]
     pub(crate) image: Table<Image>,
     #[serde(default)]
@@ -39,7 +40,18 @@ pub(crate) struct Workspace {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Toolchain {
-    pub(crate) debian: Debian,
+    pub(crate) debian: Option<Debian>,
+    pub(crate) host: Option<Host>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Host {
+    pub(crate) identity: Option<String>,
+    #[serde(default)]
+    pub(crate) paths: Vec<Text>,
+    #[serde(default)]
+    pub(crate) probe: Vec<Text>,
 }
 
 #[derive(Deserialize)]
@@ -67,36 +79,41 @@ pub(crate) enum Run {
     Program(Vec<String>),
 }
 
+/// A command or test; or a part of one, in `[defaults]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Command {
-    pub(crate) toolchain: Text,
-    pub(crate) run: Spanned<Run>,
-    #[serde(default)]
-    pub(crate) deps: Vec<Text>,
+pub(crate) struct Step {
+    pub(crate) toolchain: Option<Spanned<OneOrMany>>,
+    pub(crate) run: Option<Spanned<Run>>,
+    pub(crate) deps: Option<Vec<Text>>,
     pub(crate) inputs: Option<Vec<String>>,
-    #[serde(default)]
-    pub(crate) outputs: Vec<Text>,
-    #[serde(default)]
-    pub(crate) scratch: Vec<Text>,
+    pub(crate) outputs: Option<Vec<Text>>,
+    pub(crate) scratch: Option<Vec<Text>>,
     #[serde(default)]
     pub(crate) env: BTreeMap<Text, String>,
+    #[serde(default)]
+    pub(crate) env_in: Vec<Text>,
     pub(crate) timeout: Option<Text>,
+    pub(crate) memory: Option<Text>,
+    pub(crate) cpus: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Test {
-    pub(crate) toolchain: Text,
-    pub(crate) run: Spanned<Run>,
-    #[serde(default)]
-    pub(crate) deps: Vec<Text>,
-    pub(crate) inputs: Option<Vec<String>>,
-    #[serde(default)]
-    pub(crate) scratch: Vec<Text>,
+pub(crate) struct Defaults {
+    pub(crate) toolchain: Option<Spanned<OneOrMany>>,
+    pub(crate) scratch: Option<Vec<Text>>,
     #[serde(default)]
     pub(crate) env: BTreeMap<Text, String>,
+    #[serde(default)]
+    pub(crate) env_in: Vec<Text>,
     pub(crate) timeout: Option<Text>,
+    pub(crate) memory: Option<Text>,
+    pub(crate) cpus: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(crate) command: Table<Step>,
+    #[serde(default)]
+    pub(crate) test: Table<Step>,
 }
 
 #[derive(Deserialize)]
@@ -148,4 +165,13 @@ pub(crate) struct Npm {
 pub(crate) enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
 }

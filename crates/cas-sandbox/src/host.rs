@@ -180,7 +180,7 @@ pub(crate) fn diagnose(failure: &SetupFailure, scratch: &Path, facts: &Facts) ->
         Stage::Namespaces if matches!(errno, Errno::NOSPC | Errno::USERS) => namespaces(NamespaceObstacle::Limit),
         Stage::Namespaces if errno == Errno::INVAL => namespaces(NamespaceObstacle::NotBuilt),
         // A folder that the user may not enter is no fault of the host.
-        Stage::OpenLayer | Stage::MountPoint => None,
+        Stage::OpenLayer | Stage::MountPoint | Stage::ShowHost => None,
         // AppArmor lets the namespace be made and refuses the first use of a right in it.
         _ if refused && facts.apparmor_restricts => namespaces(NamespaceObstacle::AppArmor),
         Stage::Namespaces | Stage::IdMaps if refused && facts.switched_off => namespaces(NamespaceObstacle::Switch),

@@ -58,6 +58,9 @@ pub struct Spec {
     pub root: Overlay,
     /// What is at [`SOURCE_DIRECTORY`], if that is a tree of its own.
     pub source: Option<Overlay>,
+    /// Folders and files of the host that are shown at their own paths, read-only, with all that is mounted below them. The
+    /// root must have a folder or file at each, to be covered by it. A step that sees one depends on the host.
+    pub host_paths: Vec<PathBuf>,
     /// Program and arguments. A program without `/` is searched in the `PATH` of `environment`.
     pub command: Vec<OsString>,
     /// The whole environment; nothing is added.
@@ -85,6 +88,7 @@ impl Spec {
         Self {
             root,
             source: None,
+            host_paths: Vec::new(),
             command: command.into_iter().map(Into::into).collect(),
             environment: BTreeMap::new(),
             working_directory: PathBuf::from(SOURCE_DIRECTORY),
@@ -113,7 +117,9 @@ impl Spec {
             return Err(SpecError::WorkingDirectory { path: self.working_directory.clone() });
         }
         let overlays = || std::iter::once(&self.root).chain(&self.source);
-        if let Some(path) = overlays().flat_map(Overlay::paths).find(|path| !path.is_absolute()) {
+        let host_paths = self.host_paths.iter().map(PathBuf::as_path);
+        let mut paths = overlays().flat_map(Overlay::paths).chain(host_paths);
+        if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(SpecError::RelativePath { path: path.to_owned() });
         }
         // The mapping of ids has no name for this one: it means "no id".

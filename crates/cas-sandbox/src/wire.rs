@@ -76,6 +76,7 @@ pub(crate) struct Job {
     pub(crate) task: Task,
     pub(crate) root: Layers,
     pub(crate) source: Option<Layers>,
+    pub(crate) host_paths: Vec<Bytes>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
     pub(crate) working_directory: Bytes,
     pub(crate) uid: u32,
@@ -129,6 +130,7 @@ impl Job {
                 .source
                 .as_ref()
                 .map(|source| Layers::new(source, source.lowers.is_empty().then(|| source.skeleton()))),
+            host_paths: spec.host_paths.iter().map(Bytes::from).collect(),
             environment: spec.environment.iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
             working_directory: Bytes::from(&spec.working_directory),
             uid: spec.uid,
@@ -175,6 +177,7 @@ pub(crate) enum Stage {
     OpenLayer,
     MountOverlay,
     MountPoint,
+    ShowHost,
     MountProc,
     HideProc,
     MountDev,
@@ -204,6 +207,7 @@ impl fmt::Display for Stage {
             Self::OpenLayer => "open folder",
             Self::MountOverlay => "mount an overlay over",
             Self::MountPoint => "open mount point",
+            Self::ShowHost => "show",
             Self::MountProc => "mount `/proc`",
             Self::HideProc => "hide parts of `/proc`",
             Self::MountDev => "mount `/dev`",

@@ -56,6 +56,18 @@ impl ActionLane {
     pub fn strict() -> Self {
         Self("strict".to_owned())
     }
+
+    /// Results of steps that saw the programs of a machine which `identity` tells from others.
+    #[must_use]
+    pub fn host(identity: &str) -> Self {
+        Self(format!("host:{}", Digest::of(DigestFunction::Blake3, identity.as_bytes()).to_hex()))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A row that can be forgotten: what it says can be computed again.

@@ -14,6 +14,9 @@ struct MountAttributes {
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+
 /// Makes one mount read-only, named by a descriptor of its root; mounts below it keep their rights.
 ///
 /// Linux 5.12.
@@ -22,14 +25,29 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 ///
 /// What the system says, `ENOSYS` on an older kernel.
 pub fn set_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    set(mount, MOUNT_ATTR_RDONLY, 0)
+}
+
+/// Makes a mount and all that are below it read-only, without set-id programs and devices.
+///
+/// Linux 5.12.
+///
+/// # Errors
+///
+/// What the system says, `ENOSYS` on an older kernel.
+pub fn set_shown(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set(mount, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, libc::AT_RECURSIVE)
+}
+
+fn set(mount: BorrowedFd<'_>, attributes: u64, flags: libc::c_int) -> io::Result<()> {
+    let attributes = MountAttributes { set: attributes, clear: 0, propagation: 0, user_namespace: 0 };
     // SAFETY: the path is a static C string, and the structure lives through the call and has the size that is passed.
     crate::check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | flags,
             &raw const attributes,
             size_of::<MountAttributes>(),
         )

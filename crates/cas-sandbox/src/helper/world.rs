@@ -69,6 +69,9 @@ pub(super) fn build(job: &Job) -> Setup<()> {
         let point = mount_point(&root, Path::new(SOURCE_DIRECTORY))?;
         mount_overlay(source, Some(&point))?;
     }
+    for path in &job.host_paths {
+        show(&root, path)?;
+    }
     mount_proc(&root)?;
     mount_dev(&root)?;
     if let Some(size) = job.tmp_size_bytes {
@@ -152,6 +155,19 @@ fn clone(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
 
 fn open_entry(directory: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Shows what the host has at a path, with what is mounted below it, at the same path of the new root.
+fn show(root: &OwnedFd, path: &Bytes) -> Setup<()> {
+    let host = path.clone().into_path();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let shown = open_tree(CWD, &host, flags).at_path(Stage::ShowHost, &host)?;
+    cas_sys::set_shown(shown.as_fd()).at_path(Stage::ShowHost, &host)?;
+    let inside = host.strip_prefix("/").unwrap_or(&host);
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let point = rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve).at_path(Stage::MountPoint, &host)?;
+    attach(&shown, &point).at_path(Stage::ShowHost, &host)
 }
 
 fn mount_proc(root: &OwnedFd) -> Setup<()> {

@@ -1,0 +1,166 @@
+//! Root file systems that steps run in: of packages, of the machine, or several of them merged.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cas_blob::Descriptor;
+use cas_config::LockedDebian;
+use cas_fetch::Fetcher;
+use cas_store::{ActionLane, Store};
+use cas_tree::{Directory, MergeRule};
+
+use crate::step::StepRoot;
+use crate::{BuildError, debian};
+
+/// A root file system.
+#[derive(Debug)]
+pub struct Toolchain {
+    /// Names everything that a step sees of it.
+    pub name: Descriptor,
+    source: Source,
+    /// The tree, once something needed more than its name.
+    tree: Mutex<Option<Arc<Directory>>>,
+    /// What steps see of it, made when the first one runs.
+    root: Mutex<Option<Arc<StepRoot>>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Debian {
+        locked: LockedDebian,
+        /// Root of the archive that its packages come from.
+        mirror: String,
+    },
+    Host(HostParts),
+    Merged(Vec<(String, Arc<Toolchain>)>),
+}
+
+/// What of the machine that builds is in a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostParts {
+    /// Folders and files that are shown where they are.
+    pub(crate) paths: Vec<PathBuf>,
+    /// What tells this machine from others: results are only for those that agree.
+    pub(crate) identity: String,
+}
+
+impl Toolchain {
+    /// The tree of pinned packages, which is looked at when more than its name is needed.
+    pub(crate) fn debian(locked: LockedDebian, mirror: String, name: Descriptor, tree: Option<Directory>) -> Self {
+        Self::new(name, Source::Debian { locked, mirror }, tree)
+    }
+
+    /// A tree with the places at which parts of the machine are shown.
+    pub(crate) fn host(name: Descriptor, parts: HostParts, tree: Directory) -> Self {
+        Self::new(name, Source::Host(parts), Some(tree))
+    }
+
+    /// Several roots in one, with their labels.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::HostMerged`]: what the machine has would hide the other roots.
+    pub(crate) fn merged(parts: Vec<(String, Arc<Self>)>) -> Result<Self, BuildError> {
+        if let Some((label, _)) = parts.iter().find(|(_, part)| part.host_parts().is_some()) {
+            return Err(BuildError::HostMerged { label: label.clone() });
+        }
+        let mut text = "merged-1\n".to_owned();
+        for (_, part) in &parts {
+            text.push_str(&format!("{}\n", part.name));
+        }
+        let function = parts.first().expect("a list of toolchains is not empty").1.name.digest.function();
+        Ok(Self::new(Descriptor::of(function, text.as_bytes()), Source::Merged(parts), None))
+    }
+
+    fn new(name: Descriptor, source: Source, tree: Option<Directory>) -> Self {
+        Self { name, source, tree: Mutex::new(tree.map(Arc::new)), root: Mutex::new(None) }
+    }
+
+    /// Number of packages that it is made of; `None` where nobody counts them.
+    #[must_use]
+    pub fn package_count(&self) -> Option<usize> {
+        match &self.source {
+            Source::Debian { locked, .. } => Some(locked.packages.len()),
+            Source::Host(_) | Source::Merged(_) => None,
+        }
+    }
+
+    /// What it is: `debian`, `host` or `merged`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match &self.source {
+            Source::Debian { .. } => "debian",
+            Source::Host(_) => "host",
+            Source::Merged(_) => "merged",
+        }
+    }
+
+    /// What tells the machine from others whose programs it shows; `None` for a hermetic root.
+    #[must_use]
+    pub fn host_identity(&self) -> Option<&str> {
+        self.host_parts().map(|parts| &*parts.identity)
+    }
+
+    pub(crate) fn host_parts(&self) -> Option<&HostParts> {
+        match &self.source {
+            Source::Host(parts) => Some(parts),
+            Source::Debian { .. } | Source::Merged(_) => None,
+        }
+    }
+
+    /// Where results of steps in it are.
+    pub(crate) fn lane(&self) -> ActionLane {
+        self.host_identity().map_or_else(ActionLane::strict, ActionLane::host)
+    }
+
+    /// The whole tree, with owners and rights: what an image takes as its base. All of it is in the store then.
+    pub(crate) fn tree(&self, store: &Store, fetcher: &Fetcher) -> Result<Arc<Directory>, BuildError> {
+        // Held while it is looked for or made, so that it is done once.
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = &*tree {
+            return Ok(Arc::clone(tree));
+        }
+        let found = Arc::new(match &self.source {
+            Source::Debian { locked, mirror } => {
+                let function = self.name.digest.function();
+                let context = debian::Context { store, fetcher, function, mirror: mirror.clone() };
+                debian::tree(&context, locked, &self.name)?
+            }
+            Source::Host(_) => unreachable!("it was made with its tree"),
+            Source::Merged(parts) => merge(parts, store, fetcher)?,
+        });
+        *tree = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// What steps see of it.
+    pub(crate) fn step_root(&self, store: &Store, fetcher: &Fetcher, label: &str) -> Result<Arc<StepRoot>, BuildError> {
+        let mut root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = &*root {
+            return Ok(Arc::clone(root));
+        }
+        let made = Arc::new(StepRoot::new(label, &*self.tree(store, fetcher)?, self.name.digest.function())?);
+        *root = Some(Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+/// All roots in one. Where two have something, it is the same, or they cannot be merged; of a folder's owner and rights the
+/// first root's count.
+fn merge(parts: &[(String, Arc<Toolchain>)], store: &Store, fetcher: &Fetcher) -> Result<Directory, BuildError> {
+    let mut whole: Option<Directory> = None;
+    for (label, part) in parts {
+        let tree = part.tree(store, fetcher)?;
+        let Some(whole) = &mut whole else {
+            whole = Some((*tree).clone());
+            continue;
+        };
+        whole
+            .merge(&tree, &mut |_, old, new| match (old, new) {
+                (cas_tree::Node::Directory(_), cas_tree::Node::Directory(_)) => MergeRule::KeepOld,
+                _ => MergeRule::Refuse,
+            })
+            .map_err(|conflict| BuildError::RootConflict { label: label.clone(), path: conflict.path })?;
+    }
+    Ok(whole.unwrap_or_else(Directory::root))
+}

@@ -1,0 +1,383 @@
+//! Commands and tests: what a section says, what `[defaults]` say for it, and both together.
+//!
+//! A key of the target wins over that of its template (`[defaults.command.NAME]`), which wins over `[defaults]`. Variables
+//! are joined one by one, lists are taken as they are.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use cas_tree::RelPath;
+use toml::Spanned;
+
+use crate::diagnostic::Diagnostic;
+use crate::label::Reference;
+use crate::manifest::{Checker, Located};
+use crate::raw;
+
+/// How long a step may take unless it says otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest list of toolchains.
+const MAX_TOOLCHAINS: usize = 64;
+
+/// `[command.NAME]` or `[test.NAME]`
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The roots to run in, merged; at least one.
+    pub toolchains: Vec<Located<Reference>>,
+    /// What to run.
+    pub run: Program,
+    /// Whose outputs are inputs.
+    pub deps: Vec<Located<Reference>>,
+    /// Globs over the package's files; `None` for all of them.
+    pub inputs: Option<Vec<String>>,
+    /// Paths in the package that the step makes; none for a test.
+    pub outputs: Vec<Located<RelPath>>,
+    /// Paths in the package whose writes are dropped.
+    pub scratch: Vec<RelPath>,
+    /// Variables.
+    pub env: BTreeMap<String, String>,
+    /// Names of variables that are taken over from whoever builds, sorted.
+    pub env_in: Vec<Box<str>>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Memory that it is expected to need: steps run side by side as far as the machine has that much.
+    pub memory_bytes: Option<u64>,
+    /// Processors that it is expected to use.
+    pub cpus: NonZeroU32,
+}
+
+/// What a step runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Text for the toolchain's `/bin/sh -euc`.
+    Shell(String),
+    /// Program and arguments; not empty.
+    Arguments(Vec<String>),
+}
+
+/// `[defaults]`: what steps need not say.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    every: Part,
+    commands: BTreeMap<Box<str>, Part>,
+    tests: BTreeMap<Box<str>, Part>,
+}
+
+/// What one place says of a step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Part {
+    toolchains: Option<Vec<Located<Reference>>>,
+    run: Option<Program>,
+    deps: Option<Vec<Located<Reference>>>,
+    inputs: Option<Vec<String>>,
+    outputs: Option<Vec<Located<RelPath>>>,
+    scratch: Option<Vec<RelPath>>,
+    env: BTreeMap<String, String>,
+    env_in: Vec<Box<str>>,
+    timeout: Option<Duration>,
+    memory_bytes: Option<u64>,
+    cpus: Option<NonZeroU32>,
+}
+
+impl Part {
+    /// This, with what it leaves open taken from `below`.
+    fn over(self, below: &Self) -> Self {
+        let mut env = below.env.clone();
+        env.extend(self.env);
+        let mut env_in = self.env_in;
+        env_in.extend(below.env_in.iter().cloned());
+        env_in.sort();
+        env_in.dedup();
+        Self {
+            toolchains: self.toolchains.or_else(|| below.toolchains.clone()),
+            run: self.run.or_else(|| below.run.clone()),
+            deps: self.deps.or_else(|| below.deps.clone()),
+            inputs: self.inputs.or_else(|| below.inputs.clone()),
+            outputs: self.outputs.or_else(|| below.outputs.clone()),
+            scratch: self.scratch.or_else(|| below.scratch.clone()),
+            env,
+            env_in,
+            timeout: self.timeout.or(below.timeout),
+            memory_bytes: self.memory_bytes.or(below.memory_bytes),
+            cpus: self.cpus.or(below.cpus),
+        }
+    }
+}
+
+/// What `[defaults]` say for one step.
+pub(crate) struct Template<'a> {
+    kind: &'static str,
+    own: Option<&'a Part>,
+    every: &'a Part,
+}
+
+impl Defaults {
+    pub(crate) fn command(&self, name: &str) -> Template<'_> {
+        Template { kind: "command", own: self.commands.get(name), every: &self.every }
+    }
+
+    pub(crate) fn test(&self, name: &str) -> Template<'_> {
+        Template { kind: "test", own: self.tests.get(name), every: &self.every }
+    }
+}
+
+impl Checker {
+    pub(crate) fn defaults(&mut self, section: raw::Defaults) -> Defaults {
+        let raw::Defaults { toolchain, scratch, env, env_in, timeout, memory, cpus, command, test } = section;
+        let (run, deps, inputs, outputs) = (None, None, None, None);
+        let every = raw::Step { toolchain, run, deps, inputs, outputs, scratch, env, env_in, timeout, memory, cpus };
+        let every = self.part(every);
+        let mut templates = |table: BTreeMap<raw::Text, Spanned<raw::Step>>| -> BTreeMap<Box<str>, Part> {
+            table
+                .into_iter()
+                .map(|(name, section)| (name.into_inner().into(), self.part(section.into_inner())))
+                .collect()
+        };
+        Defaults { every, commands: templates(command), tests: templates(test) }
+    }
+
+    /// A step with what `[defaults]` say for it.
+    pub(crate) fn command(
+        &mut self,
+        name: &raw::Text,
+        section: Spanned<raw::Step>,
+        template: Template<'_>,
+    ) -> Option<Command> {
+        let findings_before = self.count();
+        let mut part = self.part(section.into_inner());
+        if let Some(own) = template.own {
+            part = part.over(own);
+        }
+        let part = part.over(template.every);
+        let kind = template.kind;
+        let mut missing = |key: &str| {
+            let message = format!("`{key}` is missing");
+            let hint = format!("write it here or in `[defaults.{kind}.{}]`", name.get_ref());
+            self.report(Diagnostic::new(message, name.span()).with_hint(hint));
+        };
+        if part.toolchains.is_none() {
+            missing("toolchain");
+        }
+        if part.run.is_none() {
+            missing("run");
+        }
+        if self.count() > findings_before {
+            return None;
+        }
+        Some(Command {
+            toolchains: part.toolchains?,
+            run: part.run?,
+            deps: part.deps.unwrap_or_default(),
+            inputs: part.inputs,
+            outputs: part.outputs.unwrap_or_default(),
+            scratch: part.scratch.unwrap_or_default(),
+            env: part.env,
+            env_in: part.env_in,
+            timeout: part.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            memory_bytes: part.memory_bytes,
+            cpus: part.cpus.unwrap_or(NonZeroU32::MIN),
+        })
+    }
+
+    fn part(&mut self, section: raw::Step) -> Part {
+        let run = section.run.map(|run| self.program(run));
+        let toolchains = section.toolchain.map(|toolchain| {
+            let span = toolchain.span();
+            let texts = toolchain.into_inner().into_vec();
+            if texts.is_empty() || texts.len() > MAX_TOOLCHAINS {
+                let message = format!("`toolchain` names {} roots", texts.len());
+                let hint = format!("name at least one and at most {MAX_TOOLCHAINS}");
+                self.report(Diagnostic::new(message, span.clone()).with_hint(hint));
+            }
+            texts.iter().filter_map(|text| self.reference(text, span.clone())).collect()
+        });
+        let deps = section.deps.map(|deps| deps.iter().filter_map(|text| self.located(text)).collect());
+        let outputs = section.outputs.map(|outputs| self.outputs(&outputs));
+        let scratch = section.scratch.map(|paths| paths.iter().filter_map(|text| self.path(text)).collect());
+        let env = self.environment(section.env);
+        let mut env_in: Vec<Box<str>> = Vec::new();
+        for name in section.env_in {
+            self.variable(&name);
+            env_in.push(name.into_inner().into());
+        }
+        Part {
+            toolchains,
+            run,
+            deps,
+            inputs: section.inputs,
+            outputs,
+            scratch,
+            env,
+            env_in,
+            timeout: section.timeout.map(|text| self.timeout(&text)),
+            memory_bytes: section.memory.and_then(|text| self.memory(&text)),
+            cpus: section.cpus.and_then(|count| {
+                let number = NonZeroU32::new(*count.get_ref());
+                if number.is_none() {
+                    self.report(Diagnostic::new("a step uses at least one processor", count.span()));
+                }
+                number
+            }),
+        }
+    }
+
+    fn program(&mut self, run: Spanned<raw::Run>) -> Program {
+        let span = run.span();
+        let run = match run.into_inner() {
+            raw::Run::Shell(text) => Program::Shell(text),
+            raw::Run::Program(arguments) => Program::Arguments(arguments),
+        };
+        let is_empty = match &run {
+            Program::Shell(text) => text.trim().is_empty(),
+            Program::Arguments(arguments) => arguments.first().is_none_or(String::is_empty),
+        };
+        if is_empty {
+            self.report(Diagnostic::new("`run` is empty", span));
+        }
+        run
+    }
+
+    fn outputs(&mut self, texts: &[raw::Text]) -> Vec<Located<RelPath>> {
+        let mut outputs: Vec<Located<RelPath>> = Vec::new();
+        for text in texts {
+            let Some(value) = self.path(text) else { continue };
+            let overlaps = |other: &Located<RelPath>| {
+                value == other.value
+                    || value.strip_prefix(&other.value).is_some()
+                    || other.value.strip_prefix(&value).is_some()
+            };
+            if let Some(other) = outputs.iter().find(|other| overlaps(other)) {
+                let message = format!("outputs `{}` and `{value}` overlap", other.value);
+                self.report(Diagnostic::new(message, text.span()));
+            }
+            outputs.push(Located { value, span: text.span() });
+        }
+        outputs
+    }
+
+    pub(crate) fn environment(&mut self, env: BTreeMap<raw::Text, String>) -> BTreeMap<String, String> {
+        env.into_iter()
+            .map(|(name, value)| {
+                self.variable(&name);
+                if value.contains('\0') {
+                    let message = format!("the value of `{}` has a NUL byte", name.get_ref());
+                    self.report(Diagnostic::new(message, name.span()));
+                }
+                (name.into_inner(), value)
+            })
+            .collect()
+    }
+
+    fn variable(&mut self, name: &raw::Text) {
+        if name.get_ref().is_empty() || name.get_ref().contains(['=', '\0']) {
+            self.report(Diagnostic::new(format!("`{}` is not a variable", name.get_ref()), name.span()));
+        }
+    }
+
+    fn timeout(&mut self, text: &raw::Text) -> Duration {
+        let parsed = with_unit(text.get_ref(), &[("s", 1), ("m", 60), ("h", 3600)]);
+        parsed.map_or_else(
+            || {
+                let finding = Diagnostic::new(format!("`{}` is not a time", text.get_ref()), text.span());
+                self.report(finding.with_hint("write `90s`, `10m` or `2h`"));
+                DEFAULT_TIMEOUT
+            },
+            Duration::from_secs,
+        )
+    }
+
+    fn memory(&mut self, text: &raw::Text) -> Option<u64> {
+        let parsed = with_unit(text.get_ref(), &[("MiB", 1 << 20), ("GiB", 1 << 30)]);
+        if parsed.is_none() {
+            let finding = Diagnostic::new(format!("`{}` is not an amount of memory", text.get_ref()), text.span());
+            self.report(finding.with_hint("write `512MiB` or `2GiB`"));
+        }
+        parsed
+    }
+}
+
+/// A whole number with one of the units; `None` for zero and for what is too large.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, factor) =
+        units.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)))?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;
+    number.parse::<u64>().ok()?.checked_mul(factor).filter(|value| *value > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::manifest::{Manifest, TargetKind};
+
+    use super::*;
+
+    const ROOT: &str = r#"
+[workspace]
+members = ["libs/*"]
+[defaults]
+toolchain = ["//:node", ":tools"]
+env = { A = "root", B = "root" }
+env_in = ["CHANNEL"]
+cpus = 2
+[defaults.command.build]
+run = "npm run build"
+deps = ["^build"]
+outputs = ["dist"]
+env = { B = "template", C = "template" }
+memory = "1GiB"
+[command.own]
+run = "true"
+"#;
+
+    fn step(manifest: &Manifest, name: &str) -> Command {
+        match &manifest.targets[name].kind {
+            TargetKind::Command(command) | TargetKind::Test(command) => command.clone(),
+            other => panic!("{name} is a {}", other.name()),
+        }
+    }
+
+    #[test]
+    fn a_target_wins_over_its_template_and_that_over_what_holds_for_all() {
+        let root = Manifest::parse(ROOT).expect("it is right");
+        assert_eq!(step(&root, "own").toolchains.len(), 2, "the root itself has them too");
+        let member = "[command.build]\nenv = { C = \"own\" }\nenv_in = [\"ALPHA\"]\n[test.unit]\nrun = \"x\"\ntoolchain = \":t\"";
+        let member = Manifest::parse_member(member, &root.defaults).expect("it is right");
+        let build = step(&member, "build");
+        assert_eq!(build.run, Program::Shell("npm run build".to_owned()));
+        assert_eq!((build.outputs.len(), build.deps.len(), build.toolchains.len()), (1, 1, 2));
+        let env: Vec<(&str, &str)> = build.env.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(env, [("A", "root"), ("B", "template"), ("C", "own")]);
+        assert_eq!(build.env_in, ["ALPHA".into(), "CHANNEL".into()] as [Box<str>; 2]);
+        assert_eq!((build.memory_bytes, build.cpus.get()), (Some(1 << 30), 2));
+        // A test has no template here: of a command's it takes nothing.
+        let unit = step(&member, "unit");
+        assert_eq!((unit.outputs.len(), unit.toolchains.len(), unit.memory_bytes), (0, 1, None));
+    }
+
+    #[test]
+    fn mistakes_have_their_place() {
+        let root = Manifest::parse(ROOT).expect("it is right");
+        for (text, place, message) in [
+            ("[command.x]", "x", "`run` is missing"),
+            ("[command.build]\nmemory = \"1G\"", "\"1G\"", "`1G` is not an amount of memory"),
+            (
+                "[command.build]\nmemory = \"99999999999999GiB\"",
+                "\"99999999999999GiB\"",
+                "`99999999999999GiB` is not an amount of memory",
+            ),
+            ("[command.build]\ncpus = 0", "0", "a step uses at least one processor"),
+            ("[command.build]\ntoolchain = []", "[]", "`toolchain` names 0 roots"),
+            ("[command.build]\nenv_in = [\"A=B\"]", "\"A=B\"", "`A=B` is not a variable"),
+            ("[test.x]\nrun = \"x\"\noutputs = [\"a\"]", "\"a\"", "a test has no outputs"),
+            ("[toolchain.x]", "[toolchain.x]", "a toolchain is one of `debian` and `host`"),
+            ("[toolchain.x]\nhost = { paths = [\"/\"] }", "\"/\"", "the whole root of the machine cannot be shown"),
+        ] {
+            let findings = Manifest::parse_member(text, &root.defaults).expect_err("it is wrong");
+            let at = findings[0].span.clone().map(|span| &text[span]).unwrap_or_default();
+            assert_eq!((at, findings[0].message.as_str()), (place, message), "{text}");
+        }
+        let text = "[defaults]\ncpus = 1";
+        let findings = Manifest::parse_member(text, &root.defaults).expect_err("only the root has defaults");
+        assert_eq!(findings[0].message, "`[defaults]` is for the root of the workspace");
+    }
+}
