@@ -4,9 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod cargo;
 mod example;
 mod failures;
 mod npm;
+mod pnpm;
+mod registry;
 mod roots;
 mod steps;
 mod store;

@@ -1,9 +1,8 @@
 //! npm: tarballs as npm makes them, and `node_modules` from a lockfile, with a registry of files.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 
+use crate::registry::{Made, serve};
 use crate::{Home, text};
 
 /// The value of a key in the JSON of one packed target.
@@ -106,9 +105,6 @@ fn ranges_of_the_workspace_become_versions() {
     let message = "error: could not pack `//two:x`\n  cause: `workspace:^` of `three`: the workspace has no package `three` with a version\n";
     assert_eq!(text(&output.stderr), message);
 }
-
-/// Name, version, and files beside `package.json`.
-type Made<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// A registry of files with packages made from `files`, given as name, version and further files; returns integrities.
 fn registry(home: &Home, packages: &[Made<'_>]) -> Vec<String> {
@@ -225,6 +221,33 @@ fn node_modules_hold_what_a_package_reaches() {
     assert_eq!(text(&output.stdout), ".\n./@s\n./@s/left\n./@s/left/index.js\n./@s/left/package.json\n");
 }
 
+/// What a package does not reach is no part of its key, though it is in the same lockfile.
+#[test]
+fn a_bump_rebuilds_what_reaches_it() {
+    let Some((home, lock)) = workspace() else { return };
+    let steps = |lock: &str| {
+        home.write("package-lock.json", lock);
+        let output = build(&home, &["build", "//apps/web:look", "//libs/ui:build"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr).lines().last().unwrap().to_owned()
+    };
+    assert_eq!(steps(&lock), "2 steps ran, 0 were cached");
+    let bumped = |lock: &str, place: &str, name: &str, version: &str, to: &str| {
+        let integrity = registry(&home, &[(name, to, &[("index.js", to)])]).remove(0);
+        let start = lock.find(&format!("\"{place}\"")).unwrap();
+        let end = start + lock[start..].find('}').unwrap();
+        let entry = lock[start..end].replace(version, to);
+        let old = entry.split('"').find(|word| word.starts_with("sha512-")).unwrap();
+        format!("{}{}{}", &lock[..start], entry.replace(old, &integrity), &lock[end..])
+    };
+    let other = bumped(&lock, "node_modules/unused", "unused", "1.0.0", "1.0.1");
+    assert_eq!(steps(&other), "0 steps ran, 2 were cached");
+    // Only the application has `node_modules`; it reaches this one by way of the library.
+    let left = bumped(&other, "node_modules/@s/left", "@s/left", "2.0.0", "2.0.1");
+    assert_eq!(steps(&left), "1 steps ran, 1 were cached");
+    assert_eq!(steps(&lock), "0 steps ran, 2 were cached");
+}
+
 #[test]
 fn what_is_wrong_with_a_lockfile_is_told() {
     for (from, to, code, message) in [
@@ -296,7 +319,10 @@ fn a_package_is_pinned_when_it_is_first_used() {
     let integrity = registry(&home, &[("left", "2.0.0", &[("index.js", "left\n")])]).remove(0);
     let tarball = fs::read(home.folder.path().join("registry/left/-/left-2.0.0.tgz")).unwrap();
     let document = format!("{{\"versions\": {{\"2.0.0\": {{\"dist\": {{\"integrity\": \"{integrity}\"}}}}}}}}");
-    let address = serve(vec![("/npm/left", document.into_bytes()), ("/npm/left/-/left-2.0.0.tgz", tarball)]);
+    let address = serve(vec![
+        ("/npm/left".to_owned(), document.into_bytes()),
+        ("/npm/left/-/left-2.0.0.tgz".to_owned(), tarball),
+    ]);
     let cas = |arguments: &[&str]| {
         home.command(arguments).env("npm_config_registry", format!("{address}/npm/")).output().unwrap()
     };
@@ -310,29 +336,4 @@ fn a_package_is_pinned_when_it_is_first_used() {
     assert!(home.read("cas.lock").ends_with(&entry), "{}", home.read("cas.lock"));
     assert_eq!(cas(&["build", ":x", "--locked"]).status.code(), Some(0));
     assert_eq!(home.read("cas-out/x/out"), "left\n");
-}
-
-/// Serves files by path until the test's process ends; returns the address.
-fn serve(files: Vec<(&'static str, Vec<u8>)>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut line = String::new();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            reader.read_line(&mut line).unwrap();
-            let mut header = String::new();
-            while reader.read_line(&mut header).unwrap() > 2 {
-                header.clear();
-            }
-            let path = line.split(' ').nth(1).unwrap_or_default();
-            let found = files.iter().find(|(name, _)| *name == path);
-            let (status, body) = found.map_or(("404 Not Found", &[][..]), |(_, body)| ("200 OK", body));
-            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            stream.write_all(head.as_bytes()).unwrap();
-            stream.write_all(body).unwrap();
-        }
-    });
-    address
 }

@@ -16,7 +16,7 @@ fn busybox() -> Option<PathBuf> {
 }
 
 /// A member of a tar: name, mode, link target or content.
-fn tar_member(name: &str, mode: u32, link: Option<&str>, content: &[u8]) -> Vec<u8> {
+pub(crate) fn tar_member(name: &str, mode: u32, link: Option<&str>, content: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
     let kind = if link.is_some() { b'2' } else { b'0' };
     header[..name.len()].copy_from_slice(name.as_bytes());

@@ -346,6 +346,80 @@ fn npm() {
             assert!(RelPath::new(location).is_ok(), "{location}");
             let _ = lockfile.programs(location);
         }
+        layouts(&cas_npm::ModulesLock::Npm(lockfile), &cas_npm::Programs::new());
+    });
+    let integrity = "sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
+    let nine = format!(
+        "lockfileVersion: '9.0'\noverrides:\n  'x>y@1': 2\nimporters:\n  .:\n    dependencies:\n      a:\n        specifier: ^1\n        version: 1.0.0(@s/p@2.0.0)\n      l:\n        specifier: workspace:*\n        version: link:libs/l\n\
+         \n  libs/l:\n    optionalDependencies:\n      z:\n        specifier: npm:@s/p@2.0.0\n        version: '@s/p@2.0.0'\n\npackages:\n  a@1.0.0:\n    resolution: {{integrity: {integrity}}}\n    os: ['!win32']\n    hasBin: true\n\
+         \n  '@s/p@2.0.0':\n    resolution: {{integrity: {integrity}, tarball: https://h/x.tgz}}\nsnapshots:\n  a@1.0.0(@s/p@2.0.0):\n    dependencies:\n      '@s/p': 2.0.0\n      l: link:libs/l\n  '@s/p@2.0.0':\n    optional: true\n"
+    );
+    let six = format!(
+        "lockfileVersion: '6.0'\ndependencies:\n  a:\n    specifier: ^1\n    version: 1.0.0(b@2.0.0)\npackages:\n  /a@1.0.0(b@2.0.0):\n    resolution: {{integrity: {integrity}}}\n    dependencies:\n      b: 2.0.0\n      c: /b@2.0.0\n    dev: false\n  /b@2.0.0:\n    resolution: {{integrity: {integrity}}}\n"
+    );
+    let programs = cas_npm::Programs::from([
+        (cas_npm::Owner::Package("a@1.0.0".to_owned()), [("a".to_owned(), "./x".to_owned())].into()),
+        (cas_npm::Owner::Member("libs/l".to_owned()), [("l".to_owned(), "y".to_owned())].into()),
+    ]);
+    for seed in [&nine, &six] {
+        let lockfile = cas_npm::PnpmLockfile::parse(seed.as_bytes()).expect("the seed is a lockfile");
+        assert!(layouts(&cas_npm::ModulesLock::Pnpm(lockfile), &programs) > 0);
+    }
+    fuzz("pnpm-lock", &[nine.into_bytes(), six.into_bytes()], |bytes| {
+        let Ok(lockfile) = cas_npm::PnpmLockfile::parse(bytes) else { return };
+        for (_, package) in lockfile.packages() {
+            assert!(RelPath::new(&package.name).is_ok(), "{package:?}");
+        }
+        let _ = lockfile.check("", &manifest);
+        layouts(&cas_npm::ModulesLock::Pnpm(lockfile), &programs);
+    });
+}
+
+/// Places of layouts do not leave the workspace, whatever a lockfile says; returns how many packages there are.
+fn layouts(lock: &cas_npm::ModulesLock, programs: &cas_npm::Programs) -> usize {
+    let mut package_count = 0;
+    for part in [cas_npm::Part::All, cas_npm::Part::Production] {
+        for layout in [lock.layout("", part, programs), lock.portable_layout("", part, programs)].into_iter().flatten()
+        {
+            package_count += layout.packages.len();
+            for place in layout.packages.keys().chain(layout.links.keys()).chain(layout.programs.keys()) {
+                let parts: Vec<&str> = place.split('/').collect();
+                assert!(!parts.contains(&"..") && !parts.contains(&"") && parts.contains(&"node_modules"), "{place}");
+            }
+        }
+    }
+    package_count
+}
+
+#[test]
+fn cargo() {
+    let lockfile = format!(
+        "version = 4\n[[package]]\nname = \"own\"\nversion = \"0.1.0\"\ndependencies = [\"a\"]\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"{}\"\nchecksum = \"{}\"\n\
+         [[package]]\nname = \"b\"\nversion = \"1.0.0+x\"\nsource = \"git+https://h/b?rev=1#2\"\n",
+        cas_cargo::CRATES_IO,
+        "0".repeat(64)
+    );
+    let registry = lockfile
+        .replace("git+https://h/b?rev=1#2\"", &format!("sparse+https://h/\"\nchecksum = \"{}\"", "1".repeat(64)));
+    let downloads = cas_cargo::Downloads::parse(b"{\"dl\": \"https://h/{prefix}/{crate}\"}").unwrap();
+    fuzz("cargo-lock", &[lockfile.into_bytes(), registry.into_bytes()], |bytes| {
+        let Ok(lock) = cas_cargo::CargoLock::parse(bytes) else { return };
+        for one in &lock.crates {
+            assert!(cas_tree::Name::new(one.folder()).is_ok(), "{one:?}");
+            let _ = downloads.address(one);
+        }
+    });
+    let config = "[source.crates-io]\nreplace-with = \"m\"\n[source.m]\nregistry = \"sparse+https://m/\"\n[source.x]\nreplace-with = \"crates-io\"\nregistry = \"https://x\"\n[registries.y]\nindex = \"z\"\n[build]\njobs = 1\n";
+    fuzz("cargo-config", &[config.as_bytes().to_vec()], |bytes| {
+        let Ok(config) = cas_cargo::CargoConfig::parse(&text(bytes)) else { return };
+        let written = config.with_directory(&[cas_cargo::CRATES_IO, "registry+https://x"].into(), "../c").unwrap();
+        let again = cas_cargo::CargoConfig::parse(&written).expect("what is written is TOML");
+        for registry in [cas_cargo::CRATES_IO, "registry+https://x", "sparse+https://y/"] {
+            let _ = cas_cargo::index_of(&[config.clone(), again.clone()], registry, "https://d");
+        }
+    });
+    fuzz("cargo-index", &[b"{\"dl\": \"https://h/{crate}/{version}\", \"api\": null}".to_vec()], |bytes| {
+        let _ = cas_cargo::Downloads::parse(bytes);
     });
 }
 

@@ -2,23 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, NpmPackage, TargetKind};
+use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, LockfileKind, NpmPackage, TargetKind};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
 use cas_snapshot::{Note, Options, Snapshot, Trust};
 use cas_store::{Depth, Store, StoreError};
 
+use crate::cargo::Registries;
 use crate::debian::{self, Context};
 use crate::inputs::{Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
 use crate::resources::{Amount, Resources};
 use crate::step::Job;
-use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Toolchain, Workspace, host, image, schedule};
+use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Toolchain, Workspace, host, image, modules, schedule};
 
 /// What a build may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub struct Builder<'a> {
     pub apt_sources: Vec<String>,
     /// Address of the npm registry, without a slash at its end.
     pub npm_registry: String,
+    /// Cargo's own folder, whose configuration may name mirrors.
+    pub cargo_home: Option<PathBuf>,
     /// The time, in seconds since 1970: only to see whether a suite's index has expired.
     pub now_unix_seconds: u64,
     /// Ends the build.
@@ -282,10 +286,15 @@ impl Builder<'_> {
                 Ok(Output::Package(Arc::new(registry.pinned(&locked)?)))
             }
             TargetKind::Fetch(Fetch::Lockfile(path)) => {
+                let sources = self.sources(snapshot);
                 let path = in_package(label.package.as_ref(), &path.value);
-                let bytes = npm::read_lockfile(&self.sources(snapshot), &path)?;
-                let packages = self.registry().packages(path.parent(), &bytes, &path.to_string())?;
-                Ok(Output::Packages(Arc::new(packages)))
+                match LockfileKind::of(&path).ok_or_else(|| BuildError::LockfileName { path: path.to_string() })? {
+                    LockfileKind::Cargo => {
+                        let registries = Registries::new(&sources, self.fetcher, self.cargo_home.as_deref(), &path)?;
+                        Ok(Output::Crates(Arc::new(registries.crates(label, &path)?)))
+                    }
+                    kind => Ok(Output::Packages(Arc::new(modules::packages(&self.registry(), &sources, kind, &path)?))),
+                }
             }
             TargetKind::Npm(_) => {
                 let mut outputs = Vec::new();

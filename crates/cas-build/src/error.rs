@@ -314,7 +314,47 @@ pub enum BuildError {
         /// Why not.
         source: cas_npm::ManifestError,
     },
-    /// A lockfile of npm cannot be used.
+    /// A lockfile has a name that says nothing.
+    #[error("`{path}` is no lockfile that is known")]
+    LockfileName {
+        /// Its path.
+        path: String,
+    },
+    /// A lockfile of cargo cannot be used.
+    #[error("`{path}` cannot be used")]
+    CargoLock {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: cas_cargo::CargoLockError,
+    },
+    /// A configuration of cargo cannot be used.
+    #[error("`{}` cannot be used", path.display())]
+    CargoConfig {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: cas_cargo::CargoConfigError,
+    },
+    /// It is not known where the crates of a registry are.
+    #[error("could not find where the crates of `{path}` are")]
+    CargoIndex {
+        /// The lockfile.
+        path: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The registry does not have what a lockfile names.
+    #[error("the registry does not have `{package}`, which `{path}` names")]
+    NotInRegistry {
+        /// Its name and version.
+        package: String,
+        /// The lockfile.
+        path: String,
+        /// What the registry said.
+        source: FetchError,
+    },
+    /// A lockfile of npm or pnpm cannot be used.
     #[error("`{path}` cannot be used")]
     Lockfile {
         /// The file.
@@ -367,6 +407,15 @@ pub enum BuildError {
 
 fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
+/// The command that writes a lockfile.
+fn lock_command(path: &str) -> &'static str {
+    match path.rsplit('/').next() {
+        Some("pnpm-lock.yaml") => "pnpm install --lockfile-only",
+        Some("Cargo.lock") => "cargo generate-lockfile",
+        _ => "npm install --package-lock-only",
+    }
 }
 
 impl BuildError {
@@ -424,9 +473,17 @@ impl BuildError {
             Self::InputWritten { .. } => "write elsewhere, or name in `outputs` what the step makes".to_owned(),
             Self::Lockfile {
                 source: cas_npm::LockfileError::Unmet { .. } | cas_npm::LockfileError::Stale { .. },
-                ..
-            } => "run `npm install --package-lock-only` and commit the lockfile".to_owned(),
-            Self::NoLockfile { .. } => "make it with `npm install --package-lock-only`".to_owned(),
+                path,
+            } => format!("run `{}` and commit the lockfile", lock_command(path)),
+            Self::Lockfile { source: cas_npm::LockfileError::PnpmVersion { .. }, path } => {
+                format!("write it anew with a current pnpm: `{}`", lock_command(path))
+            }
+            Self::NoLockfile { path } => format!("make it with `{}`", lock_command(path)),
+            Self::CargoLock { source, .. } => return source.hint().map(str::to_owned),
+            Self::NotInRegistry { .. } => {
+                "the configured registry may lack it, or it was removed; see what `.npmrc` or `.cargo/config.toml` name"
+                    .to_owned()
+            }
             Self::TwoVersions { .. } => "let the lockfile have one version of it, with `npm dedupe`".to_owned(),
             Self::NoManifest { .. } => "name the targets instead".to_owned(),
             Self::Snapshot(error) => return error.hint(),

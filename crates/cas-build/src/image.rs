@@ -17,7 +17,7 @@ use cas_tar::Codec;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::layer::{self, LayerError};
-use crate::{BuildError, Files, Image, ImageLayer, Output, Workspace, npm};
+use crate::{BuildError, Files, Image, ImageLayer, Output, Workspace, modules};
 
 /// What a layer is made of.
 enum Source {
@@ -81,10 +81,10 @@ pub(crate) fn build(
             Output::Tarball(tarball) => tree = placed(&tarball.tree, layer.to.as_ref())?,
             Output::Packages(packages) => {
                 let part = if layer.production { Part::Production } else { Part::All };
-                let modules = npm::portable_modules(store, &packages, workspace, label, part)?;
-                tree = placed(&modules, layer.to.as_ref())?;
+                let tree_of_modules = modules::portable(store, &packages, workspace, label, part)?;
+                tree = placed(&tree_of_modules, layer.to.as_ref())?;
             }
-            output @ (Output::Toolchain(_) | Output::Image(_)) => {
+            output @ (Output::Toolchain(_) | Output::Image(_) | Output::Crates(_)) => {
                 return Err(BuildError::Role { label: from, kind: output.kind(), role: "a layer of an image" });
             }
         }

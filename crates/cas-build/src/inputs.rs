@@ -105,7 +105,12 @@ impl Sources<'_> {
                 }
                 Output::Download(download) => format!("{} {}", download.blob, download.file_name),
                 Output::Package(package) => package.name.to_string(),
-                Output::Packages(packages) => format!("{} {}", packages.name, packages.lockfile_name),
+                Output::Packages(packages) => crate::modules::subset(packages, self.workspace, label)?.name.to_string(),
+                Output::Crates(crates) => {
+                    // They bring both: the workspace's own configuration is part of the one that is made.
+                    replaced.extend([crates.config.0.clone(), crates.lockfile.0.clone()]);
+                    crates.name.to_string()
+                }
                 Output::Tarball(tarball) => format!("{} {}", tarball.recipe.blob, tarball.file_name),
                 Output::Toolchain(_) | Output::Image(_) => {
                     let role = "an input of a step";
@@ -171,7 +176,14 @@ impl Sources<'_> {
                     tree
                 }
                 Output::Packages(packages) => {
-                    let tree = crate::npm::modules(self.store, packages, self.workspace, label)?;
+                    let tree = crate::modules::tree(self.store, packages, self.workspace, label)?;
+                    let function = self.workspace.section.digest_function;
+                    let name = tree.encode(function).map_err(StoreError::from)?.root;
+                    shared.push((name, Arc::new(tree)));
+                    continue;
+                }
+                Output::Crates(crates) => {
+                    let tree = crate::cargo::tree(self.store, crates)?;
                     let function = self.workspace.section.digest_function;
                     let name = tree.encode(function).map_err(StoreError::from)?.root;
                     shared.push((name, Arc::new(tree)));

@@ -7,6 +7,7 @@
 
 mod builder;
 mod capture;
+mod cargo;
 mod debian;
 mod error;
 mod export;
@@ -15,6 +16,7 @@ mod image;
 mod inputs;
 mod layer;
 mod log;
+mod modules;
 mod needs;
 mod npm;
 mod output;
@@ -31,7 +33,7 @@ pub use export::{Destination, DestinationError, export_image, write_tarball};
 pub use image::{find_image, list_images};
 pub use log::Log;
 pub use needs::{image_keeps, row_needs};
-pub use output::{Download, Files, Image, ImageLayer, Output, Package, Packages, Tarball};
+pub use output::{Crates, Download, Files, Image, ImageLayer, Output, Package, Packages, Tarball};
 pub use run::{RunRequest, run_image};
 pub use step::Origin;
 pub use toolchain::Toolchain;

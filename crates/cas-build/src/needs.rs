@@ -34,7 +34,9 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                     Ok(recipe) => of_recipe(&recipe, load),
                     Err(_) => Ok(None),
                 },
-                "debian-tree" | "npm-package" => Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)])),
+                "debian-tree" | "npm-package" | "cargo-crate" => {
+                    Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)]))
+                }
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
@@ -157,6 +159,7 @@ mod tests {
         };
         assert_eq!(needs("debian-tree", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("npm-package", blob.to_string()), Some(vec![Keep::Tree(blob)]));
+        assert_eq!(needs("cargo-crate", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("download", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("frame zstd blake3", format!("{blob} 00000000")), Some(vec![Keep::Blob(blob)]));
         let both = format!("{blob}\n{recipe}");
@@ -164,9 +167,13 @@ mod tests {
         // A recipe that is gone makes its rows useless.
         assert_eq!(needs("layer", recipe.to_string()), None);
         assert_eq!(needs("image", format!("manifest {blob}\nconfig {blob}\nlayer {recipe} {blob}\n")), None);
-        for kind in ["debian-tree", "npm-package", "download", "layer", "image", "frame x", "debian-package"] {
+        for kind in
+            ["debian-tree", "npm-package", "cargo-crate", "download", "layer", "image", "frame x", "debian-package"]
+        {
             assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");
         }
         assert_eq!(needs("step-1", "anything".to_owned()), Some(Vec::new()));
+        // Names of programs stand in the row itself.
+        assert_eq!(needs("npm-programs", "{}".to_owned()), Some(Vec::new()));
     }
 }

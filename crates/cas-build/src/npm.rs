@@ -1,28 +1,31 @@
-//! npm: packages from a registry, `node_modules` trees from a lockfile, tarballs. Rules: docs/formats/npm.md.
+//! npm: packages from a registry, and tarballs. Rules: docs/formats/npm.md.
+//!
+//! Not here: what lockfiles give (`modules`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use std::collections::BTreeSet;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_config::{Label, LockedNpm, NpmPackage};
 use cas_digest::{Digest, DigestFunction, HashingWriter};
 use cas_fetch::{FetchError, Fetcher};
-use cas_npm::{Integrity, Lockfile, Manifest, PackageSource, Part, WorkspaceMember};
+use cas_npm::{Integrity, Manifest, PackageSource, WorkspaceMember};
 use cas_store::{Store, StoreError};
 use cas_tar::{Codec, Compression, ReadTarLimits, Whiteouts, decompress, npm_plan, read_tree};
 use cas_tree::{Directory, Metadata, Name, Node, RelPath};
-use rayon::prelude::*;
 use serde::Deserialize;
 
 use crate::inputs::{Sources, in_package};
-use crate::{BuildError, Package, Packages, Tarball, Workspace, layer};
+use crate::{BuildError, Package, Tarball, Workspace, layer};
 
 /// Largest content of one package.
 const MAX_PACKAGE_BYTES: u64 = 4 << 30;
 /// Longest document of a registry.
-const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
 /// Longest `package.json` or ignore file.
-const MAX_FILE_BYTES: u64 = 4 << 20;
-const PACKAGE_JSON: &str = "package.json";
+pub(crate) const MAX_FILE_BYTES: u64 = 4 << 20;
+pub(crate) const PACKAGE_JSON: &str = "package.json";
 
 /// A registry, and where its packages go.
 pub(crate) struct Registry<'a> {
@@ -63,7 +66,7 @@ impl Registry<'_> {
     }
 
     /// Address of a tarball. A lockfile's words for npm's own registry mean the registry that is configured.
-    fn tarball_url(&self, name: &str, version: &str, source: &PackageSource) -> String {
+    pub(crate) fn tarball_url(&self, name: &str, version: &str, source: &PackageSource) -> String {
         let address = self.address;
         match source {
             PackageSource::Registry => format!("{address}/{}", tarball_path(name, version)),
@@ -74,28 +77,6 @@ impl Registry<'_> {
                 }
             }
         }
-    }
-
-    /// Every package of a lockfile that this machine can use.
-    pub(crate) fn packages(&self, folder: Option<RelPath>, bytes: &[u8], at: &str) -> Result<Packages, BuildError> {
-        let lockfile = Lockfile::parse(bytes).map_err(|source| BuildError::Lockfile { path: at.to_owned(), source })?;
-        let found: Vec<_> = lockfile.packages().collect();
-        let names: Result<Vec<Descriptor>, BuildError> = found
-            .par_iter()
-            .map(|(_, package)| {
-                let url = self.tarball_url(&package.name, &package.version, &package.source);
-                self.package(&format!("{}@{}", package.name, package.version), &url, &package.integrity)
-            })
-            .collect();
-        let trees: BTreeMap<String, Descriptor> =
-            found.iter().map(|(location, _)| (*location).clone()).zip(names?).collect();
-        let mut text = String::new();
-        for (location, name) in &trees {
-            text.push_str(&format!("{location} {name}\n"));
-        }
-        let name = Descriptor::of(self.function, text.as_bytes());
-        let lockfile_name = Descriptor::of(self.function, bytes);
-        Ok(Packages { lockfile, folder, path: at.to_owned(), trees, name, lockfile_name })
     }
 
     /// What the registry says of a package.
@@ -179,143 +160,6 @@ fn installed(tree: &Directory) -> Directory {
         }
     }
     package
-}
-
-/// `node_modules` of a package, with paths of the workspace.
-pub(crate) fn modules(
-    store: &Store,
-    packages: &Packages,
-    workspace: &Workspace,
-    label: &Label,
-) -> Result<Directory, BuildError> {
-    let folder = own_folder(packages, workspace, label)?;
-    let reached = packages
-        .lockfile
-        .reached(&folder, Part::All)
-        .map_err(|source| BuildError::Lockfile { path: packages.path.clone(), source })?;
-    let places: BTreeMap<String, String> = reached.into_iter().map(|place| (place.clone(), place.clone())).collect();
-    let tree = assemble(store, packages, &places)?;
-    match &packages.folder {
-        None => Ok(tree),
-        Some(at) => {
-            let mut whole = Directory::root();
-            whole.graft(at, tree, &Metadata::root_owned(0o755)).map_err(|source| BuildError::Place { source })?;
-            Ok(whole)
-        }
-    }
-}
-
-/// What a package needs in its `node_modules` when that folder is taken elsewhere: no links to other folders.
-pub(crate) fn portable_modules(
-    store: &Store,
-    packages: &Packages,
-    workspace: &Workspace,
-    label: &Label,
-    part: Part,
-) -> Result<Directory, BuildError> {
-    let folder = own_folder(packages, workspace, label)?;
-    let wrong = |source| BuildError::Lockfile { path: packages.path.clone(), source };
-    let reached = packages.lockfile.reached(&folder, part).map_err(wrong)?;
-    let own = if folder.is_empty() { "node_modules/".to_owned() } else { format!("{folder}/node_modules/") };
-    // Names by which packages of the workspace are linked.
-    let links: BTreeMap<&str, &str> = reached
-        .iter()
-        .filter_map(|place| Some((packages.lockfile.link_target(place)?, place.strip_prefix("node_modules/")?)))
-        .collect();
-    let mut places: BTreeMap<String, String> = BTreeMap::new();
-    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
-    for place in &reached {
-        if packages.lockfile.link_target(place).is_some() {
-            continue;
-        }
-        let to = if let Some(rest) = place.strip_prefix(&own).or_else(|| place.strip_prefix("node_modules/")) {
-            rest.to_owned()
-        } else {
-            let (member, rest) = place.split_once("/node_modules/").unwrap_or((place, ""));
-            match links.get(member) {
-                Some(link) => format!("{link}/node_modules/{rest}"),
-                None => continue,
-            }
-        };
-        if let Some(other) = taken.insert(to.clone(), place) {
-            return Err(BuildError::TwoVersions {
-                label: label.to_string(),
-                places: format!("`{other}` and `{place}`"),
-            });
-        }
-        places.insert((*place).clone(), format!("node_modules/{to}"));
-    }
-    let tree = assemble(store, packages, &places)?;
-    let modules = RelPath::new("node_modules").expect("it is a name");
-    Ok(tree.subtree(&modules).unwrap_or_else(Directory::root))
-}
-
-/// The folder of a target's package, from the lockfile's on; the lockfile must have been made for its `package.json`.
-fn own_folder(packages: &Packages, workspace: &Workspace, label: &Label) -> Result<String, BuildError> {
-    let folder = match (&packages.folder, &label.package) {
-        (None, None) => String::new(),
-        (None, Some(package)) => package.to_string(),
-        (Some(at), Some(package)) if at == package => String::new(),
-        (Some(at), package) => match package.as_ref().and_then(|package| package.strip_prefix(at)) {
-            Some(rest) => rest.to_string(),
-            None => {
-                return Err(BuildError::OutsideLockfile { label: label.to_string(), path: packages.path.clone() });
-            }
-        },
-    };
-    let manifest = workspace.packages.get(&label.package).and_then(|package| package.npm.as_ref());
-    let manifest = manifest
-        .ok_or_else(|| BuildError::OutsideLockfile { label: label.to_string(), path: packages.path.clone() })?;
-    packages
-        .lockfile
-        .check(&folder, manifest)
-        .map_err(|source| BuildError::Lockfile { path: packages.path.clone(), source })?;
-    Ok(folder)
-}
-
-/// Puts packages at their places, with the links to programs that npm makes in `.bin`.
-fn assemble(store: &Store, packages: &Packages, places: &BTreeMap<String, String>) -> Result<Directory, BuildError> {
-    let parents = Metadata::root_owned(0o755);
-    let failed = |source| BuildError::Place { source };
-    // Parts of a lockfile are paths; together they may be too long for one.
-    let path = |text: &str| {
-        RelPath::new(text).map_err(|_| BuildError::Lockfile {
-            path: packages.path.clone(),
-            source: cas_npm::LockfileError::Path { path: text.to_owned() },
-        })
-    };
-    let mut tree = Directory::root();
-    // A package before those inside of it: the order of the places.
-    let mut by_place: Vec<(&String, &String)> = places.iter().map(|(from, to)| (to, from)).collect();
-    by_place.sort();
-    for (to, from) in &by_place {
-        if let Some(target) = packages.lockfile.link_target(from) {
-            let up = "../".repeat(to.split('/').count() - 1);
-            let target = if target.is_empty() { up.trim_end_matches('/').to_owned() } else { format!("{up}{target}") };
-            tree.insert(&path(to)?, Node::symlink(target), &parents).map_err(failed)?;
-        } else if let Some(name) = packages.trees.get(*from) {
-            tree.graft(&path(to)?, store.load_tree(name)?, &parents).map_err(failed)?;
-        }
-    }
-    let mut linked = BTreeSet::new();
-    for (to, from) in &by_place {
-        let (modules, package) = match to.rfind("node_modules/") {
-            Some(at) => to.split_at(at + "node_modules/".len()),
-            None => continue,
-        };
-        for (name, program) in packages.lockfile.programs(from) {
-            let place = path(&format!("{modules}.bin/{name}"))?;
-            if !linked.insert(place.clone()) || tree.get(&place).is_some() {
-                continue;
-            }
-            tree.insert(&place, Node::symlink(format!("../{package}/{program}")), &parents).map_err(failed)?;
-            let file = path(&format!("{to}/{program}"))?;
-            if let Some((_, blob)) = tree.get_file(&file) {
-                tree.insert(&file, Node::file(blob, 0o755), &parents).map_err(failed)?;
-            }
-        }
-    }
-    Ok(tree)
 }
 
 /// Packs a package: its files and the outputs of what it names.
@@ -421,14 +265,6 @@ fn outer_rules(sources: &Sources<'_>, package: Option<&RelPath>) -> Result<Vec<S
         }
     }
     Ok(rules)
-}
-
-/// Reads a lockfile of the workspace.
-pub(crate) fn read_lockfile(sources: &Sources<'_>, path: &RelPath) -> Result<Vec<u8>, BuildError> {
-    let tree = sources.files(std::slice::from_ref(path))?;
-    let none = || BuildError::NoLockfile { path: path.to_string() };
-    let (_, blob) = tree.get_file(path).ok_or_else(none)?;
-    Ok(sources.store.load(&blob, MAX_DOCUMENT_BYTES)?)
 }
 
 impl Workspace {

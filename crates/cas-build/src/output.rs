@@ -1,14 +1,15 @@
 //! What targets give each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cas_blob::Descriptor;
-use cas_npm::{Integrity, Lockfile};
+use cas_npm::{Integrity, ModulesLock, Programs};
 use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
 
 use crate::Toolchain;
+use crate::modules::Subset;
 
 /// What a target gave, shared with those that depend on it.
 #[derive(Clone, Debug)]
@@ -19,8 +20,10 @@ pub enum Output {
     Download(Arc<Download>),
     /// The content of an npm package.
     Package(Arc<Package>),
-    /// The packages of an npm lockfile.
+    /// The packages of a lockfile of npm or pnpm.
     Packages(Arc<Packages>),
+    /// The crates of a lockfile of cargo.
+    Crates(Arc<Crates>),
     /// An npm tarball.
     Tarball(Arc<Tarball>),
     /// What a step made; nothing, for a test.
@@ -35,7 +38,7 @@ impl Output {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Toolchain(_) => "toolchain",
-            Self::Download(_) | Self::Package(_) | Self::Packages(_) => "fetch",
+            Self::Download(_) | Self::Package(_) | Self::Packages(_) | Self::Crates(_) => "fetch",
             Self::Tarball(_) => "npm",
             Self::Files(_) => "command",
             Self::Image(_) => "image",
@@ -49,7 +52,7 @@ impl Output {
             Self::Tarball(tarball) => Some(&tarball.hosts),
             Self::Files(files) => Some(&files.hosts),
             Self::Image(image) => Some(&image.hosts),
-            Self::Toolchain(_) | Self::Download(_) | Self::Package(_) | Self::Packages(_) => None,
+            Self::Toolchain(_) | Self::Download(_) | Self::Package(_) | Self::Packages(_) | Self::Crates(_) => None,
         };
         hosts.into_iter().flatten()
     }
@@ -64,21 +67,38 @@ pub struct Package {
     pub name: Descriptor,
 }
 
-/// The packages of an npm lockfile.
+/// The packages of a lockfile of npm or pnpm.
 #[derive(Debug)]
 pub struct Packages {
     /// What it says.
-    pub lockfile: Lockfile,
+    pub lockfile: ModulesLock,
     /// Its folder; `None` for the workspace's root.
     pub folder: Option<RelPath>,
     /// Its path, for errors.
     pub path: String,
-    /// Trees of the packages that this machine can use, by place.
+    /// Trees of the packages that this machine can use, by key.
     pub trees: BTreeMap<String, Descriptor>,
-    /// Name of the list of them.
+    /// Programs that the lockfile itself does not name.
+    pub programs: Programs,
+    /// Name of the list of trees.
     pub name: Descriptor,
-    /// Name of the lockfile's bytes.
-    pub lockfile_name: Descriptor,
+    /// What packages of the workspace reach, as far as it was asked for.
+    pub(crate) subsets: Mutex<BTreeMap<Option<RelPath>, Arc<Subset>>>,
+}
+
+/// The crates of a lockfile of cargo.
+#[derive(Debug)]
+pub struct Crates {
+    /// Where the folder of all crates is, from the workspace's root.
+    pub folder: RelPath,
+    /// Trees of the crates by the name of their folder.
+    pub trees: BTreeMap<String, Descriptor>,
+    /// The configuration that leads cargo to the folder: path and content.
+    pub config: (RelPath, Descriptor),
+    /// The lockfile.
+    pub lockfile: (RelPath, Descriptor),
+    /// Name of all that.
+    pub name: Descriptor,
 }
 
 /// An npm tarball.

@@ -153,6 +153,12 @@ fn variables() -> BTreeMap<String, String> {
     std::env::vars_os().filter_map(texts).collect()
 }
 
+/// Cargo's own folder.
+fn cargo_home() -> Option<PathBuf> {
+    let named = variable("CARGO_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    named.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cargo")))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read: to see expired indexes")]
 fn now_unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
@@ -200,6 +206,7 @@ fn outputs_and_lock(
         apt_sources: apt_sources(),
         npm_registry: npm_registry(workspace),
         variables: variables(),
+        cargo_home: cargo_home(),
         now_unix_seconds: now_unix_seconds(),
         cancel,
     };
@@ -422,6 +429,10 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
         Output::Packages(packages) => {
             row["digest"] = json!(packages.name.digest.to_string());
             row["packages"] = json!(packages.trees.len());
+        }
+        Output::Crates(crates) => {
+            row["digest"] = json!(crates.name.digest.to_string());
+            row["packages"] = json!(crates.trees.len());
         }
         Output::Tarball(tarball) => {
             row["digest"] = json!(tarball.recipe.blob.digest.to_string());

@@ -66,6 +66,9 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::NoCommand { .. }
         | BuildError::NoManifest { .. }
         | BuildError::Lockfile { .. }
+        | BuildError::LockfileName { .. }
+        | BuildError::CargoLock { .. }
+        | BuildError::CargoConfig { .. }
         | BuildError::NoLockfile { .. }
         | BuildError::OutsideLockfile { .. }
         | BuildError::TwoVersions { .. }
@@ -83,7 +86,12 @@ fn exit_of(error: &BuildError) -> Exit {
         )
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
-        BuildError::Fetch(_) | BuildError::PackageGone { .. } => Exit::Remote,
+        BuildError::Fetch(_) | BuildError::PackageGone { .. } | BuildError::NotInRegistry { .. } => Exit::Remote,
+        // What configuration says of a registry is wrong, or the registry itself.
+        BuildError::CargoIndex { source, .. } => match source.downcast_ref::<cas_cargo::IndexError>() {
+            Some(_) => Exit::Usage,
+            None => Exit::Remote,
+        },
         BuildError::Debian { source, .. } => match source.downcast_ref::<cas_deb::ReleaseError>() {
             Some(_) => Exit::Mismatch,
             None if source.is::<cas_deb::ClosureError>() => Exit::Usage,

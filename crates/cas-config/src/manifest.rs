@@ -152,8 +152,40 @@ pub enum Fetch {
     },
     /// The content of an npm package.
     Npm(Located<NpmPackage>),
-    /// The packages of an npm lockfile, a path in the package.
+    /// The packages of a lockfile, a path in the package; its name has a [`LockfileKind`].
     Lockfile(Located<RelPath>),
+}
+
+/// Whose a lockfile is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockfileKind {
+    /// `package-lock.json`
+    Npm,
+    /// `pnpm-lock.yaml`
+    Pnpm,
+    /// `Cargo.lock`
+    Cargo,
+}
+
+impl LockfileKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Npm, Self::Pnpm, Self::Cargo];
+
+    /// The name of the file.
+    #[must_use]
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Npm => "package-lock.json",
+            Self::Pnpm => "pnpm-lock.yaml",
+            Self::Cargo => "Cargo.lock",
+        }
+    }
+
+    /// The kind of the file at a path.
+    #[must_use]
+    pub fn of(path: &RelPath) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| path.name().as_bytes() == kind.file_name().as_bytes())
+    }
 }
 
 /// An npm package of an exact version.
@@ -481,6 +513,11 @@ impl Checker {
             }
             raw::Fetch { url: None, sha256: None, npm: None, lockfile: Some(lockfile) } => {
                 let value = self.path(&lockfile)?;
+                if LockfileKind::of(&value).is_none() {
+                    let finding = Diagnostic::new(format!("`{value}` is no lockfile that is known"), lockfile.span());
+                    let known = LockfileKind::ALL.map(LockfileKind::file_name).join(", ");
+                    self.report(finding.with_hint(format!("known: {known}")));
+                }
                 Some(Fetch::Lockfile(Located { value, span: lockfile.span() }))
             }
             _ => {
@@ -704,6 +741,12 @@ from = ":build"
                 "\"x@latest\"",
                 "`x@latest` is not a package with an exact version",
                 "write `name@1.2.3`",
+            ),
+            (
+                "[fetch.a]\nlockfile = \"web/yarn.lock\"".to_owned(),
+                "\"web/yarn.lock\"",
+                "`web/yarn.lock` is no lockfile that is known",
+                "known: package-lock.json, pnpm-lock.yaml, Cargo.lock",
             ),
             (
                 "[fetch.a]\nlockfile = \"../package-lock.json\"".to_owned(),

@@ -4,3 +4,5 @@
 pub const DEBIAN: &str = "http://deb.debian.org/debian";
 /// Registry of npm.
 pub const NPM: &str = "https://registry.npmjs.org";
+/// Index of the crates registry, of the sparse protocol.
+pub const CRATES: &str = "https://index.crates.io";

@@ -6,12 +6,14 @@ use cas_tree::RelPath;
 use serde::Deserialize;
 
 use crate::manifest::is_package_name;
+use crate::platform::fits;
+use crate::yaml::YamlError;
 use crate::{DependencyKind, Integrity, IntegrityError, Manifest};
 
 /// Longest lockfile that is read, in bytes.
 const MAX_BYTES: usize = 256 << 20;
 /// The folder of installed packages.
-const MODULES: &str = "node_modules";
+pub(crate) const MODULES: &str = "node_modules";
 
 /// Where a package is, from the lockfile's folder on: `node_modules/x`, `apps/web`; empty for the folder itself.
 pub type Location = String;
@@ -36,8 +38,10 @@ pub struct LockedPackage {
     pub source: PackageSource,
     /// What its tarball must be.
     pub integrity: Integrity,
-    /// Programs: name and path in the package.
+    /// Programs: name and path in the package. Empty for pnpm.
     pub bin: BTreeMap<String, String>,
+    /// Whether it has programs that the lockfile does not name.
+    pub has_unnamed_programs: bool,
 }
 
 /// Where a tarball comes from.
@@ -86,13 +90,22 @@ pub enum LockfileError {
     #[error("it is longer than {MAX_BYTES} bytes")]
     TooLong,
     /// It is not JSON of this shape.
-    #[error("it is not a lockfile of npm")]
+    #[error("it is not a lockfile of this kind")]
     Syntax(#[from] serde_json::Error),
+    /// It is not YAML as pnpm writes it.
+    #[error(transparent)]
+    Yaml(#[from] YamlError),
     /// Another version.
     #[error("it has version {version}; known are 2 and 3, which npm 7 and later write")]
     Version {
         /// The version.
         version: u64,
+    },
+    /// Another version of pnpm's.
+    #[error("it has version `{version}`; known are 6 and 9, which pnpm 8 and later write")]
+    PnpmVersion {
+        /// The version.
+        version: String,
     },
     /// A path that is not below the lockfile's folder, or is no place of a package.
     #[error("it names the path `{path}`")]
@@ -132,6 +145,18 @@ pub enum LockfileError {
         /// The place.
         source_url: String,
     },
+    /// A package that is changed after it was fetched.
+    #[error("`{location}` is patched by `patchedDependencies`, which is not supported")]
+    Patched {
+        /// The package.
+        location: Location,
+    },
+    /// One folder cannot hold both.
+    #[error("{places} would be at one place")]
+    TwoVersions {
+        /// Two places of the lockfile.
+        places: String,
+    },
     /// It does not have what a package needs.
     #[error("it is out of date: `{location}` needs `{dependency}`, which it does not have")]
     Unmet {
@@ -152,6 +177,7 @@ pub enum LockfileError {
 
 mod raw {
     use super::{BTreeMap, Deserialize};
+    use crate::platform::OneOrMany;
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -192,19 +218,6 @@ mod raw {
 
     #[derive(Deserialize)]
     #[serde(untagged)]
-    pub(super) enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-
-    impl Default for OneOrMany {
-        fn default() -> Self {
-            Self::Many(Vec::new())
-        }
-    }
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
     pub(super) enum Bin {
         One(String),
         Many(BTreeMap<String, String>),
@@ -215,17 +228,6 @@ mod raw {
             Self::Many(BTreeMap::new())
         }
     }
-}
-
-/// Whether a list of `os`, `cpu` or `libc` has this machine's word.
-fn allows(list: &raw::OneOrMany, word: &str) -> bool {
-    let list: Vec<&str> = match list {
-        raw::OneOrMany::One(one) => vec![one],
-        raw::OneOrMany::Many(many) => many.iter().map(String::as_str).collect(),
-    };
-    let excluded = list.iter().any(|entry| entry.strip_prefix('!') == Some(word));
-    let mut positive = list.iter().filter(|entry| !entry.starts_with('!')).peekable();
-    !excluded && (positive.peek().is_none() || positive.any(|entry| *entry == word || *entry == "any"))
 }
 
 impl Lockfile {
@@ -261,8 +263,7 @@ impl Lockfile {
     }
 
     fn entry(location: &str, raw: raw::Entry) -> Result<Entry, LockfileError> {
-        let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
-        let fits = allows(&raw.os, "linux") && allows(&raw.cpu, cpu) && allows(&raw.libc, "glibc");
+        let fits = fits(&raw.os, &raw.cpu, &raw.libc);
         let installed_name = name_at(location);
         if location.contains(MODULES) && installed_name.is_none() {
             return Err(LockfileError::Path { path: location.to_owned() });
@@ -311,7 +312,8 @@ impl Lockfile {
                 if version.contains(['/', '\\', '?', '#', '%']) {
                     return Err(LockfileError::Path { path: version });
                 }
-                Kind::Package(LockedPackage { name, version, source, integrity, bin: bin.clone() })
+                let bin = bin.clone();
+                Kind::Package(LockedPackage { name, version, source, integrity, bin, has_unnamed_programs: false })
             }
         };
         let dependencies = BTreeMap::from([
@@ -469,7 +471,7 @@ fn name_at(location: &str) -> Option<&str> {
 }
 
 /// A path in a package without `./`; `None` if it leaves the package.
-fn clean(path: &str) -> Option<String> {
+pub(crate) fn clean(path: &str) -> Option<String> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     (!parts.is_empty() && !parts.contains(&"..")).then(|| parts.join("/"))
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::lockfile::clean;
+
 /// Longest `package.json` that is read, in bytes.
 pub(crate) const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
@@ -99,6 +101,27 @@ impl Manifest {
         }
         let private = document.get("private") == Some(&Value::Bool(true));
         Ok(Self { name, version: text("version"), private, dependencies, document })
+    }
+
+    /// Programs: name, and path in the package; those that would leave it are left out.
+    #[must_use]
+    pub fn programs(&self) -> BTreeMap<String, String> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let pairs: Vec<(&str, &str)> = match self.document.get("bin") {
+            Some(Value::String(path)) => vec![(name, path)],
+            Some(Value::Object(bin)) => {
+                bin.iter().filter_map(|(name, path)| Some((name.as_str(), path.as_str()?))).collect()
+            }
+            _ => Vec::new(),
+        };
+        pairs
+            .into_iter()
+            .filter_map(|(name, path)| {
+                // The scope of a name is no part of a program's.
+                let name = name.rsplit('/').next().unwrap_or(name);
+                Some((cas_tree::Name::new(name).is_ok().then(|| name.to_owned())?, clean(path)?))
+            })
+            .collect()
     }
 
     /// Names that the package depends on in one of these ways.

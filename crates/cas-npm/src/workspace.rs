@@ -125,7 +125,7 @@ fn peer(name: &str, range: &str, members: &BTreeMap<String, WorkspaceMember>) ->
 }
 
 /// A relative path from a folder, both below the workspace.
-fn resolve(folder: &str, relative: &str) -> Option<String> {
+pub(crate) fn resolve(folder: &str, relative: &str) -> Option<String> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in relative.split('/') {
         match part {
