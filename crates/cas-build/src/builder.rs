@@ -15,10 +15,12 @@ use cas_store::{Depth, Store, StoreError};
 
 use crate::cargo::Registries;
 use crate::debian::{self, Context};
-use crate::inputs::{Sources, WrittenInputs, in_package};
+use crate::graph::{Graph, TargetId};
+use crate::inputs::{Given, Known, Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
 use crate::resources::{Amount, Resources};
+use crate::schedule::Values;
 use crate::step::Job;
 use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Toolchain, Workspace, host, image, modules, schedule};
 
@@ -66,29 +68,36 @@ pub struct Built {
 
 /// What the targets of one build share.
 struct Shared<'a> {
+    graph: &'a Graph<'a>,
+    values: &'a Values<Output>,
+    known: &'a Known,
     lock: &'a Mutex<Lock>,
     snapshot: Option<&'a Snapshot>,
     written: &'a WrittenInputs,
-    asked: &'a [Label],
+    asked: &'a BTreeSet<TargetId>,
     merged: &'a Mutex<BTreeMap<String, Arc<Toolchain>>>,
     resources: &'a Resources,
 }
 
 impl Shared<'_> {
+    /// What a target gave that another one needs, with its label.
+    fn output(&self, target: TargetId) -> (String, Output) {
+        (self.graph.label(target).to_string(), self.values.get(target).clone())
+    }
+
     /// The root of a step, from those that it names; steps that name the same ones share it.
-    fn root(&self, mut roots: Vec<(Label, Arc<Toolchain>)>) -> Result<(String, Arc<Toolchain>), BuildError> {
+    fn root(&self, mut roots: Vec<(String, Arc<Toolchain>)>) -> Result<(String, Arc<Toolchain>), BuildError> {
         if roots.len() == 1
             && let Some((label, toolchain)) = roots.pop()
         {
-            return Ok((label.to_string(), toolchain));
+            return Ok((label, toolchain));
         }
-        let labels = roots.iter().map(|(label, _)| label.to_string()).collect::<Vec<_>>().join(" and ");
+        let labels = roots.iter().map(|(label, _)| &**label).collect::<Vec<_>>().join(" and ");
         let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = merged.get(&labels) {
             return Ok((labels, Arc::clone(known)));
         }
-        let parts = roots.into_iter().map(|(label, toolchain)| (label.to_string(), toolchain)).collect();
-        let made = Arc::new(Toolchain::merged(parts)?);
+        let made = Arc::new(Toolchain::merged(roots)?);
         merged.insert(labels.clone(), Arc::clone(&made));
         Ok((labels, made))
     }
@@ -144,20 +153,18 @@ impl Builder<'_> {
     }
 
     fn attempt(&self, labels: &[Label]) -> Result<Built, BuildError> {
-        let graph = self.graph(labels)?;
-        let reads_files = |label: &Label| {
-            let kind = self.workspace.target(label).map(|target| &target.kind);
+        let graph = Graph::new(self.workspace, labels)?;
+        let needs = graph.to_build();
+        let reads_files = |target: &TargetId| {
             matches!(
-                kind,
-                Some(
-                    TargetKind::Command(_)
-                        | TargetKind::Test(_)
-                        | TargetKind::Npm(_)
-                        | TargetKind::Fetch(Fetch::Lockfile(_))
-                )
+                graph.target(*target).kind,
+                TargetKind::Command(_)
+                    | TargetKind::Test(_)
+                    | TargetKind::Npm(_)
+                    | TargetKind::Fetch(Fetch::Lockfile(_))
             )
         };
-        let snapshot = match graph.keys().any(reads_files) {
+        let snapshot = match needs.keys().any(reads_files) {
             true => {
                 let (caches, watchers) = (self.store.scans(), self.store.watchers());
                 let function = self.workspace.section.digest_function;
@@ -166,6 +173,7 @@ impl Builder<'_> {
             }
             false => None,
         };
+        let asked: BTreeSet<TargetId> = labels.iter().filter_map(|label| graph.find(label)).collect();
         let lock = Mutex::new(self.workspace.lock.clone());
         let written = WrittenInputs::default();
         let merged = Mutex::default();
@@ -173,11 +181,12 @@ impl Builder<'_> {
         let memory_bytes = self.memory_bytes.unwrap_or(u64::MAX);
         let resources = Resources::new(Amount { cpus, memory_bytes });
         let stop = || self.cancel.is_cancelled();
-        let mut finished = schedule::run(&graph, self.jobs, self.keep_going, &stop, &|label: &Label, needs| {
+        let known = Known::default();
+        let finished = schedule::run(&needs, self.jobs, self.keep_going, &stop, &|target, values| {
             let snapshot = snapshot.as_ref();
-            let (written, merged, resources) = (&written, &merged, &resources);
-            let shared = Shared { lock: &lock, snapshot, written, asked: labels, merged, resources };
-            self.one(label, &needs, &shared)
+            let (lock, written, merged) = (&lock, &written, &merged);
+            let (graph, known, asked, resources) = (&graph, &known, &asked, &resources);
+            self.one(target, &Shared { graph, values, known, lock, snapshot, written, asked, merged, resources })
         });
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
@@ -198,48 +207,19 @@ impl Builder<'_> {
             // Each result belongs to the inputs that it was made of, but together they may be of no one state of the workspace.
             snapshot.verify_unchanged()?;
         }
-        finished.values.retain(|label, _| labels.contains(label));
-        Ok(Built { outputs: finished.values, failures: finished.errors, lock_changed })
+        let outputs = finished.values.into_iter().filter(|(target, _)| asked.contains(target));
+        let failures = finished.errors.into_iter();
+        Ok(Built {
+            outputs: outputs.map(|(target, output)| (graph.label(target).clone(), output)).collect(),
+            failures: failures.map(|(target, error)| (graph.label(target).clone(), error)).collect(),
+            lock_changed,
+        })
     }
 
-    /// What is to be built, each with what it needs.
-    fn graph(&self, labels: &[Label]) -> Result<BTreeMap<Label, BTreeSet<Label>>, BuildError> {
-        let mut graph: BTreeMap<Label, BTreeSet<Label>> = BTreeMap::new();
-        // The way from a requested target to the current one, each with the needs that are still to be looked at.
-        let mut way: Vec<(Label, Vec<Label>)> = Vec::new();
-        for label in labels {
-            if graph.contains_key(label) {
-                continue;
-            }
-            way.push((label.clone(), self.needs(label, &mut graph)?));
-            while let Some((_, open)) = way.last_mut() {
-                let Some(next) = open.pop() else {
-                    way.pop();
-                    continue;
-                };
-                if let Some(at) = way.iter().position(|(label, _)| *label == next) {
-                    let cycle = way[at..].iter().map(|(label, _)| label.to_string());
-                    return Err(BuildError::Cycle { cycle: cycle.chain([next.to_string()]).collect() });
-                }
-                if !graph.contains_key(&next) {
-                    let needs = self.needs(&next, &mut graph)?;
-                    way.push((next, needs));
-                }
-            }
-        }
-        Ok(graph)
-    }
-
-    fn needs(&self, label: &Label, graph: &mut BTreeMap<Label, BTreeSet<Label>>) -> Result<Vec<Label>, BuildError> {
-        let needs = self.workspace.needs(label)?;
-        graph.insert(label.clone(), needs.iter().cloned().collect());
-        Ok(needs)
-    }
-
-    fn one(&self, label: &Label, needs: &BTreeMap<Label, Output>, shared: &Shared<'_>) -> Result<Output, BuildError> {
-        let Shared { lock, snapshot, asked, .. } = *shared;
-        let target = self.workspace.target(label).expect("the graph holds targets of the workspace");
-        match &target.kind {
+    fn one(&self, target: TargetId, shared: &Shared<'_>) -> Result<Output, BuildError> {
+        let Shared { graph, lock, .. } = *shared;
+        let label = graph.label(target);
+        match &graph.target(target).kind {
             TargetKind::Toolchain(toolchain) => {
                 let function = self.workspace.section.digest_function;
                 let toolchain = match toolchain {
@@ -257,36 +237,30 @@ impl Builder<'_> {
                     }
                 };
                 // What others need of it is looked at when they do; what was asked for is there afterwards.
-                if asked.contains(label) {
+                if shared.asked.contains(&target) {
                     toolchain.tree(self.store, self.fetcher)?;
                 }
                 Ok(Output::Toolchain(Arc::new(toolchain)))
             }
             TargetKind::Fetch(Fetch::Url { url, digest }) => self.download(&url.value, *digest),
             TargetKind::Image(image) => {
-                let package = label.package.as_ref();
-                let output = |reference| -> Result<(String, Output), BuildError> {
-                    let label = self.workspace.resolve(package, reference)?;
-                    let output = needs.get(&label).expect("the graph names every need").clone();
-                    Ok((label.to_string(), output))
-                };
-                let base = image.base.as_ref().map(|base| output(&base.value)).transpose()?;
-                let layers = image.layers.iter().map(|layer| output(&layer.from.value)).collect::<Result<_, _>>()?;
+                // In the order of its section: the base, then the layers.
+                let mut outputs = graph.needs(target).named.iter().map(|need| shared.output(*need));
+                let base = image.base.as_ref().and_then(|_| outputs.next());
+                let layers = outputs.collect();
                 let function = self.workspace.section.digest_function;
                 let (store, fetcher) = (self.store, self.fetcher);
                 let context = image::Context { store, workspace: self.workspace, function, fetcher };
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
-            TargetKind::Command(command) | TargetKind::Test(command) => {
-                self.step(label, command, needs, &self.sources(snapshot), shared)
-            }
+            TargetKind::Command(command) | TargetKind::Test(command) => self.step(target, command, shared),
             TargetKind::Fetch(Fetch::Npm(package)) => {
                 let registry = self.registry();
                 let locked = self.locked_npm(&registry, label, &package.value, lock)?;
                 Ok(Output::Package(Arc::new(registry.pinned(&locked)?)))
             }
             TargetKind::Fetch(Fetch::Lockfile(path)) => {
-                let sources = self.sources(snapshot);
+                let sources = self.sources(shared);
                 let path = in_package(label.package.as_ref(), &path.value);
                 match LockfileKind::of(&path).ok_or_else(|| BuildError::LockfileName { path: path.to_string() })? {
                     LockfileKind::Cargo => {
@@ -297,18 +271,19 @@ impl Builder<'_> {
                 }
             }
             TargetKind::Npm(_) => {
-                let mut outputs = Vec::new();
-                for (need, output) in needs {
+                let (mut outputs, mut hosts) = (Vec::new(), BTreeSet::new());
+                for need in graph.needs(target).targets() {
+                    let (need, output) = shared.output(need);
+                    hosts.extend(output.hosts().cloned());
                     match output {
                         Output::Files(files) => outputs.push(files.tree.clone()),
                         other => {
                             let role = "packed";
-                            return Err(BuildError::Role { label: need.to_string(), kind: other.kind(), role });
+                            return Err(BuildError::Role { label: need, kind: other.kind(), role });
                         }
                     }
                 }
-                let hosts = needs.values().flat_map(Output::hosts).cloned().collect();
-                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(snapshot), label, &outputs, hosts)?)))
+                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(shared), label, &outputs, hosts)?)))
             }
         }
     }
@@ -318,41 +293,37 @@ impl Builder<'_> {
         Registry { store: self.store, fetcher: self.fetcher, function, address: &self.npm_registry }
     }
 
-    fn sources<'a>(&'a self, snapshot: Option<&'a Snapshot>) -> Sources<'a> {
-        let snapshot = snapshot.expect("it was taken for targets that read files");
-        Sources { workspace: self.workspace, snapshot, store: self.store }
+    fn sources<'a>(&'a self, shared: &Shared<'a>) -> Sources<'a> {
+        let snapshot = shared.snapshot.expect("it was taken for targets that read files");
+        Sources { workspace: self.workspace, snapshot, store: self.store, known: shared.known }
     }
 
-    fn step(
-        &self,
-        label: &Label,
-        command: &Command,
-        needs: &BTreeMap<Label, Output>,
-        sources: &Sources<'_>,
-        shared: &Shared<'_>,
-    ) -> Result<Output, BuildError> {
+    fn step(&self, target: TargetId, command: &Command, shared: &Shared<'_>) -> Result<Output, BuildError> {
+        let (graph, values) = (shared.graph, shared.values);
+        let (label, needs) = (graph.label(target), graph.needs(target));
+        // Toolchains are named first.
+        let (toolchains, named) = needs.named.split_at(command.toolchains.len());
         let mut roots = Vec::new();
-        for reference in &command.toolchains {
-            let root = self.workspace.resolve(label.package.as_ref(), &reference.value)?;
-            match needs.get(&root).expect("the graph names every need") {
-                Output::Toolchain(toolchain) => roots.push((root, Arc::clone(toolchain))),
-                _ => {
-                    let kind = self.workspace.target(&root).map_or("target", |target| target.kind.name());
-                    return Err(BuildError::Role { label: root.to_string(), kind, role: "the toolchain of a step" });
+        for root in toolchains {
+            match shared.output(*root) {
+                (root, Output::Toolchain(toolchain)) => roots.push((root, toolchain)),
+                (root, _) => {
+                    let kind = graph.target(toolchains[roots.len()]).kind.name();
+                    return Err(BuildError::Role { label: root, kind, role: "the toolchain of a step" });
                 }
             }
         }
-        let needs: Vec<(Label, Output)> = needs
-            .iter()
-            .filter(|(need, _)| roots.iter().all(|(root, _)| root != *need))
-            .map(|(need, output)| (need.clone(), output.clone()))
-            .collect();
+        let mut named: Vec<TargetId> = named.iter().copied().filter(|need| !toolchains.contains(need)).collect();
+        named.sort_unstable();
+        named.dedup();
+        let given = &Given { graph, values, label, named, every: &needs.every };
+        let sources = &self.sources(shared);
         let (root, toolchain) = shared.root(roots)?;
-        let plan = sources.plan(label, command, &needs)?;
+        let plan = sources.plan(command, given)?;
         let (toolchain, variables) = (&*toolchain, &self.variables);
         let (written, resources) = (shared.written, shared.resources);
         let (store, fetcher, cancel) = (self.store, self.fetcher, &self.cancel);
-        let (root, needs) = (&*root, &*needs);
+        let root = &*root;
         let job = Job {
             store,
             fetcher,
@@ -363,7 +334,7 @@ impl Builder<'_> {
             toolchain,
             variables,
             sources,
-            needs,
+            given,
             plan,
             written,
             resources,

@@ -1,8 +1,8 @@
 //! What a step finds in `/src`: files of its package, outputs of what it depends on. Rules: docs/formats/step.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cas_blob::{Descriptor, VerifyError};
 use cas_config::{Command, Label};
@@ -11,6 +11,8 @@ use cas_snapshot::{KeepError, Picked, Selection, Snapshot, SnapshotError};
 use cas_store::{Store, StoreError};
 use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 
+use crate::graph::{Every, Graph, TargetId};
+use crate::schedule::Values;
 use crate::{BuildError, Output, Workspace};
 
 /// The manifest that comes with a dependency's outputs.
@@ -20,10 +22,53 @@ const PACKAGE_JSON: &str = "package.json";
 pub(crate) struct Plan {
     /// The files of the workspace, less what outputs replace.
     picked: Picked,
-    /// The manifests that come with dependencies' outputs.
-    manifests: Vec<(Label, Picked)>,
     /// Names everything that the inputs are made of: equal plans give equal inputs.
     pub(crate) name: Digest,
+}
+
+/// What a step depends on beside its toolchains, finished.
+pub(crate) struct Given<'a> {
+    pub(crate) graph: &'a Graph<'a>,
+    pub(crate) values: &'a Values<Output>,
+    pub(crate) label: &'a Label,
+    /// Targets that it names.
+    pub(crate) named: Vec<TargetId>,
+    /// What its `^name`s stand for.
+    pub(crate) every: &'a [Every],
+}
+
+impl Given<'_> {
+    fn output(&self, target: TargetId) -> &Output {
+        self.values.get(target)
+    }
+
+    /// Everything whose outputs are inputs, in order.
+    fn all(&self) -> Vec<TargetId> {
+        let reach = self.every.iter().flat_map(|every| self.graph.reach(self.label, &every.name));
+        let mut all: Vec<TargetId> = self.named.iter().copied().chain(reach).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Labels of the toolchains with programs of the machine that its inputs were made with.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &String> {
+        let every = self.every.iter().flat_map(|every| every.edges.iter().map(|edge| edge.target));
+        self.named.iter().copied().chain(every).flat_map(|target| self.output(target).hosts())
+    }
+}
+
+/// What is found out about sources once for all targets of a build.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Digests of packages' manifests.
+    manifests: Mutex<HashMap<Option<RelPath>, Digest>>,
+    /// What others get through a target that waits for all with its name: see [`Sources::through`].
+    through: Mutex<HashMap<TargetId, Digest>>,
+    /// Whether files that the workspace gives to all are in the folder of a package.
+    shares_packages_files: OnceLock<bool>,
+    /// For packages with others in their folder, those.
+    nested: OnceLock<HashMap<Option<RelPath>, Vec<RelPath>>>,
 }
 
 /// What a step finds in `/src`, with paths from the workspace's root.
@@ -76,59 +121,123 @@ pub(crate) struct Sources<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) store: &'a Store,
+    pub(crate) known: &'a Known,
 }
 
 impl Sources<'_> {
-    /// What the inputs of a step are made of. `needs` are the outputs of what it depends on.
-    pub(crate) fn plan(&self, label: &Label, command: &Command, needs: &[(Label, Output)]) -> Result<Plan, BuildError> {
+    /// What the inputs of a step are made of.
+    pub(crate) fn plan(&self, command: &Command, given: &Given<'_>) -> Result<Plan, BuildError> {
+        let label = given.label;
         let package = label.package.as_ref();
         // What the step makes is not what it reads: a stale copy in the workspace must not matter.
         let own = command.outputs.iter().map(|output| &output.value).chain(&command.scratch);
         let mut replaced: Vec<RelPath> = own.map(|path| in_package(package, path)).collect();
-        let mut manifests = Vec::new();
-        let mut text = String::new();
-        let line = |text: &mut String, parts: &[&str]| {
-            for part in parts {
-                // Lengths keep one part from looking like two.
-                text.push_str(&format!("{}:{part} ", part.len()));
+        let mut text = Lines::default();
+        for target in &given.named {
+            replaced.extend(replaced_by(given.output(*target)));
+            self.describe(&mut text, given, *target, Some(label))?;
+        }
+        for every in given.every {
+            text.add(&["every", &every.name]);
+            for edge in &every.edges {
+                if edge.is_deep {
+                    let through = self.through(given, edge.target)?;
+                    text.add(&["through", &given.graph.label(edge.target).to_string(), &through.to_string()]);
+                } else {
+                    self.describe(&mut text, given, edge.target, Some(label))?;
+                }
             }
-            text.push('\n');
-        };
-        for (need, output) in needs {
-            let what = match output {
-                Output::Files(files) => {
-                    replaced.extend(files.paths.iter().cloned());
-                    if need.package != label.package {
-                        manifests.push((need.clone(), self.manifest(need.package.as_ref())?));
-                    }
-                    files.name.to_string()
-                }
-                Output::Download(download) => format!("{} {}", download.blob, download.file_name),
-                Output::Package(package) => package.name.to_string(),
-                Output::Packages(packages) => crate::modules::subset(packages, self.workspace, label)?.name.to_string(),
-                Output::Crates(crates) => {
-                    // They bring both: the workspace's own configuration is part of the one that is made.
-                    replaced.extend([crates.config.0.clone(), crates.lockfile.0.clone()]);
-                    crates.name.to_string()
-                }
-                Output::Tarball(tarball) => format!("{} {}", tarball.recipe.blob, tarball.file_name),
-                Output::Toolchain(_) | Output::Image(_) => {
-                    let role = "an input of a step";
-                    return Err(BuildError::Role { label: need.to_string(), kind: output.kind(), role });
-                }
-            };
-            line(&mut text, &[&need.to_string(), output.kind(), &what]);
+            if self.may_replace(label, &every.name)? {
+                let reach = given.graph.reach(label, &every.name);
+                replaced.extend(reach.into_iter().flat_map(|target| replaced_by(given.output(target))));
+            }
         }
         let picked = self.snapshot.without(&self.package_files(package, command.inputs.as_ref())?, &replaced);
-        let fingerprint = |picked: &Picked| self.snapshot.fingerprint(picked).map(|digest| digest.to_string());
-        line(&mut text, &["files", &fingerprint(&picked)?]);
+        text.add(&["files", &self.snapshot.fingerprint(&picked)?.to_string()]);
         // `node_modules` is made for the manifest of the package, whatever its inputs are.
-        line(&mut text, &["own manifest", &fingerprint(&self.manifest(package)?)?]);
-        for (need, manifest) in &manifests {
-            line(&mut text, &["manifest", &need.to_string(), &fingerprint(manifest)?]);
+        text.add(&["own manifest", &self.manifest_name(package)?.to_string()]);
+        let name = Digest::of(self.workspace.section.digest_function, text.0.as_bytes());
+        Ok(Plan { picked, name })
+    }
+
+    /// Says what an output is, and what comes with it. `reader` is who gets it, where that is known.
+    fn describe(
+        &self,
+        text: &mut Lines,
+        given: &Given<'_>,
+        target: TargetId,
+        reader: Option<&Label>,
+    ) -> Result<(), BuildError> {
+        let (need, output) = (given.graph.label(target), given.output(target));
+        let what = match output {
+            Output::Files(files) => files.name.to_string(),
+            Output::Download(download) => format!("{} {}", download.blob, download.file_name),
+            Output::Package(package) => package.name.to_string(),
+            Output::Packages(packages) => match reader {
+                Some(reader) => crate::modules::subset(packages, self.workspace, reader)?.name.to_string(),
+                None => packages.name.to_string(),
+            },
+            Output::Crates(crates) => crates.name.to_string(),
+            Output::Tarball(tarball) => format!("{} {}", tarball.recipe.blob, tarball.file_name),
+            Output::Toolchain(_) | Output::Image(_) => return Err(no_input(need, output)),
+        };
+        text.add(&[&need.to_string(), output.kind(), &what]);
+        if matches!(output, Output::Files(_)) && reader.is_none_or(|reader| reader.package != need.package) {
+            text.add(&["manifest", &self.manifest_name(need.package.as_ref())?.to_string()]);
         }
-        let name = Digest::of(self.workspace.section.digest_function, text.as_bytes());
-        Ok(Plan { picked, manifests, name })
+        Ok(())
+    }
+
+    /// Names what others get through a target that itself waits for all of its name: its own outputs, and what is behind it.
+    fn through(&self, given: &Given<'_>, target: TargetId) -> Result<Digest, BuildError> {
+        let lock = || self.known.through.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&target) {
+            return Ok(*known);
+        }
+        let mut text = Lines::default();
+        self.describe(&mut text, given, target, None)?;
+        // It was planned with what is behind it, so those are known, and this goes no deeper.
+        for edge in given.graph.behind(target) {
+            if edge.is_deep {
+                text.add(&["through", &self.through(given, edge.target)?.to_string()]);
+            } else {
+                self.describe(&mut text, given, edge.target, None)?;
+            }
+        }
+        let name = Digest::of(self.workspace.section.digest_function, text.0.as_bytes());
+        lock().insert(target, name);
+        Ok(name)
+    }
+
+    /// Whether targets of this name in other packages can have outputs where a step has files of the workspace.
+    fn may_replace(&self, label: &Label, name: &str) -> Result<bool, BuildError> {
+        let has = |package: Option<RelPath>| self.workspace.target(&Label { package, name: name.into() }).is_some();
+        let mut above = label.package.clone();
+        while let Some(package) = above {
+            above = package.parent();
+            if has(above.clone()) {
+                return Ok(true);
+            }
+        }
+        if let Some(known) = self.known.shares_packages_files.get() {
+            return Ok(*known);
+        }
+        let inputs = self.workspace.section.inputs.clone();
+        let selection =
+            Selection { package: None, other_packages: Vec::new(), inputs: Some(Vec::new()), workspace_inputs: inputs };
+        let shared = self.snapshot.select(&selection)?;
+        let is_in_package = |path: RelPath| {
+            let mut above = path.parent();
+            while let Some(folder) = above {
+                if self.workspace.packages.contains_key(&Some(folder.clone())) {
+                    return true;
+                }
+                above = folder.parent();
+            }
+            false
+        };
+        let found = self.snapshot.paths(&shared).any(is_in_package);
+        Ok(*self.known.shares_packages_files.get_or_init(|| found))
     }
 
     fn manifest(&self, package: Option<&RelPath>) -> Result<Picked, SnapshotError> {
@@ -136,26 +245,34 @@ impl Sources<'_> {
         self.snapshot.pick(&[in_package(package, &manifest)])
     }
 
+    fn manifest_name(&self, package: Option<&RelPath>) -> Result<Digest, BuildError> {
+        let lock = || self.known.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = package.cloned();
+        if let Some(known) = lock().get(&key) {
+            return Ok(*known);
+        }
+        let name = self.snapshot.fingerprint(&self.manifest(package)?)?;
+        lock().insert(key, name);
+        Ok(name)
+    }
+
     /// The inputs that were planned for a step.
-    pub(crate) fn of_step(
-        &self,
-        label: &Label,
-        command: &Command,
-        needs: &[(Label, Output)],
-        plan: &Plan,
-    ) -> Result<Inputs, BuildError> {
+    pub(crate) fn of_step(&self, command: &Command, given: &Given<'_>, plan: &Plan) -> Result<Inputs, BuildError> {
+        let label = given.label;
         let package = label.package.as_ref();
         let mut picked = plan.picked.clone();
         let mut own = self.snapshot.tree(&picked)?;
         let mut shared: Vec<(Descriptor, Arc<Directory>)> = Vec::new();
-        let mut given = Directory::root();
-        for (need, output) in needs {
+        let mut outputs = Directory::root();
+        for target in given.all() {
+            let (need, output) = (given.graph.label(target), given.output(target));
             let tree = match output {
                 Output::Files(files) => {
                     let mut tree = files.tree.clone();
-                    if let Some((_, manifest)) = plan.manifests.iter().find(|(other, _)| other == need) {
-                        graft(&mut tree, &self.snapshot.tree(manifest)?, label)?;
-                        picked = self.snapshot.union(&picked, manifest);
+                    if need.package != label.package {
+                        let manifest = self.manifest(need.package.as_ref())?;
+                        graft(&mut tree, &self.snapshot.tree(&manifest)?, label)?;
+                        picked = self.snapshot.union(&picked, &manifest);
                     }
                     tree
                 }
@@ -201,14 +318,11 @@ impl Sources<'_> {
                     )?;
                     tree
                 }
-                Output::Toolchain(_) | Output::Image(_) => {
-                    let role = "an input of a step";
-                    return Err(BuildError::Role { label: need.to_string(), kind: output.kind(), role });
-                }
+                Output::Toolchain(_) | Output::Image(_) => return Err(no_input(need, output)),
             };
-            graft(&mut given, &tree, label)?;
+            graft(&mut outputs, &tree, label)?;
         }
-        graft(&mut own, &given, label)?;
+        graft(&mut own, &outputs, label)?;
         // The folder that the step starts in, and those of its outputs.
         for path in package.into_iter().cloned().chain(
             command
@@ -234,14 +348,11 @@ impl Sources<'_> {
         package: Option<&RelPath>,
         inputs: Option<&Vec<String>>,
     ) -> Result<Picked, BuildError> {
-        let other_packages = self.workspace.packages.keys().flatten();
+        let nested = self.known.nested.get_or_init(|| nested(self.workspace));
         let selection = Selection {
             package: package.cloned(),
             // A folder above is another package, too, but its files are not below this one.
-            other_packages: other_packages
-                .filter(|other| package.is_none_or(|package| other.strip_prefix(package).is_some()))
-                .cloned()
-                .collect(),
+            other_packages: nested.get(&package.cloned()).cloned().unwrap_or_default(),
             inputs: inputs.cloned(),
             workspace_inputs: self.workspace.section.inputs.clone(),
         };
@@ -275,6 +386,51 @@ impl Sources<'_> {
             KeepError::Snapshot(error) => error.into(),
         })
     }
+}
+
+/// Lines of parts, each with its length, which keeps one part from looking like two.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, parts: &[&str]) {
+        use std::fmt::Write as _;
+        for part in parts {
+            // Writing to a string cannot fail.
+            let _ = write!(self.0, "{}:{part} ", part.len());
+        }
+        self.0.push('\n');
+    }
+}
+
+fn no_input(need: &Label, output: &Output) -> BuildError {
+    BuildError::Role { label: need.to_string(), kind: output.kind(), role: "an input of a step" }
+}
+
+/// Files of the workspace that an output takes the place of.
+fn replaced_by(output: &Output) -> Vec<RelPath> {
+    match output {
+        Output::Files(files) => files.paths.clone(),
+        // They bring both: the workspace's own configuration is part of the one that is made.
+        Output::Crates(crates) => vec![crates.config.0.clone(), crates.lockfile.0.clone()],
+        _ => Vec::new(),
+    }
+}
+
+/// For each package with others in its folder, those.
+fn nested(workspace: &Workspace) -> HashMap<Option<RelPath>, Vec<RelPath>> {
+    let mut nested: HashMap<Option<RelPath>, Vec<RelPath>> = HashMap::new();
+    for package in workspace.packages.keys().flatten() {
+        let mut above = package.parent();
+        loop {
+            if workspace.packages.contains_key(&above) {
+                nested.entry(above.clone()).or_default().push(package.clone());
+            }
+            let Some(folder) = above else { break };
+            above = folder.parent();
+        }
+    }
+    nested
 }
 
 /// A path of a package as one of the workspace.

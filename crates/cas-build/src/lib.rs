@@ -11,6 +11,7 @@ mod cargo;
 mod debian;
 mod error;
 mod export;
+mod graph;
 mod host;
 mod image;
 mod inputs;

@@ -2,9 +2,7 @@
 //!
 //! Not here: what lockfiles give (`modules`).
 
-use std::collections::BTreeMap;
-
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_config::{Label, LockedNpm, NpmPackage};

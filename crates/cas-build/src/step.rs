@@ -15,17 +15,17 @@ use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
 use crate::capture::{self, Allowed};
-use crate::inputs::{Inputs, Plan, Sources, WrittenInputs, in_package};
+use crate::inputs::{Given, Inputs, Plan, Sources, WrittenInputs, in_package};
 use crate::log::{Log, Recorder};
 use crate::resources::{Amount, Resources};
-use crate::{BuildError, Files, Output, Toolchain};
+use crate::{BuildError, Files, Toolchain};
 
 /// Where programs are looked for.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The folder of the sources in the input root.
 const SOURCE: &str = "src";
 /// Kind of the memos that lead from what a step is made of to its action. The number is that of the rules of inputs.
-const STATIC_NAME: &str = "step-1";
+const STATIC_NAME: &str = "step-2";
 /// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
 const HOST_PROPERTY: &str = "cas-host";
 /// Longest `Tree` message that is read.
@@ -129,8 +129,8 @@ pub(crate) struct Job<'a> {
     /// Variables of whoever builds, of which a step may take some over.
     pub(crate) variables: &'a BTreeMap<String, String>,
     pub(crate) sources: &'a Sources<'a>,
-    /// Outputs of what it depends on.
-    pub(crate) needs: &'a [(Label, Output)],
+    /// What it depends on.
+    pub(crate) given: &'a Given<'a>,
     /// What its inputs are made of.
     pub(crate) plan: Plan,
     pub(crate) written: &'a WrittenInputs,
@@ -227,7 +227,7 @@ impl Job<'_> {
     #[cfg(debug_assertions)]
     fn check_static_name(&self, key: &Descriptor) -> Result<(), BuildError> {
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
-        let inputs = self.sources.of_step(self.label, self.command, self.needs, &self.plan)?;
+        let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
         let actual = self.encode(&root, &inputs)?.0.action.0;
         assert_eq!(actual, *key, "the static name of `{}` leaves something out", self.label);
         Ok(())
@@ -241,7 +241,7 @@ impl Job<'_> {
             return Ok((files, Origin::Cached));
         }
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
-        let inputs = self.sources.of_step(self.label, self.command, self.needs, &self.plan)?;
+        let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
@@ -304,7 +304,7 @@ impl Job<'_> {
             Some(_) => {}
         }
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
-        let mut hosts: BTreeSet<String> = self.needs.iter().flat_map(|(_, need)| need.hosts()).cloned().collect();
+        let mut hosts: BTreeSet<String> = self.given.hosts().cloned().collect();
         if self.toolchain.host_parts().is_some() {
             hosts.insert(self.root.to_owned());
         }

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cas_config::{
-    Label, Located, Lock, MAX_MANIFEST_BYTES, Manifest, Pattern, Reference, Target, TargetKind, WorkspaceSection,
-    nearest,
-};
+use cas_config::{Label, Lock, MAX_MANIFEST_BYTES, Manifest, Pattern, Reference, Target, WorkspaceSection, nearest};
 use cas_tree::RelPath;
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -159,59 +156,7 @@ impl Workspace {
         Ok(labels)
     }
 
-    /// What a target needs, in order.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError::UnknownTarget`], [`BuildError::NotAvailable`].
-    pub fn needs(&self, label: &Label) -> Result<Vec<Label>, BuildError> {
-        let target = self.target(label).ok_or_else(|| self.unknown(label))?;
-        let references: Vec<&Located<Reference>> = match &target.kind {
-            TargetKind::Toolchain(_) | TargetKind::Fetch(_) => Vec::new(),
-            TargetKind::Image(image) => image.base.iter().chain(image.layers.iter().map(|layer| &layer.from)).collect(),
-            TargetKind::Command(command) | TargetKind::Test(command) => {
-                command.toolchains.iter().chain(&command.deps).collect()
-            }
-            TargetKind::Npm(npm) => npm.from.iter().collect(),
-        };
-        let mut needs = Vec::new();
-        for reference in references {
-            match &reference.value {
-                Reference::Dependencies(name) => needs.extend(self.of_dependencies(label, name)?),
-                one => needs.push(self.resolve(label.package.as_ref(), one)?),
-            }
-        }
-        Ok(needs)
-    }
-
-    /// The targets of this name of every workspace package that the package of `label` depends on, itself or by others.
-    ///
-    /// What a package needs while it is developed is not needed by those that depend on it.
-    fn of_dependencies(&self, label: &Label, name: &str) -> Result<Vec<Label>, BuildError> {
-        use cas_npm::DependencyKind::{Development, Optional, Peer, Production};
-        let no_manifest = || BuildError::NoManifest { label: label.to_string(), name: name.to_owned() };
-        let own = self.packages.get(&label.package).and_then(|package| package.npm.as_ref()).ok_or_else(no_manifest)?;
-        let by_name: BTreeMap<&str, (&Option<RelPath>, &cas_npm::Manifest)> = self
-            .packages
-            .iter()
-            .filter_map(|(folder, package)| {
-                let npm = package.npm.as_ref()?;
-                Some((npm.name.as_deref()?, (folder, npm)))
-            })
-            .collect();
-        let mut found = std::collections::BTreeSet::new();
-        let mut open: Vec<&str> = own.dependency_names(&[Production, Development, Optional, Peer]).collect();
-        while let Some(dependency) = open.pop() {
-            let Some((folder, npm)) = by_name.get(dependency) else { continue };
-            if **folder != label.package && found.insert((*folder).clone()) {
-                open.extend(npm.dependency_names(&[Production, Optional, Peer]));
-            }
-        }
-        let labels = found.into_iter().map(|package| Label { package, name: name.into() });
-        Ok(labels.filter(|label| self.target(label).is_some()).collect())
-    }
-
-    fn unknown(&self, label: &Label) -> BuildError {
+    pub(crate) fn unknown(&self, label: &Label) -> BuildError {
         let labels: Vec<String> = self.targets().map(|(label, _)| label.to_string()).collect();
         let text = label.to_string();
         let near = nearest(&text, labels.iter().map(String::as_str)).map(str::to_owned);

@@ -193,24 +193,32 @@ impl Snapshot {
     ///
     /// As for [`Snapshot::read`].
     pub fn fingerprint(&self, picked: &Picked) -> Result<Digest, SnapshotError> {
-        let mut counts = vec![0; self.folders.len()];
+        // Only the folders between the first and the last one of the picked files: there are many targets, and most have few.
+        let folders = picked.0.iter().map(|index| self.files[*index as usize].folder);
+        let (first, end) = match (folders.clone().min(), folders.max()) {
+            (Some(first), Some(last)) => (first as usize, last as usize + 1),
+            _ => (0, 0),
+        };
+        let at = |index: &u32| self.files[*index as usize].folder as usize - first;
+        let mut counts = vec![0; end - first];
         for index in &picked.0 {
-            counts[self.files[*index as usize].folder as usize] += 1;
+            counts[at(index)] += 1;
         }
+        let slots = &self.folders[first..end];
         // Where all files of a folder are picked, the digest in its record stands for them.
-        let recorded: Vec<Option<Content>> = (self.folders.iter().zip(&counts))
-            .map(|(slot, count)| if *count == slot.own_count { slot.digest() } else { None })
+        let recorded: Vec<Option<Content>> = (slots.iter().zip(&counts))
+            .map(|(slot, count)| if *count > 0 && *count == slot.own_count { slot.digest() } else { None })
             .collect();
-        let is_open = |index: &u32| recorded[self.files[*index as usize].folder as usize].is_none();
+        let is_open = |index: &u32| recorded[at(index)].is_none();
         let open = Picked(picked.0.iter().copied().filter(is_open).collect());
         self.read(&open)?;
-        let mut names: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for FileAt { folder, name } in open.0.iter().map(|index| self.files[*index as usize]) {
-            names.entry(folder).or_default().push(name);
+        let mut names: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for index in &open.0 {
+            names.entry(at(index)).or_default().push(self.files[*index as usize].name);
         }
         let mut text = Vec::new();
-        for (((position, slot), recorded), count) in (0u32..).zip(&self.folders).zip(recorded).zip(counts) {
-            if count == 0 {
+        for (position, (slot, recorded)) in slots.iter().zip(recorded).enumerate() {
+            if counts[position] == 0 {
                 continue;
             }
             let digest = recorded.unwrap_or_else(|| {
