@@ -16,6 +16,7 @@ use cas_store::{Depth, Store, StoreError};
 use crate::cargo::Registries;
 use crate::debian::{self, Context};
 use crate::graph::{Graph, TargetId};
+use crate::history::{self, History};
 use crate::inputs::{Given, Known, Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
@@ -66,6 +67,17 @@ pub struct Built {
     pub lock_changed: bool,
 }
 
+/// What of targets is there.
+pub(crate) struct Examined<'a> {
+    pub(crate) graph: Graph<'a>,
+    /// What has its outputs.
+    pub(crate) values: BTreeSet<TargetId>,
+    pub(crate) errors: BTreeMap<TargetId, BuildError>,
+}
+
+/// Labels of those that were asked for that a line of the log names.
+const MAX_LOGGED_LABELS: usize = 20;
+
 /// What the targets of one build share.
 struct Shared<'a> {
     graph: &'a Graph<'a>,
@@ -77,6 +89,10 @@ struct Shared<'a> {
     asked: &'a BTreeSet<TargetId>,
     merged: &'a Mutex<BTreeMap<String, Arc<Toolchain>>>,
     resources: &'a Resources,
+    /// What was done, for the history.
+    steps: &'a Mutex<Vec<history::Built>>,
+    /// Whether no step may run.
+    is_dry: bool,
 }
 
 impl Shared<'_> {
@@ -154,40 +170,10 @@ impl Builder<'_> {
 
     fn attempt(&self, labels: &[Label]) -> Result<Built, BuildError> {
         let graph = Graph::new(self.workspace, labels)?;
-        let needs = graph.to_build();
-        let reads_files = |target: &TargetId| {
-            matches!(
-                graph.target(*target).kind,
-                TargetKind::Command(_)
-                    | TargetKind::Test(_)
-                    | TargetKind::Npm(_)
-                    | TargetKind::Fetch(Fetch::Lockfile(_))
-            )
-        };
-        let snapshot = match needs.keys().any(reads_files) {
-            true => {
-                let (caches, watchers) = (self.store.scans(), self.store.watchers());
-                let function = self.workspace.section.digest_function;
-                let options = Options { function, trust: self.trust, caches: Some(&caches), watchers: Some(&watchers) };
-                Some(Snapshot::take(&self.workspace.root, &options)?)
-            }
-            false => None,
-        };
+        let snapshot = self.snapshot(&graph)?;
         let asked: BTreeSet<TargetId> = labels.iter().filter_map(|label| graph.find(label)).collect();
-        let lock = Mutex::new(self.workspace.lock.clone());
-        let written = WrittenInputs::default();
-        let merged = Mutex::default();
-        let cpus = self.jobs.get() as u64;
-        let memory_bytes = self.memory_bytes.unwrap_or(u64::MAX);
-        let resources = Resources::new(Amount { cpus, memory_bytes });
-        let stop = || self.cancel.is_cancelled();
-        let known = Known::default();
-        let finished = schedule::run(&needs, self.jobs, self.keep_going, &stop, &|target, values| {
-            let snapshot = snapshot.as_ref();
-            let (lock, written, merged) = (&lock, &written, &merged);
-            let (graph, known, asked, resources) = (&graph, &known, &asked, &resources);
-            self.one(target, &Shared { graph, values, known, lock, snapshot, written, asked, merged, resources })
-        });
+        let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::new(Vec::new()));
+        let finished = self.go(&graph, snapshot.as_ref(), &asked, &lock, &steps, false);
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
         let lock_changed = lock != self.workspace.lock;
@@ -207,6 +193,12 @@ impl Builder<'_> {
             // Each result belongs to the inputs that it was made of, but together they may be of no one state of the workspace.
             snapshot.verify_unchanged()?;
         }
+        let steps = steps.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let labels: Vec<String> = labels.iter().map(ToString::to_string).take(MAX_LOGGED_LABELS).collect();
+        let about =
+            serde_json::json!({ "at": self.now_unix_seconds, "targets": labels, "failed": finished.errors.len() });
+        // A history that cannot be written is told of by nobody who asks it.
+        let _ = History::open(self.store, &self.workspace.root).record(&steps, about);
         let outputs = finished.values.into_iter().filter(|(target, _)| asked.contains(target));
         let failures = finished.errors.into_iter();
         Ok(Built {
@@ -214,6 +206,61 @@ impl Builder<'_> {
             failures: failures.map(|(target, error)| (graph.label(target).clone(), error)).collect(),
             lock_changed,
         })
+    }
+
+    /// The files of the workspace, if any of what is to be built reads them.
+    fn snapshot(&self, graph: &Graph<'_>) -> Result<Option<Snapshot>, BuildError> {
+        let reads_files = |target: &TargetId| {
+            matches!(
+                graph.target(*target).kind,
+                TargetKind::Command(_)
+                    | TargetKind::Test(_)
+                    | TargetKind::Npm(_)
+                    | TargetKind::Fetch(Fetch::Lockfile(_))
+            )
+        };
+        if !graph.to_build().keys().any(reads_files) {
+            return Ok(None);
+        }
+        let (caches, watchers) = (self.store.scans(), self.store.watchers());
+        let function = self.workspace.section.digest_function;
+        let options = Options { function, trust: self.trust, caches: Some(&caches), watchers: Some(&watchers) };
+        Ok(Some(Snapshot::take(&self.workspace.root, &options)?))
+    }
+
+    /// Builds what is in the graph; with `is_dry`, as far as no step has to run.
+    fn go(
+        &self,
+        graph: &Graph<'_>,
+        snapshot: Option<&Snapshot>,
+        asked: &BTreeSet<TargetId>,
+        lock: &Mutex<Lock>,
+        steps: &Mutex<Vec<history::Built>>,
+        is_dry: bool,
+    ) -> schedule::Finished<Output, BuildError> {
+        let (written, merged, known) = (&WrittenInputs::default(), &Mutex::default(), &Known::default());
+        let cpus = self.jobs.get() as u64;
+        let resources = &Resources::new(Amount { cpus, memory_bytes: self.memory_bytes.unwrap_or(u64::MAX) });
+        let stop = || self.cancel.is_cancelled();
+        let keep_going = self.keep_going || is_dry;
+        schedule::run(&graph.to_build(), self.jobs, keep_going, &stop, &|target, values| {
+            let shared =
+                Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, is_dry };
+            self.one(target, &shared)
+        })
+    }
+
+    /// What of these targets is there, without running anything.
+    pub(crate) fn examine(&self, labels: &[Label]) -> Result<Examined<'_>, BuildError> {
+        let graph = Graph::new(self.workspace, labels)?;
+        let snapshot = self.snapshot(&graph)?;
+        let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::default());
+        let finished = self.go(&graph, snapshot.as_ref(), &BTreeSet::new(), &lock, &steps, true);
+        if let Some(snapshot) = &snapshot {
+            // As after a build.
+            let _ = snapshot.save();
+        }
+        Ok(Examined { graph, values: finished.values.into_keys().collect(), errors: finished.errors })
     }
 
     fn one(&self, target: TargetId, shared: &Shared<'_>) -> Result<Output, BuildError> {
@@ -339,7 +386,17 @@ impl Builder<'_> {
             written,
             resources,
         };
+        if shared.is_dry {
+            return Ok(Output::Files(Arc::new(job.look()?)));
+        }
         let (files, origin) = job.run()?;
+        let ran_ms = match &origin {
+            Origin::Ran { elapsed, .. } => Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+            Origin::Cached => None,
+        };
+        let step =
+            history::Built { label: label.to_string(), static_name: job.static_name(), action: files.action, ran_ms };
+        shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
         self.observer.event(Event::Step { label, origin: &origin });
         Ok(Output::Files(Arc::new(files)))
     }

@@ -400,6 +400,14 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A step would run, and nothing may: only where that is asked.
+    #[error("`{label}` would run")]
+    WouldRun {
+        /// The target.
+        label: String,
+        /// What it is made of.
+        trace: Box<crate::trace::Trace>,
+    },
     /// The build was interrupted.
     #[error("interrupted")]
     Interrupted,

@@ -262,6 +262,21 @@ impl<'a> Packages<'a> {
     }
 }
 
+/// Targets with all that they need, each with what it needs itself, in order.
+///
+/// # Errors
+///
+/// As for [`crate::Builder::build`], of the graph.
+pub fn needs_of(workspace: &Workspace, labels: &[Label]) -> Result<BTreeMap<Label, Vec<Label>>, BuildError> {
+    let graph = Graph::new(workspace, labels)?;
+    let named = |mut targets: Vec<TargetId>| {
+        targets.sort_unstable();
+        targets.dedup();
+        targets.into_iter().map(|target| graph.label(target).clone()).collect()
+    };
+    Ok(graph.to_build().into_iter().map(|(target, needs)| (graph.label(target).clone(), named(needs))).collect())
+}
+
 /// What a target's section names, in order.
 fn references(target: &Target) -> impl Iterator<Item = &Reference> {
     let (steps, image, npm) = match &target.kind {

@@ -13,6 +13,7 @@ use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 
 use crate::graph::{Every, Graph, TargetId};
 use crate::schedule::Values;
+use crate::trace::Trace;
 use crate::{BuildError, Output, Workspace};
 
 /// The manifest that comes with a dependency's outputs.
@@ -184,6 +185,17 @@ impl Sources<'_> {
         text.add(&[&need.to_string(), output.kind(), &what]);
         if matches!(output, Output::Files(_)) && reader.is_none_or(|reader| reader.package != need.package) {
             text.add(&["manifest", &self.manifest_name(need.package.as_ref())?.to_string()]);
+        }
+        Ok(())
+    }
+
+    /// Notes what a step depends on.
+    pub(crate) fn trace_needs(&self, trace: &mut Trace, given: &Given<'_>) -> Result<(), BuildError> {
+        for target in given.all() {
+            let mut text = Lines::default();
+            self.describe(&mut text, given, target, Some(given.label))?;
+            let name = Digest::of(self.workspace.section.digest_function, text.0.as_bytes());
+            trace.add("dependency", given.graph.label(target).to_string(), name.to_string());
         }
         Ok(())
     }

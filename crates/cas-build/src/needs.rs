@@ -40,7 +40,7 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
-                "download" => Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)])),
+                "download" | "trace-1" => Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)])),
                 kind if kind.starts_with("frame ") => {
                     let blob = text.split(' ').next().and_then(|blob| blob.parse().ok());
                     Ok(blob.map(|blob| vec![Keep::Blob(blob)]))
@@ -161,6 +161,7 @@ mod tests {
         assert_eq!(needs("npm-package", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("cargo-crate", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("download", blob.to_string()), Some(vec![Keep::Blob(blob)]));
+        assert_eq!(needs("trace-1", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("frame zstd blake3", format!("{blob} 00000000")), Some(vec![Keep::Blob(blob)]));
         let both = format!("{blob}\n{recipe}");
         assert_eq!(needs("debian-package", both), Some(vec![Keep::Tree(blob), Keep::Blob(recipe)]));

@@ -18,6 +18,8 @@ use crate::capture::{self, Allowed};
 use crate::inputs::{Given, Inputs, Plan, Sources, WrittenInputs, in_package};
 use crate::log::{Log, Recorder};
 use crate::resources::{Amount, Resources};
+use crate::trace::{EXECUTABLE, Trace};
+use crate::why::TRACE_MEMO;
 use crate::{BuildError, Files, Toolchain};
 
 /// Where programs are looked for.
@@ -203,7 +205,7 @@ impl Job<'_> {
     }
 
     /// Names everything that the action is made of, without making it: equal names mean equal actions.
-    fn static_name(&self) -> Descriptor {
+    pub(crate) fn static_name(&self) -> Descriptor {
         let function = self.toolchain.name.digest.function();
         // In the place of the input root stands what it would be made of. No action has this name: its root is no directory.
         let parts = format!("{STATIC_NAME} {} {}", self.toolchain.name, self.plan.name);
@@ -233,15 +235,64 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// The outputs of the step as it is, if they are there; else what it is made of.
+    pub(crate) fn look(&self) -> Result<Files, BuildError> {
+        if let Some(files) = self.remembered(&self.static_name())? {
+            return Ok(files);
+        }
+        let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
+        let trace = Box::new(self.trace(&inputs)?);
+        Err(BuildError::WouldRun { label: self.label.to_string(), trace })
+    }
+
+    /// What it is made of, in words.
+    fn trace(&self, inputs: &Inputs) -> Result<Trace, BuildError> {
+        let mut trace = Trace::default();
+        trace.add("rules", "", STATIC_NAME);
+        trace.add("toolchain", self.root, self.toolchain.name.to_string());
+        if let Some(identity) = self.toolchain.host_identity() {
+            trace.add("host", self.root, identity);
+        }
+        trace.add("run", "", serde_json::json!(self.arguments()).to_string());
+        trace.add("timeout", "", format!("{} s", self.command.timeout.as_secs()));
+        for (name, value) in self.environment() {
+            trace.add("env", name, value);
+        }
+        for output in &self.command.outputs {
+            trace.add("output", output.value.to_string(), "");
+        }
+        self.sources.trace_needs(&mut trace, self.given)?;
+        for (path, node) in self.sources.snapshot.tree(&inputs.picked)?.walk() {
+            match node {
+                Node::File { blob, metadata } => {
+                    let executable = if metadata.mode & 0o100 != 0 { EXECUTABLE } else { "" };
+                    trace.add("file", path.to_string(), format!("{}{executable}", blob.digest));
+                }
+                Node::Symlink { target, .. } => {
+                    trace.add("file", path.to_string(), format!("link to {}", String::from_utf8_lossy(target)));
+                }
+                _ => {}
+            }
+        }
+        Ok(trace)
+    }
+
+    fn keep_trace(&self, static_name: &Descriptor, inputs: &Inputs) -> Result<(), BuildError> {
+        let trace = self.trace(inputs)?.to_text();
+        let blob = self.store.put_bytes(static_name.digest.function(), trace.as_bytes())?;
+        Ok(self.store.put_memo(TRACE_MEMO, static_name.to_string().as_bytes(), blob.to_string().as_bytes())?)
+    }
+
     /// The outputs, from the cache or by running.
     pub(crate) fn run(&self) -> Result<(Files, Origin), BuildError> {
-        let function = self.toolchain.name.digest.function();
         let static_name = self.static_name();
         if let Some(files) = self.remembered(&static_name)? {
             return Ok((files, Origin::Cached));
         }
+        let function = self.toolchain.name.digest.function();
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
+        self.keep_trace(&static_name, &inputs)?;
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;

@@ -36,7 +36,8 @@ pub(crate) struct Global {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Lines for people
+    /// Lines for people; for `cas graph`, Graphviz's language
+    #[value(alias = "dot")]
     Text,
     /// One JSON document on standard output
     Json,
@@ -60,6 +61,18 @@ pub(crate) enum Command {
     /// The image's layers become the root file system, its configuration gives user, environment and working directory.
     /// There is no network but a loopback of its own. Ends with the exit code of the command.
     Run(RunArgs),
+    /// Tell why a target would run now, or, if it would not, with what it last changed
+    ///
+    /// Compares what the target is made of with what it was made of in its last build: files, variables, toolchains, what
+    /// it depends on. Nothing is run and nothing is fetched.
+    Why(WhyArgs),
+    /// List targets, with what they need or what needs them
+    Query(QueryArgs),
+    /// Print how targets depend on each other
+    ///
+    /// In Graphviz's language, or with `--format json` as a list. Of `^name` the nearest targets are shown, and those
+    /// behind them where they do not wait for them themselves.
+    Graph(GraphArgs),
     /// Bring cas.lock up to date
     ///
     /// Resolves what has no entry yet. With `--update` everything is resolved anew.
@@ -81,7 +94,7 @@ pub(crate) enum Command {
 }
 
 /// Where inputs may come from.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct InputArgs {
     /// Fail if cas.lock would change (implied by the variable CI)
     #[arg(long)]
@@ -112,6 +125,37 @@ pub(crate) struct BuildArgs {
     pub(crate) jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// Target: `//package:name` or `:name`
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryArgs {
+    /// Targets: `//package:name`, `:name`, `//package/...` [default: all]
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Only those of one kind: toolchain, fetch, command, test, image, npm
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// These and everything that they need
+    #[arg(long, conflicts_with = "needed_by")]
+    pub(crate) needs: bool,
+    /// These and everything that needs them
+    #[arg(long)]
+    pub(crate) needed_by: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GraphArgs {
+    /// Targets: `//package:name`, `:name`, `//package/...` [default: all]
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
 }
 
 #[derive(Args, Debug)]

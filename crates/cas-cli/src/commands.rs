@@ -28,7 +28,7 @@ use crate::args::{
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
-use crate::store;
+use crate::{store, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 const SIGNAL_BASE: i32 = 128;
@@ -39,6 +39,9 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Build(args) => build(&global, &args, Purpose::Build),
         Command::Test(args) => build(&global, &args, Purpose::Test),
         Command::Run(args) => run_command(&global, args),
+        Command::Why(args) => why::why(&global, &args),
+        Command::Query(args) => why::query(&global, &args),
+        Command::Graph(args) => why::graph(&global, &args),
         Command::Lock(args) => lock(&global, &args),
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image(&global, command),
@@ -173,7 +176,7 @@ enum Purpose {
     Test,
 }
 
-struct Options {
+pub(crate) struct Options {
     jobs: Option<NonZeroUsize>,
     mode: Mode,
     offline: bool,
@@ -181,13 +184,14 @@ struct Options {
     trust: Trust,
 }
 
-fn outputs_and_lock(
+/// Does something with a builder as the command line and the environment describe it.
+pub(crate) fn with_builder<T>(
     workspace: &Workspace,
     store: &Store,
-    labels: &[Label],
     options: &Options,
     progress: &Progress,
-) -> Result<Built, Failure> {
+    work: impl FnOnce(&Builder<'_>) -> Result<T, BuildError>,
+) -> Result<T, Failure> {
     let cancel = cancel_on_signals()?;
     let switch = cancel.clone();
     let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
@@ -210,10 +214,10 @@ fn outputs_and_lock(
         now_unix_seconds: now_unix_seconds(),
         cancel,
     };
-    Ok(builder.build(labels)?)
+    Ok(work(&builder)?)
 }
 
-fn options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> Options {
+pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> Options {
     let mode = if inputs.locked || variable("CI").is_some() { Mode::Locked } else { Mode::Normal };
     let trust = match (inputs.verify_inputs, inputs.trust_network_mtime) {
         (true, _) => Trust::Nothing,
@@ -231,7 +235,8 @@ fn outputs(
     options: &Options,
 ) -> Result<BTreeMap<Label, Output>, Failure> {
     let progress = Progress::default();
-    let Built { outputs, mut failures, lock_changed } = outputs_and_lock(workspace, store, labels, options, &progress)?;
+    let Built { outputs, mut failures, lock_changed } =
+        with_builder(workspace, store, options, &progress, |builder| builder.build(labels))?;
     note_lock(lock_changed);
     match failures.pop_first() {
         Some((_, error)) => Err(error.into()),
@@ -262,10 +267,10 @@ fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Fa
         labels.dedup();
         labels
     };
-    let options = Options { keep_going: purpose == Purpose::Test, ..options(args.jobs, &args.inputs) };
+    let options = Options { keep_going: purpose == Purpose::Test, ..build_options(args.jobs, &args.inputs) };
     let progress = Progress::default();
     let mut work = || -> Result<(Built, Vec<Value>), Failure> {
-        let built = outputs_and_lock(&workspace, &store, &labels, &options, &progress)?;
+        let built = with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?;
         note_lock(built.lock_changed);
         let mut rows = Vec::new();
         for (label, output) in &built.outputs {
@@ -370,7 +375,7 @@ fn npm_pack(global: &Global, args: &PackArgs) -> Result<Exit, Failure> {
             return Err(BuildError::Role { label: label.to_string(), kind, role: "packed" }.into());
         }
     }
-    let built = outputs(&workspace, &store, &labels, &options(None, &args.inputs))?;
+    let built = outputs(&workspace, &store, &labels, &build_options(None, &args.inputs))?;
     let mut rows = Vec::new();
     for (label, output) in &built {
         let Output::Tarball(tarball) = output else { continue };
@@ -391,7 +396,16 @@ fn npm_pack(global: &Global, args: &PackArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
+/// The one target that a text names.
+pub(crate) fn one_target(workspace: &Workspace, package: Option<&RelPath>, text: &str) -> Result<Label, Failure> {
+    let labels = workspace.select(package, &patterns(&[text.to_owned()])?)?;
+    match <[Label; 1]>::try_from(labels) {
+        Ok([label]) => Ok(label),
+        Err(_) => Err(Failure::Usage(format!("`{text}` is not one target"))),
+    }
+}
+
+pub(crate) fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     let parse = |text: &String| {
         text.parse().map_err(|error: cas_config::LabelError| match error.hint() {
             Some(hint) => Failure::Usable(error.to_string(), hint.to_owned()),
@@ -503,7 +517,7 @@ fn run_command(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
         env.insert(name.to_owned(), value.to_owned());
     }
     let store = open_store(global)?;
-    let image = find(global, &store, &args.image, &options(None, &args.inputs))?;
+    let image = find(global, &store, &args.image, &build_options(None, &args.inputs))?;
     let own = |stream: &dyn AsFd| {
         stream.as_fd().try_clone_to_owned().map_err(|error| {
             Failure::Usable(format!("could not hand over a stream: {error}"), "leave the streams open".to_owned())
@@ -535,7 +549,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, false) => Mode::Normal,
     };
     let options = Options { jobs: None, mode, offline: false, keep_going: false, trust: Trust::Local };
-    let mut built = outputs_and_lock(&workspace, &store, &labels, &options, &Progress::default())?;
+    let mut built = with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.build(&labels))?;
     if let Some((_, error)) = built.failures.pop_first() {
         return Err(error.into());
     }
@@ -547,7 +561,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
 
 fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let options = options(None, &InputArgs::default());
+    let options = build_options(None, &InputArgs::default());
     match command {
         ImageCommand::Ls => {
             let rows: Vec<Value> = list_images(&store)?

@@ -9,6 +9,7 @@ mod progress;
 mod render;
 mod store;
 mod watch;
+mod why;
 
 pub use exit::Exit;
 

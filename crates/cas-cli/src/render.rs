@@ -115,6 +115,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
         | BuildError::Compress(_) => Exit::Failed,
+        BuildError::WouldRun { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),
     }
 }

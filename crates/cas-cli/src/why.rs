@@ -1,0 +1,196 @@
+//! `cas why`, `cas query` and `cas graph`: the targets of a workspace, how they depend on each other, and why they run.
+
+use cas_build::{Difference, Reason, Verdict, What, Workspace, needs_of};
+use cas_config::Label;
+use serde_json::{Value, json};
+
+use crate::args::{Format, Global, GraphArgs, QueryArgs, WhyArgs};
+use crate::commands::{build_options, one_target, open_store, open_workspace, patterns, print, text, with_builder};
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::render::{self, Failure};
+
+/// Digests are shown this short.
+const SHOWN_DIGITS: usize = 12;
+
+pub(crate) fn why(global: &Global, args: &WhyArgs) -> Result<Exit, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let label = one_target(&workspace, package.as_ref(), &args.target)?;
+    let store = open_store(global)?;
+    let mut inputs = args.inputs.clone();
+    // Explaining fetches nothing.
+    inputs.offline = true;
+    let options = build_options(None, &inputs);
+    let reason = with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.why(&label))?;
+    match global.format {
+        Format::Json => {
+            render::lines([json!({ "exit": Exit::Done.word(), "reason": document(&reason) }).to_string()])?;
+        }
+        Format::Text => {
+            let mut lines = Vec::new();
+            tell(&reason, 0, &mut lines);
+            render::lines(lines)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn word(verdict: Verdict) -> (&'static str, &'static str) {
+    match verdict {
+        Verdict::UpToDate => ("up-to-date", "is up to date"),
+        Verdict::Changed => ("changed", "would run"),
+        Verdict::Waits => ("waits", "would run after what it depends on"),
+        Verdict::New => ("new", "would run: it never did in this workspace"),
+        Verdict::Again => ("again", "would run: nothing changed, but its last run failed or its result is gone"),
+        Verdict::Unknown => ("unknown", "is up to date or not, but nobody remembers what it was made of"),
+    }
+}
+
+fn tell(reason: &Reason, depth: usize, lines: &mut Vec<String>) {
+    let indent = "  ".repeat(depth);
+    let (_, words) = word(reason.verdict);
+    let last = reason.verdict == Verdict::UpToDate && !reason.differences.is_empty();
+    let tail = if last { ", and last changed with" } else { "" };
+    lines.push(format!("{indent}{} {words}{tail}", reason.label));
+    for difference in &reason.differences {
+        lines.push(format!("{indent}  {}", describe(difference)));
+    }
+    for because in &reason.because {
+        tell(because, depth + 1, lines);
+    }
+}
+
+fn describe(difference: &Difference) -> String {
+    let Difference { kind, name, what } = difference;
+    let name = if name.is_empty() { kind.clone() } else { format!("{kind} {name}") };
+    // Contents are told by their digests, which say nothing to a reader but that they differ.
+    let is_content = matches!(kind.as_str(), "file" | "dependency");
+    match what {
+        What::Added => format!("{name} is new"),
+        What::Removed => format!("{name} is gone"),
+        What::Mode => format!("{name} may be executed now, or no longer"),
+        What::Renamed { from } => format!("{name} was {from}"),
+        What::Changed { .. } if is_content => format!("{name} changed"),
+        What::Changed { from, to } => format!("{name}: {} -> {}", short(from), short(to)),
+    }
+}
+
+/// A value on one line, a digest by its beginning.
+fn short(value: &str) -> String {
+    let line = value.replace('\n', "; ");
+    match line.split_once(':') {
+        Some((function, hex)) if matches!(function, "blake3" | "sha256") => {
+            format!("{function}:{}", &hex[..SHOWN_DIGITS.min(hex.len())])
+        }
+        _ => line,
+    }
+}
+
+fn document(reason: &Reason) -> Value {
+    let differences = reason.differences.iter().map(|Difference { kind, name, what }| {
+        let mut row = json!({ "kind": kind, "name": name });
+        match what {
+            What::Added => row["what"] = json!("added"),
+            What::Removed => row["what"] = json!("removed"),
+            What::Mode => row["what"] = json!("mode"),
+            What::Renamed { from } => {
+                row["what"] = json!("renamed");
+                row["from"] = json!(from);
+            }
+            What::Changed { from, to } => {
+                row["what"] = json!("changed");
+                row["from"] = json!(from);
+                row["to"] = json!(to);
+            }
+        }
+        row
+    });
+    json!({
+        "target": reason.label.to_string(),
+        "verdict": word(reason.verdict).0,
+        "differences": differences.collect::<Vec<_>>(),
+        "because": reason.because.iter().map(document).collect::<Vec<_>>(),
+    })
+}
+
+/// The targets that patterns select; without one, all.
+fn selected(
+    workspace: &Workspace,
+    texts: &[String],
+    package: Option<&cas_tree::RelPath>,
+) -> Result<Vec<Label>, Failure> {
+    if texts.is_empty() {
+        return Ok(workspace.targets().map(|(label, _)| label).collect());
+    }
+    Ok(workspace.select(package, &patterns(texts)?)?)
+}
+
+pub(crate) fn query(global: &Global, args: &QueryArgs) -> Result<Exit, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let mut labels = selected(&workspace, &args.targets, package.as_ref())?;
+    if args.needs || args.needed_by {
+        let all: Vec<Label> = match args.needed_by {
+            true => workspace.targets().map(|(label, _)| label).collect(),
+            false => labels.clone(),
+        };
+        let edges = needs_of(&workspace, &all)?;
+        labels = if args.needs {
+            edges.into_keys().collect()
+        } else {
+            let mut found: std::collections::BTreeSet<Label> = labels.into_iter().collect();
+            // Each round goes one edge up; there are no cycles, so it ends.
+            loop {
+                let more: Vec<Label> = edges
+                    .iter()
+                    .filter(|(label, needs)| !found.contains(label) && needs.iter().any(|need| found.contains(need)))
+                    .map(|(label, _)| label.clone())
+                    .collect();
+                if more.is_empty() {
+                    break found.into_iter().collect();
+                }
+                found.extend(more);
+            }
+        };
+    }
+    let mut rows = Vec::new();
+    for label in labels {
+        let Some(target) = workspace.target(&label) else { continue };
+        let kind = target.kind.name();
+        if args.kind.as_deref().is_none_or(|wanted| wanted == kind) {
+            rows.push(json!({ "target": label.to_string(), "kind": kind }));
+        }
+    }
+    print(global, &rows, |row| format!("{} {}", text(&row["kind"]), text(&row["target"])))?;
+    Ok(Exit::Done)
+}
+
+pub(crate) fn graph(global: &Global, args: &GraphArgs) -> Result<Exit, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let labels = selected(&workspace, &args.targets, package.as_ref())?;
+    let edges = needs_of(&workspace, &labels)?;
+    let kind = |label: &Label| workspace.target(label).map_or("target", |target| target.kind.name());
+    match global.format {
+        Format::Json => {
+            let rows: Vec<Value> = edges
+                .iter()
+                .map(|(label, needs)| {
+                    let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
+                    json!({ "target": label.to_string(), "kind": kind(label), "needs": needs })
+                })
+                .collect();
+            render::lines([json!({ "exit": Exit::Done.word(), "targets": rows }).to_string()])?;
+        }
+        Format::Text => {
+            let quoted =
+                |label: &Label| format!("\"{}\"", label.to_string().replace('\\', "\\\\").replace('"', "\\\""));
+            let mut lines = vec!["digraph cas {".to_owned()];
+            for (label, needs) in &edges {
+                lines.push(format!("  {} [tooltip=\"{}\"];", quoted(label), kind(label)));
+                lines.extend(needs.iter().map(|need| format!("  {} -> {};", quoted(label), quoted(need))));
+            }
+            lines.push("}".to_owned());
+            render::lines(lines)?;
+        }
+    }
+    Ok(Exit::Done)
+}
