@@ -7,6 +7,7 @@
 mod cargo;
 mod example;
 mod failures;
+mod init;
 mod npm;
 mod pnpm;
 mod registry;

@@ -45,6 +45,16 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write cas.toml files for what is in this folder
+    ///
+    /// Recognises workspaces of npm, pnpm and yarn, Cargo workspaces and Go modules, and writes one file for each package with
+    /// targets for its scripts. Only what is certain is written; the report says what was found, what to do before the first
+    /// build, what deserves a look, and what would make the result hermetic. All files are written, or none; a cas.toml that
+    /// is there is never changed. In a git repository `cas-out/` is added to .gitignore.
+    Init(InitArgs),
+    /// Write cas.toml files for what another tool describes
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Build targets and put what they give under cas-out/
     ///
     /// What was built before from the same inputs is not built again. What the targets named give is written below
@@ -91,6 +101,28 @@ pub(crate) enum Command {
     Watch(WatchCommand),
     /// Say what this host can do, and what to change where it cannot
     Doctor,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Turn the tasks of turbo.json into targets
+    ///
+    /// Reads the turbo.json of the root and of packages, of version 1 and 2. Tasks, inputs, outputs, what they wait for and
+    /// variables are carried; what is not is listed with its place. Files are written as `cas init` does it.
+    Turbo(InitArgs),
+    /// Turn the targets of nx.json and project.json into targets
+    ///
+    /// Reads nx.json, every project.json, and `nx` of package.json. Targets that run a command or a script are carried, with
+    /// defaults and named inputs; what plugins infer and other executors do is known to Nx alone, and is listed with its place.
+    /// Files are written as `cas init` does it.
+    Nx(InitArgs),
 }
 
 /// Where inputs may come from.

@@ -14,6 +14,7 @@ use cas_build::{
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
+use cas_init::Source;
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
@@ -23,9 +24,11 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{
-    BuildArgs, Cli, Command, Format, Global, ImageCommand, InputArgs, LockArgs, NpmCommand, PackArgs, RunArgs,
+    BuildArgs, Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs,
+    RunArgs,
 };
 use crate::exit::Exit;
+use crate::init;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::{store, why};
@@ -36,6 +39,9 @@ const SIGNAL_BASE: i32 = 128;
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
+        Command::Init(args) => init::run(&global, Source::Folder, &args),
+        Command::Import(ImportCommand::Turbo(args)) => init::run(&global, Source::Turbo, &args),
+        Command::Import(ImportCommand::Nx(args)) => init::run(&global, Source::Nx, &args),
         Command::Build(args) => build(&global, &args, Purpose::Build),
         Command::Test(args) => build(&global, &args, Purpose::Test),
         Command::Run(args) => run_command(&global, args),
@@ -56,7 +62,7 @@ pub(crate) fn here(global: &Global) -> PathBuf {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where the process's environment is read")]
-fn variable(name: &str) -> Option<std::ffi::OsString> {
+pub(crate) fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

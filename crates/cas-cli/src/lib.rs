@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod exit;
+mod init;
 mod progress;
 mod render;
 mod store;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use cas_build::BuildError;
 use cas_config::Label;
+use cas_init::InitError;
 use cas_sandbox::SandboxError;
 use cas_snapshot::SnapshotError;
 use cas_snapshot::watch::WatchError;
@@ -26,6 +27,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The environment lacks something.
     Usable(String, String),
+    /// There is nothing that could be written for a folder.
+    Init(InitError),
     /// A watcher could not be started, asked or ended.
     Watch(WatchError),
     /// Printing failed.
@@ -43,6 +46,9 @@ impl Failure {
         match self {
             Self::Build(error) => exit_of(error),
             Self::Usage(_) | Self::Usable(..) => Exit::Usage,
+            Self::Init(error) if error.is_about_configuration() => Exit::Usage,
+            Self::Init(InitError::Text { .. }) => Exit::Bug,
+            Self::Init(_) => Exit::Failed,
             Self::Watch(WatchError::Fs(_)) => Exit::Store,
             Self::Watch(WatchError::Running { .. }) => Exit::Failed,
             Self::Watch(WatchError::Silent { .. } | WatchError::System { .. }) => Exit::Host,
@@ -191,6 +197,7 @@ pub(crate) fn results(
 fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
     match failure {
         Failure::Build(error) => (error.to_string(), causes(error.as_ref()), error.hint()),
+        Failure::Init(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Watch(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Usage(message) => (message.clone(), Vec::new(), None),
         Failure::Usable(message, hint) => (message.clone(), Vec::new(), Some(hint.clone())),
@@ -259,6 +266,9 @@ fn causes(error: &dyn Error) -> Vec<String> {
 }
 
 fn findings(failure: &Failure) -> serde_json::Value {
+    if let Failure::Init(InitError::Syntax { path, line, column, message }) = failure {
+        return json!([{ "file": path, "line": line, "column": column, "message": message, "hint": null }]);
+    }
     let Failure::Build(error) = failure else { return json!([]) };
     let BuildError::Manifest { path, text, findings } = error.as_ref() else { return json!([]) };
     let rows = findings.iter().map(|finding| {
