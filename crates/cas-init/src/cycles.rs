@@ -15,6 +15,10 @@ type Node = (usize, usize);
 /// Makes the dependencies of all targets ones that a build takes.
 pub(crate) fn settle(draft: &mut Draft, packages: &Packages) {
     drop_dangling(draft, packages);
+    cut(draft, packages);
+}
+
+fn cut(draft: &mut Draft, packages: &Packages) {
     let folders: Vec<String> = draft.sections.keys().cloned().collect();
     let graph = Graph::new(draft, packages, &folders);
     let mut cuts: BTreeMap<(Node, usize), BTreeSet<Node>> = BTreeMap::new();
@@ -51,6 +55,65 @@ pub(crate) fn settle(draft: &mut Draft, packages: &Packages) {
         }
         let mut seen = BTreeSet::new();
         target.deps.retain(|dep| seen.insert(dep.clone()));
+    }
+}
+
+/// Adds to each target what those that it waits for wait for themselves.
+///
+/// With turbo and nx everything that ran is on the disk, and a test that waits for its package's build finds what that build
+/// waited for. A step finds the outputs of its own `deps` alone. Nothing new is waited for, so that no circle comes of it.
+pub(crate) fn close(draft: &mut Draft, packages: &Packages) {
+    let find = |draft: &'_ Draft, folder: &str, name: &str| -> Option<Vec<Dep>> {
+        let section = draft.sections.get(folder)?;
+        section.targets.iter().find(|(own, _)| own == name).map(|(_, target)| target.deps.clone())
+    };
+    let mut closed: Vec<(String, usize, Vec<Dep>)> = Vec::new();
+    for (folder, section) in &draft.sections {
+        for (index, (name, target)) in section.targets.iter().enumerate() {
+            let mut all: BTreeSet<Dep> = target.deps.iter().cloned().collect();
+            let mut added = Vec::new();
+            let mut open: Vec<Dep> = target.deps.iter().rev().cloned().collect();
+            while let Some(dep) = open.pop() {
+                let (to, of) = match &dep {
+                    Dep::Own(name) => (folder.clone(), name),
+                    Dep::Full(to, name) => (to.clone(), name),
+                    // It goes on through packages by itself.
+                    Dep::Up(_) => continue,
+                };
+                for next in find(draft, &to, of).unwrap_or_default() {
+                    let seen_from_here: Vec<Dep> = match next {
+                        Dep::Own(name) if to != *folder => vec![Dep::Full(to.clone(), name)],
+                        Dep::Up(name) if to != *folder => {
+                            let reached = packages.reached(&to).into_iter();
+                            let has = |at: &String| draft.sections.get(at).is_some_and(|section| section.has(&name));
+                            reached.filter(has).map(|at| Dep::Full(at, name.clone())).collect()
+                        }
+                        other => vec![other],
+                    };
+                    for dep in seen_from_here {
+                        let is_itself = matches!(&dep, Dep::Full(at, own) if at == folder && own == name)
+                            || matches!(&dep, Dep::Own(own) if own == name);
+                        if !is_itself && all.insert(dep.clone()) {
+                            added.push(dep.clone());
+                            open.push(dep);
+                        }
+                    }
+                }
+            }
+            if !added.is_empty() {
+                closed.push((folder.clone(), index, added));
+            }
+        }
+    }
+    for (folder, index, added) in closed {
+        let Some((_, target)) = draft.sections.get_mut(&folder).and_then(|section| section.targets.get_mut(index))
+        else {
+            continue;
+        };
+        // Third-party packages stay last, where people look for them.
+        let is_third_party = |dep: &Dep| matches!(dep, Dep::Full(folder, name) if folder.is_empty() && matches!(name.as_str(), "npm" | "node_modules"));
+        let at = target.deps.iter().position(is_third_party).unwrap_or(target.deps.len());
+        target.deps.splice(at..at, added);
     }
 }
 

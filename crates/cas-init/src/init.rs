@@ -64,6 +64,9 @@ pub fn propose(root: &Path, host: &Host, source: Source) -> Result<Proposal, Ini
     }
     draft.section("");
     cycles::settle(&mut draft, &packages);
+    if source != Source::Folder {
+        cycles::close(&mut draft, &packages);
+    }
     javascript::share_sources(&folder, &packages, &mut draft);
     remark(&mut draft);
     let files = render::texts(&draft)?;
@@ -150,6 +153,17 @@ fn remark(draft: &mut Draft) {
         draft.note_at(kind, place, text);
     }
     draft.note(NoteKind::Found, format!("{count} targets in {} files", draft.sections.len()));
+    if count == 0 {
+        draft.note(
+            NoteKind::Todo,
+            "nothing here says what builds make: add targets; comments in `cas.toml` may show how",
+        );
+    }
+    for (_, section) in draft.sections.iter_mut().filter(|(folder, _)| !folder.is_empty()) {
+        if section.targets.is_empty() && section.comments.is_empty() && section.fetches.is_empty() {
+            section.comments.push("No targets: this file makes the folder a package of the workspace.".to_owned());
+        }
+    }
     if draft.host.is_used {
         draft.note(
             NoteKind::Hermetic,

@@ -52,7 +52,6 @@ pub(crate) fn add(folder: &Folder, draft: &mut Draft) -> Result<(), InitError> {
             "outputs = [\"what it makes\"]".to_owned(),
         ];
         draft.section("").comments.extend(lines);
-        draft.note(NoteKind::Todo, "add targets to `cas.toml`: the comments in it show how");
     }
     Ok(())
 }

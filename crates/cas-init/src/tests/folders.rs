@@ -89,6 +89,7 @@ host = { probe = ["node --version", "npm --version"] }
 [fetch.npm]
 lockfile = "package-lock.json"
 == libs/settings/cas.toml
+# No targets: this file makes the folder a package of the workspace.
 == libs/text/cas.toml
 [test.test]
 toolchain = "//:host"

@@ -49,7 +49,7 @@ fn turbo_tasks_become_targets() {
 [command.build]
 toolchain = "//:host"
 run = "npm run build"
-deps = ["^build", ":codegen", "//:npm"]
+deps = ["^build", ":codegen", ":prepare-data", "//:npm"]
 outputs = [".next"]
 scratch = ["next-env.d.ts"]
 env_in = ["API_URL", "CI"]
@@ -57,7 +57,7 @@ env_in = ["API_URL", "CI"]
 [test.test]
 toolchain = "//:host"
 run = "npm run test"
-deps = [":build", "//libs/ui:build", "//:npm"]
+deps = [":build", "//libs/ui:build", "^build", ":codegen", ":prepare-data", "//:npm"]
 env_in = ["CI"]
 
 [command.codegen]
@@ -131,6 +131,33 @@ fn pipelines_of_version_1_are_read() {
     );
     let told = notes(&proposal, &[NoteKind::Dropped]);
     assert_eq!(told, "not carried: turbo.json:1:96: `outputMode`: cas has nothing like it\n");
+}
+
+/// A step finds the outputs of its own `deps` alone; with turbo all that ran is there.
+#[test]
+fn what_a_dependency_waits_for_is_there_as_well() {
+    let proposal = of(
+        &[
+            ("package.json", r#"{"workspaces": ["p/*"]}"#),
+            (
+                "turbo.json",
+                r#"{"tasks": {"build": {"dependsOn": ["^build"], "outputs": ["dist"]}, "test": {"dependsOn": ["build"]},
+                "c#test": {"dependsOn": ["b#test"]}}}"#,
+            ),
+            ("p/a/package.json", r#"{"name": "a", "scripts": {"build": "x"}}"#),
+            (
+                "p/b/package.json",
+                r#"{"name": "b", "scripts": {"build": "x", "test": "y"}, "dependencies": {"a": "*"}}"#,
+            ),
+            ("p/c/package.json", r#"{"name": "c", "scripts": {"test": "y"}}"#),
+        ],
+        Source::Turbo,
+    )
+    .expect("it is right");
+    let deps =
+        |path: &str| proposal.files[path].lines().filter(|line| line.starts_with("deps")).collect::<Vec<_>>().join(" ");
+    assert_eq!(deps("p/b/cas.toml"), "deps = [\"^build\"] deps = [\":build\", \"^build\"]");
+    assert_eq!(deps("p/c/cas.toml"), "deps = [\"//p/b:test\", \"//p/b:build\", \"//p/a:build\"]");
 }
 
 #[test]
