@@ -1,6 +1,7 @@
 //! What will be written, before it is text.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use cas_config::is_target_name;
 
@@ -11,6 +12,9 @@ use crate::note::{Note, NoteKind, Place};
 const MAX_NOTES: usize = 1_000;
 /// Name of the toolchain that is this machine.
 pub(crate) const HOST: &str = "host";
+
+/// Where a sandbox has its own files (docs/formats/host.md).
+const NEVER_SHOWN: [&str; 5] = ["/dev", "/proc", "/src", "/sys", "/tmp"];
 
 /// Something in `deps`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,12 +158,26 @@ impl Draft {
                 self.add_probe(probe);
                 continue;
             };
-            self.host.paths.extend(program.paths.iter().cloned());
+            for path in &program.paths {
+                self.show(path);
+            }
             let probe = version_probe(name, &program.word(name));
             self.add_probe(probe);
         }
         let found: Vec<&Program> = programs.iter().filter_map(|(_, program)| program.as_ref()).collect();
         step_path(&found).map(|path| ("PATH".to_owned(), path)).into_iter().collect()
+    }
+
+    /// Adds a place of the machine to those that steps see; tells where none can be seen.
+    pub(crate) fn show(&mut self, path: &str) {
+        if NEVER_SHOWN.iter().any(|root| Path::new(path).starts_with(root)) {
+            self.note(
+                NoteKind::Todo,
+                format!("`{path}` is where steps have files of their own, so they do not see it: move it elsewhere"),
+            );
+        } else {
+            self.host.paths.insert(path.to_owned());
+        }
     }
 
     fn add_probe(&mut self, probe: String) {
@@ -188,5 +206,34 @@ pub(crate) fn add(list: &mut Vec<String>, text: impl Into<String>) {
     let text = text.into();
     if !list.contains(&text) {
         list.push(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_a_sandbox_itself_are_told_and_not_shown() {
+        let mut draft = Draft::default();
+        for path in ["/opt/x", "/tmp/x", "/src", "/srcs", "/dev/shm/x"] {
+            draft.show(path);
+        }
+        assert_eq!(draft.host.paths.iter().map(String::as_str).collect::<Vec<_>>(), ["/opt/x", "/srcs"]);
+        assert_eq!(draft.notes.len(), 3);
+    }
+
+    #[test]
+    fn names_of_targets_are_made_of_others() {
+        for (text, expected) in [
+            ("test:unit", Some("test-unit")),
+            ("a b/c", Some("a-b-c")),
+            ("_x", Some("x")),
+            ("---", None),
+            ("", None),
+            ("\u{e9}", None),
+        ] {
+            assert_eq!(target_name(text).as_deref(), expected, "{text}");
+        }
     }
 }

@@ -104,7 +104,7 @@ fn third_party(
     };
     let cache = cache.display().to_string();
     draft.note(NoteKind::Todo, format!("run `{fill}`: steps read modules from `{cache}`"));
-    draft.host.paths.insert(cache.clone());
+    draft.show(&cache);
     env.insert("GOMODCACHE".to_owned(), cache);
     Ok(vec!["Modules come from this machine's module cache: not hermetic.".to_owned(), format!("Fill it with: {fill}")])
 }

@@ -322,7 +322,7 @@ fn third_party(
         format!("What `{fill}` installed on this machine: cas does not read {lockfile} yet. Not hermetic."),
         format!("Fill it with: {fill}"),
     ];
-    draft.host.paths.insert(folder.at(MODULES).display().to_string());
+    draft.show(&folder.at(MODULES).display().to_string());
     draft.section("").targets.push((MODULES.to_owned(), target));
     draft.note(NoteKind::Todo, format!("run `{fill}`: `//:{MODULES}` copies what it installs"));
     draft.note(

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use cas_config::Manifest;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
 use crate::InitError;
@@ -24,8 +25,11 @@ pub(crate) fn texts(draft: &Draft) -> Result<BTreeMap<String, String>, InitError
         texts.insert(join(folder, "cas.toml"), text(None, section));
     }
     for (path, text) in &texts {
-        text.parse::<toml::Table>()
-            .map_err(|error| InitError::Text { path: path.clone(), message: error.to_string() })?;
+        // What other files say went into it, so this is no mere assertion.
+        Manifest::parse(text).map_err(|findings| InitError::Text {
+            path: path.clone(),
+            message: findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("; "),
+        })?;
     }
     Ok(texts)
 }
