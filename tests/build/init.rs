@@ -75,3 +75,62 @@ fn a_broken_file_is_an_error_of_configuration() {
     assert_eq!((&document["findings"][0]["line"], &document["exit"]), (&2.into(), &"usage".into()));
     assert_eq!(home.cas(&["import", "turbo"]).status.code(), Some(2));
 }
+
+/// An application on a library that is built, on one that is used as it is.
+const MONOREPO: [(&str, &str); 11] = [
+    ("package.json", r#"{"name": "acme", "private": true, "workspaces": ["apps/*", "libs/*"]}"#),
+    (
+        "package-lock.json",
+        r#"{"name": "acme", "lockfileVersion": 3, "requires": true, "packages": {
+  "": {"name": "acme", "workspaces": ["apps/*", "libs/*"]},
+  "apps/web": {"version": "1.0.0", "dependencies": {"@a/ui": "*"}},
+  "libs/text": {"name": "@a/text", "version": "1.0.0"},
+  "libs/ui": {"name": "@a/ui", "version": "1.0.0", "dependencies": {"@a/text": "*"}},
+  "node_modules/@a/text": {"resolved": "libs/text", "link": true},
+  "node_modules/@a/ui": {"resolved": "libs/ui", "link": true},
+  "node_modules/web": {"resolved": "apps/web", "link": true}}}"#,
+    ),
+    (".gitignore", "dist\nnode_modules\n"),
+    (
+        "turbo.json",
+        r#"{"tasks": {"build": {"dependsOn": ["^build"], "outputs": ["dist/**"]}, "test": {"dependsOn": ["build"]}}}"#,
+    ),
+    (
+        "apps/web/package.json",
+        r#"{"name": "web", "version": "1.0.0", "main": "dist/main.js", "scripts": {"build": "node build.js", "test": "node --test"}, "dependencies": {"@a/ui": "*"}}"#,
+    ),
+    (
+        "apps/web/build.js",
+        "const fs = require('fs');\nfs.mkdirSync('dist');\nfs.writeFileSync('dist/main.js', `// ${require('@a/ui')('web')}\\n`);\n",
+    ),
+    (
+        "apps/web/web.test.js",
+        "require('node:test')('x', () => { require('@a/ui')('y'); require('fs').readFileSync('dist/main.js'); });\n",
+    ),
+    (
+        "libs/ui/package.json",
+        r#"{"name": "@a/ui", "version": "1.0.0", "main": "dist/index.js", "scripts": {"build": "mkdir -p dist && cp src/*.js dist/"}, "dependencies": {"@a/text": "*"}}"#,
+    ),
+    ("libs/ui/src/index.js", "module.exports = (x) => require('@a/text')(x) + '!';\n"),
+    ("libs/text/package.json", r#"{"name": "@a/text", "version": "1.0.0", "main": "index.js"}"#),
+    ("libs/text/index.js", "module.exports = (x) => x.toUpperCase();\n"),
+];
+
+/// The point of it: what is written builds and passes, as it is.
+#[test]
+fn what_is_written_builds_at_once() {
+    if !["/usr/bin/node", "/usr/bin/npm"].iter().all(|path| fs::exists(path).unwrap()) {
+        eprintln!("SKIPPED: this machine has no node and npm in /usr/bin");
+        return;
+    }
+    for arguments in [&["init"][..], &["import", "turbo"]] {
+        let home = home(&MONOREPO);
+        let output = home.command(arguments).env("PATH", "/usr/bin").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        for work in ["build", "test"] {
+            let output = home.cas(&[work]);
+            assert_eq!(output.status.code(), Some(0), "{arguments:?}, {work}: {}", text(&output.stderr));
+        }
+        assert_eq!(home.read("cas-out/apps/web/build/dist/main.js"), "// WEB!\n");
+    }
+}

@@ -138,7 +138,8 @@ impl Reader<'_> {
                 }
             }
             "tsc" | "vue-tsc" | "tspc" | "tsgo" => self.compiler(arguments)?,
-            "next" if arguments.first() == Some(&"build") => self.next(),
+            // The other two write types and what they remember to the same folder.
+            "next" if matches!(arguments.first(), Some(&("build" | "typegen" | "lint"))) => self.next(),
             "nest" if arguments.first() == Some(&"build") => {
                 for config in ["tsconfig.build.json", "tsconfig.json"] {
                     if self.configuration(config, false, 0)? {

@@ -166,7 +166,7 @@ fn a_pnpm_workspace_has_its_own_lockfile() {
             ("package.json", r#"{"name": "root", "packageManager": "pnpm@9.1.0"}"#),
             ("pnpm-workspace.yaml", "packages:\n  - 'site'\n"),
             ("pnpm-lock.yaml", "lockfileVersion: '9.0'\n"),
-            ("site/package.json", r#"{"name": "site", "scripts": {"build": "next build", "start": "next start"}, "dependencies": {"next": "15"}}"#),
+            ("site/package.json", r#"{"name": "site", "scripts": {"build": "next build", "start": "next start", "check-types": "next typegen && tsc --noEmit"}, "dependencies": {"next": "15"}}"#),
             ("site/next.config.mjs", "export default { output: 'export' }\n"),
         ],
         Source::Folder,
@@ -192,6 +192,12 @@ run = "npm run build"
 deps = ["//:npm"]
 outputs = [".next", "out"]
 scratch = ["next-env.d.ts"]
+
+[test.check-types]
+toolchain = "//:host"
+run = "npm run check-types"
+deps = ["//:npm"]
+scratch = [".next", "next-env.d.ts", "out"]
 
 # Scripts of package.json that are no target: start.
 "#,
