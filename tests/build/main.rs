@@ -17,6 +17,7 @@ mod store;
 #[path = "../common/toolchain.rs"]
 mod toolchain;
 mod watch;
+mod why;
 mod workspace;
 
 use std::fs;

@@ -72,6 +72,8 @@ pub(crate) struct Examined<'a> {
     pub(crate) graph: Graph<'a>,
     /// What has its outputs.
     pub(crate) values: BTreeSet<TargetId>,
+    /// What the steps among them are made of, by label.
+    pub(crate) made_of: BTreeMap<String, Descriptor>,
     pub(crate) errors: BTreeMap<TargetId, BuildError>,
 }
 
@@ -254,13 +256,15 @@ impl Builder<'_> {
     pub(crate) fn examine(&self, labels: &[Label]) -> Result<Examined<'_>, BuildError> {
         let graph = Graph::new(self.workspace, labels)?;
         let snapshot = self.snapshot(&graph)?;
-        let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::default());
+        let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::new(Vec::new()));
         let finished = self.go(&graph, snapshot.as_ref(), &BTreeSet::new(), &lock, &steps, true);
         if let Some(snapshot) = &snapshot {
             // As after a build.
             let _ = snapshot.save();
         }
-        Ok(Examined { graph, values: finished.values.into_keys().collect(), errors: finished.errors })
+        let steps = steps.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let made_of = steps.into_iter().map(|step| (step.label, step.static_name)).collect();
+        Ok(Examined { graph, values: finished.values.into_keys().collect(), made_of, errors: finished.errors })
     }
 
     fn one(&self, target: TargetId, shared: &Shared<'_>) -> Result<Output, BuildError> {
@@ -386,10 +390,7 @@ impl Builder<'_> {
             written,
             resources,
         };
-        if shared.is_dry {
-            return Ok(Output::Files(Arc::new(job.look()?)));
-        }
-        let (files, origin) = job.run()?;
+        let (files, origin) = if shared.is_dry { (job.look()?, Origin::Cached) } else { job.run()? };
         let ran_ms = match &origin {
             Origin::Ran { elapsed, .. } => Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
             Origin::Cached => None,
@@ -397,7 +398,9 @@ impl Builder<'_> {
         let step =
             history::Built { label: label.to_string(), static_name: job.static_name(), action: files.action, ran_ms };
         shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
-        self.observer.event(Event::Step { label, origin: &origin });
+        if !shared.is_dry {
+            self.observer.event(Event::Step { label, origin: &origin });
+        }
         Ok(Output::Files(Arc::new(files)))
     }
 

@@ -227,6 +227,11 @@ impl<'a> Graph<'a> {
         self.targets[target as usize]
     }
 
+    /// Whether a target is to be built.
+    pub(crate) fn holds(&self, target: TargetId) -> bool {
+        self.needs[target as usize].is_some()
+    }
+
     /// What a target needs that is to be built.
     pub(crate) fn needs(&self, target: TargetId) -> &Needs {
         self.needs[target as usize].as_ref().expect("it is to be built")

@@ -45,11 +45,17 @@ pub(crate) struct Built {
     pub(crate) ran_ms: Option<u64>,
 }
 
+/// Where what is remembered of the builds of the workspace at `root` is.
+#[must_use]
+pub fn history_folder(store: &Store, root: &Path) -> PathBuf {
+    let name = Digest::of(DigestFunction::Blake3, root.as_os_str().as_bytes()).to_hex();
+    store.folder().join("history").join(&name[..32])
+}
+
 impl History {
     /// Reads the history of the workspace at `root`; what cannot be read is empty.
     pub(crate) fn open(store: &Store, root: &Path) -> Self {
-        let name = Digest::of(DigestFunction::Blake3, root.as_os_str().as_bytes()).to_hex();
-        let folder = store.folder().join("history").join(&name[..32]);
+        let folder = history_folder(store, root);
         let states = cas_fs::read_limited(&folder.join("states"), MAX_BYTES)
             .ok()
             .and_then(|bytes| parse(std::str::from_utf8(&bytes).ok()?))

@@ -35,6 +35,7 @@ pub use builder::{Builder, Built, Event, Mode, Observer, healing};
 pub use error::BuildError;
 pub use export::{Destination, DestinationError, export_image, write_tarball};
 pub use graph::needs_of;
+pub use history::history_folder;
 pub use image::{find_image, list_images};
 pub use log::Log;
 pub use needs::{image_keeps, row_needs};

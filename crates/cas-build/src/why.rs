@@ -1,6 +1,6 @@
 //! Why a target would run, or why it last did: what it is made of, compared with what it was made of before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cas_blob::Descriptor;
 use cas_config::{Label, TargetKind};
@@ -35,6 +35,8 @@ pub struct Reason {
 pub enum Verdict {
     /// Its outputs are there; the differences are those of its last change.
     UpToDate,
+    /// Its outputs are there from another build than the last one, from which it differs.
+    Known,
     /// It would run, because it is made of something else.
     Changed,
     /// It would run, because what it depends on would.
@@ -43,8 +45,15 @@ pub enum Verdict {
     New,
     /// It would run, although nothing changed: its last run failed, or its result is gone.
     Again,
+    /// It has to be fetched first.
+    Absent,
     /// Nobody keeps what it was made of.
     Unknown,
+}
+
+/// Whether something is missing that a build would fetch.
+fn is_absent(error: &BuildError) -> bool {
+    matches!(error, BuildError::Fetch(cas_fetch::FetchError::Offline { .. }))
 }
 
 impl Builder<'_> {
@@ -54,8 +63,8 @@ impl Builder<'_> {
     ///
     /// As for [`Builder::build`].
     pub fn why(&self, label: &Label) -> Result<Reason, BuildError> {
-        let Examined { graph, values, mut errors } = self.examine(std::slice::from_ref(label))?;
-        let is_other = |error: &BuildError| !matches!(error, BuildError::WouldRun { .. });
+        let Examined { graph, values, made_of, mut errors } = self.examine(std::slice::from_ref(label))?;
+        let is_other = |error: &BuildError| !matches!(error, BuildError::WouldRun { .. }) && !is_absent(error);
         if let Some(target) = errors.iter().find(|(_, error)| is_other(error)).map(|(target, _)| *target)
             && let Some(error) = errors.remove(&target)
         {
@@ -64,8 +73,8 @@ impl Builder<'_> {
         let history = History::open(self.store, &self.workspace.root);
         let target = graph.find(label).expect("it was examined");
         let store = self.store;
-        let mut asker =
-            Asker { graph: &graph, values: &values, errors: &errors, history, store, told: BTreeSet::new() };
+        let (graph, values, made_of, errors) = (&graph, &values, &made_of, &errors);
+        let mut asker = Asker { graph, values, made_of, errors, history, store, told: BTreeSet::new() };
         asker.reason(target)
     }
 }
@@ -73,7 +82,8 @@ impl Builder<'_> {
 struct Asker<'a> {
     graph: &'a crate::graph::Graph<'a>,
     values: &'a BTreeSet<TargetId>,
-    errors: &'a std::collections::BTreeMap<TargetId, BuildError>,
+    made_of: &'a BTreeMap<String, Descriptor>,
+    errors: &'a BTreeMap<TargetId, BuildError>,
     history: History,
     store: &'a Store,
     told: BTreeSet<TargetId>,
@@ -87,9 +97,18 @@ impl Asker<'_> {
         let state = self.history.state(&reason.label.to_string());
         if self.values.contains(&target) {
             reason.verdict = Verdict::UpToDate;
-            if let Some(state) = state
-                && let Some(before) = state.before
-                && let (Some(now), Some(before)) = (self.trace(&state.now)?, self.trace(&before)?)
+            let made_of = self.made_of.get(&reason.label.to_string());
+            let compared = match (state, made_of) {
+                // An earlier build gave its outputs, and the last one was of something else.
+                (Some(state), Some(made_of)) if state.now != *made_of => {
+                    reason.verdict = Verdict::Known;
+                    Some((*made_of, state.now))
+                }
+                (Some(state), _) => state.before.map(|before| (state.now, before)),
+                (None, _) => None,
+            };
+            if let Some((now, before)) = compared
+                && let (Some(now), Some(before)) = (self.trace(&now)?, self.trace(&before)?)
             {
                 reason.differences = now.differences(&before);
             }
@@ -104,6 +123,8 @@ impl Asker<'_> {
                     }
                 }
             }
+        } else if self.errors.contains_key(&target) {
+            reason.verdict = Verdict::Absent;
         } else {
             reason.verdict = Verdict::Waits;
             let needs: Vec<TargetId> = self.graph.needs(target).targets().collect();
@@ -131,7 +152,8 @@ impl Asker<'_> {
 
     fn find(&self, label: &str) -> Option<TargetId> {
         match label.parse().ok()? {
-            cas_config::Reference::Full(label) => self.graph.find(&label),
+            // One that is no longer depended on was not looked at.
+            cas_config::Reference::Full(label) => self.graph.find(&label).filter(|target| self.graph.holds(*target)),
             _ => None,
         }
     }

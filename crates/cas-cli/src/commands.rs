@@ -18,7 +18,7 @@ use cas_init::Source;
 use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
-use cas_tree::{Directory, Metadata, Node, RelPath};
+use cas_tree::RelPath;
 use etcetera::BaseStrategy;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -29,6 +29,7 @@ use crate::args::{
 };
 use crate::exit::Exit;
 use crate::init;
+use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::{store, why};
@@ -278,12 +279,13 @@ fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Fa
     let mut work = || -> Result<(Built, Vec<Value>), Failure> {
         let built = with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?;
         note_lock(built.lock_changed);
+        let paths = place(&workspace, &store, &built.outputs)?;
         let mut rows = Vec::new();
         for (label, output) in &built.outputs {
             let kind = workspace.target(label).map_or("target", |target| target.kind.name());
             let mut row = describe(label, kind, output);
-            if let Some(path) = place(&workspace, &store, label, output)? {
-                row["path"] = json!(path.strip_prefix(&workspace.root).unwrap_or(&path).display().to_string());
+            if let Some(path) = paths.get(label) {
+                row["path"] = json!(path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string());
             }
             rows.push(row);
         }
@@ -305,55 +307,6 @@ fn wanted(workspace: &Workspace, labels: Vec<Label>, purpose: Purpose) -> Vec<La
     let is_test =
         |label: &Label| matches!(workspace.target(label).map(|target| &target.kind), Some(TargetKind::Test(_)));
     labels.into_iter().filter(|label| is_test(label) == (purpose == Purpose::Test)).collect()
-}
-
-/// Writes what a target gave below `cas-out`; returns where it is.
-fn place(workspace: &Workspace, store: &Store, label: &Label, output: &Output) -> Result<Option<PathBuf>, Failure> {
-    let mut folder = workspace.root.join("cas-out");
-    if let Some(package) = &label.package {
-        folder.push(package.to_string());
-    }
-    folder.push(&*label.name);
-    match output {
-        Output::Image(image) => {
-            let destination = Destination::Layout { folder: folder.clone(), tag: label.name.to_string() };
-            export_image(store, image, &destination)?;
-        }
-        Output::Tarball(tarball) => return Ok(Some(write_tarball(store, tarball, &folder)?)),
-        Output::Download(download) => {
-            let mut tree = Directory::root();
-            let name = RelPath::new(&download.file_name).expect("a download's name is one");
-            tree.insert(&name, Node::file(download.blob, 0o644), &Metadata::default()).expect("the tree is empty");
-            write_out(store, &tree, &folder)?;
-            return Ok(Some(folder.join(&download.file_name)));
-        }
-        Output::Files(files) if !files.paths.is_empty() => {
-            let tree = match &label.package {
-                None => files.tree.clone(),
-                Some(package) => files.tree.subtree(package).unwrap_or_else(Directory::root),
-            };
-            write_out(store, &tree, &folder)?;
-        }
-        _ => return Ok(None),
-    }
-    Ok(Some(folder))
-}
-
-/// Puts a tree in the place of whatever is there; never half of it.
-fn write_out(store: &Store, tree: &Directory, folder: &Path) -> Result<(), Failure> {
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    cas_fs::create_dir_all(parent).map_err(BuildError::from)?;
-    let temporary = cas_fs::temporary_dir_in(parent, ".cas-").map_err(BuildError::from)?;
-    let written = store.write_tree(tree, &temporary.join("new")).map_err(BuildError::from).and_then(|()| {
-        cas_fs::set_mode(&temporary.join("new"), 0o755)?;
-        if cas_fs::symlink_metadata(folder).is_ok() {
-            cas_fs::rename(folder, &temporary.join("old"))?;
-        }
-        Ok(cas_fs::rename(&temporary.join("new"), folder)?)
-    });
-    let removed = cas_fs::remove_tree(&temporary);
-    written?;
-    Ok(removed.map_err(BuildError::from)?)
 }
 
 fn npm_pack(global: &Global, args: &PackArgs) -> Result<Exit, Failure> {

@@ -38,10 +38,12 @@ pub(crate) fn why(global: &Global, args: &WhyArgs) -> Result<Exit, Failure> {
 fn word(verdict: Verdict) -> (&'static str, &'static str) {
     match verdict {
         Verdict::UpToDate => ("up-to-date", "is up to date"),
+        Verdict::Known => ("known", "has its outputs from an earlier build; since the last one"),
         Verdict::Changed => ("changed", "would run"),
         Verdict::Waits => ("waits", "would run after what it depends on"),
         Verdict::New => ("new", "would run: it never did in this workspace"),
         Verdict::Again => ("again", "would run: nothing changed, but its last run failed or its result is gone"),
+        Verdict::Absent => ("absent", "has to be fetched first"),
         Verdict::Unknown => ("unknown", "is up to date or not, but nobody remembers what it was made of"),
     }
 }
