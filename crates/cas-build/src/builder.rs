@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use cas_blob::Descriptor;
 use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, LockfileKind, NpmPackage, TargetKind};
@@ -45,6 +46,15 @@ pub enum Event<'a> {
         label: &'a Label,
         /// From where.
         origin: &'a Origin,
+    },
+    /// Something is done, that this thread began a while ago.
+    Span {
+        /// What: a label, or a part of the build as a whole.
+        name: &'a str,
+        /// The kind of target, or `build`.
+        kind: &'static str,
+        /// When it began.
+        started: Instant,
     },
     /// Something about the workspace's files that were read.
     Note(&'a Note),
@@ -171,11 +181,18 @@ impl Builder<'_> {
     }
 
     fn attempt(&self, labels: &[Label]) -> Result<Built, BuildError> {
+        let started = Instant::now();
         let graph = Graph::new(self.workspace, labels)?;
+        self.done("graph", started);
+        let started = Instant::now();
         let snapshot = self.snapshot(&graph)?;
+        self.done("snapshot", started);
+        let started = Instant::now();
         let asked: BTreeSet<TargetId> = labels.iter().filter_map(|label| graph.find(label)).collect();
         let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::new(Vec::new()));
         let finished = self.go(&graph, snapshot.as_ref(), &asked, &lock, &steps, false);
+        self.done("targets", started);
+        let started = Instant::now();
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was resolved stays resolved, also when another target failed.
         let lock_changed = lock != self.workspace.lock;
@@ -201,6 +218,7 @@ impl Builder<'_> {
             serde_json::json!({ "at": self.now_unix_seconds, "targets": labels, "failed": finished.errors.len() });
         // A history that cannot be written is told of by nobody who asks it.
         let _ = History::open(self.store, &self.workspace.root).record(&steps, about);
+        self.done("records", started);
         let outputs = finished.values.into_iter().filter(|(target, _)| asked.contains(target));
         let failures = finished.errors.into_iter();
         Ok(Built {
@@ -208,6 +226,11 @@ impl Builder<'_> {
             failures: failures.map(|(target, error)| (graph.label(target).clone(), error)).collect(),
             lock_changed,
         })
+    }
+
+    /// Tells that a part of the build is done.
+    fn done(&self, name: &str, started: Instant) {
+        self.observer.event(Event::Span { name, kind: "build", started });
     }
 
     /// The files of the workspace, if any of what is to be built reads them.
@@ -248,7 +271,11 @@ impl Builder<'_> {
         schedule::run(&graph.to_build(), self.jobs, keep_going, &stop, &|target, values| {
             let shared =
                 Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, is_dry };
-            self.one(target, &shared)
+            let started = Instant::now();
+            let result = self.one(target, &shared);
+            let (name, kind) = (graph.label(target).to_string(), graph.target(target).kind.name());
+            self.observer.event(Event::Span { name: &name, kind, started });
+            result
         })
     }
 

@@ -297,6 +297,10 @@ impl Job<'_> {
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
         let lane = self.toolchain.lane();
+        // Another target or another process may be at it: then its result is waited for. Shares of the machine are taken
+        // afterwards, so that whoever waits here holds none.
+        let is_cancelled = || self.cancel.is_cancelled();
+        let work = self.store.work_on(&key, &is_cancelled)?.ok_or(BuildError::Interrupted)?;
         if let Some(result) = self.store.action_result(&lane, &key)? {
             if let Some(outputs) = self.complete(&result, function)? {
                 return Ok((self.files(key, &outputs)?, Origin::Cached));
@@ -310,7 +314,6 @@ impl Job<'_> {
         for (_, bytes) in [&encoded.action, &encoded.command] {
             self.store.put_bytes(function, bytes)?;
         }
-        let is_cancelled = || self.cancel.is_cancelled();
         let share = self.resources.take(Amount::of(self.command), &is_cancelled).ok_or(BuildError::Interrupted)?;
         let (outputs, elapsed, log) = self.execute(&root, &inputs, &key)?;
         drop(share);
@@ -327,6 +330,7 @@ impl Job<'_> {
         }
         // Another process may have been first; everybody goes on with the same result.
         let result = self.store.put_action_result(&lane, &key, &result.bytes)?;
+        drop(work);
         let outputs = self.complete(&result, function)?.ok_or(BuildError::Record { what: key })?;
         Ok((self.files(key, &outputs)?, Origin::Ran { elapsed, log }))
     }

@@ -1,12 +1,13 @@
 //! The workspace: its packages, their targets, its lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cas_config::{Label, Lock, MAX_MANIFEST_BYTES, Manifest, Pattern, Reference, Target, WorkspaceSection, nearest};
 use cas_tree::RelPath;
 use globset::{GlobBuilder, GlobMatcher};
+use rayon::prelude::*;
 
 use crate::BuildError;
 
@@ -71,15 +72,29 @@ impl Workspace {
         let defaults = manifest.defaults.clone();
         let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
         let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm: package_json(root)? })]);
+        let mut folders = BTreeSet::new();
         for pattern in &section.members {
-            for folder in members(root, pattern)? {
+            folders.extend(members(root, pattern)?);
+        }
+        let read: Vec<Result<(RelPath, Option<WorkspacePackage>), BuildError>> = folders
+            .into_par_iter()
+            .map(|folder| {
                 let at = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes()));
-                let path = at.join(MANIFEST_FILE);
-                if !packages.contains_key(&Some(folder.clone())) && cas_fs::exists(&path)? {
-                    let manifest = parse(&path, |text| Manifest::parse_member(text, &defaults))?;
-                    packages.insert(Some(folder), WorkspacePackage { manifest, npm: package_json(&at)? });
-                }
-            }
+                let package = match read_if_there(&at.join(MANIFEST_FILE))? {
+                    None => None,
+                    Some(text) => {
+                        let manifest =
+                            checked(&at.join(MANIFEST_FILE), text, |text| Manifest::parse_member(text, &defaults))?;
+                        Some(WorkspacePackage { manifest, npm: package_json(&at)? })
+                    }
+                };
+                Ok((folder, package))
+            })
+            .collect();
+        // The first one that is wrong is told, whichever thread was first.
+        for one in read {
+            let (folder, package) = one?;
+            packages.extend(package.map(|package| (Some(folder), package)));
         }
         let path = root.join(LOCK_FILE);
         let lock = match cas_fs::read_limited(&path, MAX_LOCK_BYTES) {
@@ -188,11 +203,26 @@ fn package_json(folder: &Path) -> Result<Option<cas_npm::Manifest>, BuildError> 
     }
 }
 
+fn read_if_there(path: &Path) -> Result<Option<String>, BuildError> {
+    match read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(BuildError::Fs(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn parse(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<Manifest, Vec<cas_config::Diagnostic>>,
 ) -> Result<Manifest, BuildError> {
-    let text = read(path)?;
+    checked(path, read(path)?, parse)
+}
+
+fn checked(
+    path: &Path,
+    text: String,
+    parse: impl FnOnce(&str) -> Result<Manifest, Vec<cas_config::Diagnostic>>,
+) -> Result<Manifest, BuildError> {
     parse(&text).map_err(|findings| BuildError::Manifest { path: path.to_owned(), text, findings })
 }
 

@@ -65,7 +65,7 @@ pub(crate) enum Command {
     ///
     /// A test that passed is not run again until one of its inputs changes. A test that fails does not keep others from
     /// running. Without a target, every test of the workspace is run.
-    Test(BuildArgs),
+    Test(StepArgs),
     /// Run a command in an image, in the sandbox
     ///
     /// The image's layers become the root file system, its configuration gives user, environment and working directory.
@@ -149,9 +149,24 @@ pub(crate) struct InputArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) common: StepArgs,
+    /// Run the tests that the patterns select, too
+    #[arg(long)]
+    pub(crate) tests: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StepArgs {
+    /// Go on with what does not depend on a target that failed (always for `cas test`)
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
     /// Targets: `//package:name`, `:name`, `//package/...`
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
+    /// Write down when what happened, for Chrome's trace viewer or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Targets that are built at once [default: the number of processors]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,

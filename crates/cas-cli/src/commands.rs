@@ -7,10 +7,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Destination, Image, LOCK_FILE, Mode, Output, RunRequest, Workspace, export_image,
-    find_image, healing, list_images, row_needs, run_image, write_tarball,
+    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, Mode, Observer, Output, RunRequest, Workspace,
+    export_image, find_image, healing, list_images, row_needs, run_image, write_tarball,
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
@@ -24,14 +25,15 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{
-    BuildArgs, Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs,
-    RunArgs,
+    Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs, RunArgs,
+    StepArgs,
 };
 use crate::exit::Exit;
 use crate::init;
 use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
+use crate::timeline::Timeline;
 use crate::{store, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
@@ -43,7 +45,10 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(&global, Source::Folder, &args),
         Command::Import(ImportCommand::Turbo(args)) => init::run(&global, Source::Turbo, &args),
         Command::Import(ImportCommand::Nx(args)) => init::run(&global, Source::Nx, &args),
-        Command::Build(args) => build(&global, &args, Purpose::Build),
+        Command::Build(args) => {
+            let purpose = if args.tests { Purpose::Both } else { Purpose::Build };
+            build(&global, &args.common, purpose)
+        }
         Command::Test(args) => build(&global, &args, Purpose::Test),
         Command::Run(args) => run_command(&global, args),
         Command::Why(args) => why::why(&global, &args),
@@ -181,6 +186,8 @@ enum Purpose {
     Build,
     /// Whether tests pass.
     Test,
+    /// Both.
+    Both,
 }
 
 pub(crate) struct Options {
@@ -257,9 +264,15 @@ fn note_lock(changed: bool) {
     }
 }
 
-fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Failure> {
+fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Failure> {
+    let progress = Progress::with_timeline(args.trace.as_ref().map(|_| Timeline::new()));
+    let done = |name: &str, started: Instant| progress.event(Event::Span { name, kind: "build", started });
+    let started = Instant::now();
     let (workspace, package) = open_workspace(global)?;
+    done("workspace", started);
+    let started = Instant::now();
     let store = open_store(global)?;
+    done("store", started);
     let labels = if args.targets.is_empty() {
         wanted(&workspace, workspace.targets().map(|(label, _)| label).collect(), purpose)
     } else {
@@ -274,12 +287,14 @@ fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Fa
         labels.dedup();
         labels
     };
-    let options = Options { keep_going: purpose == Purpose::Test, ..build_options(args.jobs, &args.inputs) };
-    let progress = Progress::default();
+    let options =
+        Options { keep_going: args.keep_going || purpose == Purpose::Test, ..build_options(args.jobs, &args.inputs) };
     let mut work = || -> Result<(Built, Vec<Value>), Failure> {
         let built = with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?;
         note_lock(built.lock_changed);
+        let started = Instant::now();
         let paths = place(&workspace, &store, &built.outputs)?;
+        done("outputs", started);
         let mut rows = Vec::new();
         for (label, output) in &built.outputs {
             let kind = workspace.target(label).map_or("target", |target| target.kind.name());
@@ -299,6 +314,9 @@ fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Fa
     let failures: Vec<(Label, Failure)> =
         built.failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     let counts = progress.counts();
+    if let (Some(timeline), Some(path)) = (&progress.timeline, &args.trace) {
+        timeline.write(path).map_err(BuildError::from)?;
+    }
     render::results(global.format, &rows, &failures, counts)
 }
 
@@ -306,7 +324,8 @@ fn build(global: &Global, args: &BuildArgs, purpose: Purpose) -> Result<Exit, Fa
 fn wanted(workspace: &Workspace, labels: Vec<Label>, purpose: Purpose) -> Vec<Label> {
     let is_test =
         |label: &Label| matches!(workspace.target(label).map(|target| &target.kind), Some(TargetKind::Test(_)));
-    labels.into_iter().filter(|label| is_test(label) == (purpose == Purpose::Test)).collect()
+    let is_wanted = |label: &Label| purpose == Purpose::Both || is_test(label) == (purpose == Purpose::Test);
+    labels.into_iter().filter(is_wanted).collect()
 }
 
 fn npm_pack(global: &Global, args: &PackArgs) -> Result<Exit, Failure> {

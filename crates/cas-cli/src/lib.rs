@@ -10,6 +10,7 @@ mod place;
 mod progress;
 mod render;
 mod store;
+mod timeline;
 mod watch;
 mod why;
 

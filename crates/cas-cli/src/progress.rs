@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cas_build::{Event, Observer, Origin};
 
 use crate::render;
+use crate::timeline::Timeline;
 
 /// How many steps there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,11 +19,17 @@ pub(crate) struct Counts {
 /// Tells of each step that ran, on standard error, and counts.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// Where spans go, if somebody wants to see them.
+    pub(crate) timeline: Option<Timeline>,
     ran: AtomicU64,
     cached: AtomicU64,
 }
 
 impl Progress {
+    pub(crate) fn with_timeline(timeline: Option<Timeline>) -> Self {
+        Self { timeline, ..Self::default() }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         Counts { ran: self.ran.load(Ordering::Relaxed), cached: self.cached.load(Ordering::Relaxed) }
     }
@@ -32,6 +39,12 @@ impl Observer for Progress {
     fn event(&self, event: Event<'_>) {
         let (label, origin) = match event {
             Event::Step { label, origin } => (label, origin),
+            Event::Span { name, kind, started } => {
+                if let Some(timeline) = &self.timeline {
+                    timeline.add(name, kind, started);
+                }
+                return;
+            }
             Event::Note(note) => {
                 render::note(&format!("warning: {note}"));
                 render::note(&format!("hint: {}", note.hint()));

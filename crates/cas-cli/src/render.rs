@@ -299,11 +299,11 @@ fn draw(path: &str, text: &str, finding: &cas_config::Diagnostic) -> String {
 
 /// Prints lines of a result.
 pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
     for line in lines {
         writeln!(stdout, "{line}").map_err(Failure::Output)?;
     }
-    Ok(())
+    stdout.flush().map_err(Failure::Output)
 }
 
 /// Says something on the way.

@@ -39,6 +39,7 @@ mod store;
 mod tests;
 mod trees;
 mod vault;
+mod work;
 mod write;
 
 pub use check::{Check, Depth};
@@ -47,6 +48,7 @@ pub use index::{ActionLane, MemoRows, Row};
 pub use pins::{Keep, Pin};
 pub use retain::{Collected, Load, Needs, Retention};
 pub use store::{Statistics, Store, StoreOptions};
+pub use work::Work;
 
 /// What of a store survives a loss of power.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

