@@ -14,6 +14,7 @@ mod registry;
 mod roots;
 mod steps;
 mod store;
+mod together;
 #[path = "../common/toolchain.rs"]
 mod toolchain;
 mod watch;

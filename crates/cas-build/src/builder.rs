@@ -148,6 +148,8 @@ pub struct Builder<'a> {
     pub mode: Mode,
     /// Whether a failure leaves what does not depend on it to be built.
     pub keep_going: bool,
+    /// Whether steps run although their outputs are known, and twice if they are not, to see whether they repeat.
+    pub check_repeat: bool,
     /// Whose times of files are believed.
     pub trust: Trust,
     /// Who is told what happens.
@@ -415,6 +417,7 @@ impl Builder<'_> {
             given,
             plan,
             written,
+            check_repeat: self.check_repeat,
             resources,
         };
         let (files, origin) = if shared.is_dry { (job.look()?, Origin::Cached) } else { job.run()? };

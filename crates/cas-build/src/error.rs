@@ -400,6 +400,14 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A step gave different things in two runs.
+    #[error("`{label}` does not repeat: two runs differ in {paths}")]
+    NotRepeatable {
+        /// The target.
+        label: String,
+        /// Where they differ.
+        paths: String,
+    },
     /// A step would run, and nothing may: only where that is asked.
     #[error("`{label}` would run")]
     WouldRun {
@@ -468,6 +476,9 @@ impl BuildError {
             Self::PackageGone { .. } => "run `cas lock --update` to pin what the archive has now".to_owned(),
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
+            }
+            Self::NotRepeatable { .. } => {
+                "look for times, random names, or an order of files or threads in what it writes".to_owned()
             }
             Self::RootConflict { .. } => "list toolchains that do not overlap, or make one of all packages".to_owned(),
             Self::HostMerged { .. } => "give the step this toolchain alone".to_owned(),

@@ -30,6 +30,10 @@ const SOURCE: &str = "src";
 const STATIC_NAME: &str = "step-2";
 /// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
 const HOST_PROPERTY: &str = "cas-host";
+/// Kind of the memos of results that differ from the recorded one of the same action.
+const DIFFERING: &str = "differing";
+/// How many paths that differ are told.
+const MAX_TOLD_PATHS: usize = 20;
 /// Longest `Tree` message that is read.
 const MAX_TREE_BYTES: u64 = 1 << 30;
 
@@ -136,6 +140,8 @@ pub(crate) struct Job<'a> {
     /// What its inputs are made of.
     pub(crate) plan: Plan,
     pub(crate) written: &'a WrittenInputs,
+    /// Whether it runs although its outputs are known, and twice if they are not, to see whether they are the same.
+    pub(crate) check_repeat: bool,
     /// What the machine has for all steps.
     pub(crate) resources: &'a Resources,
 }
@@ -286,7 +292,9 @@ impl Job<'_> {
     /// The outputs, from the cache or by running.
     pub(crate) fn run(&self) -> Result<(Files, Origin), BuildError> {
         let static_name = self.static_name();
-        if let Some(files) = self.remembered(&static_name)? {
+        if !self.check_repeat
+            && let Some(files) = self.remembered(&static_name)?
+        {
             return Ok((files, Origin::Cached));
         }
         let function = self.toolchain.name.digest.function();
@@ -301,12 +309,15 @@ impl Job<'_> {
         // afterwards, so that whoever waits here holds none.
         let is_cancelled = || self.cancel.is_cancelled();
         let work = self.store.work_on(&key, &is_cancelled)?.ok_or(BuildError::Interrupted)?;
+        let mut known = None;
         if let Some(result) = self.store.action_result(&lane, &key)? {
-            if let Some(outputs) = self.complete(&result, function)? {
-                return Ok((self.files(key, &outputs)?, Origin::Cached));
+            known = self.complete(&result, function)?;
+            match &known {
+                Some(outputs) if !self.check_repeat => return Ok((self.files(key, outputs)?, Origin::Cached)),
+                Some(_) => {}
+                // What it names is gone or it makes no sense: it is made again.
+                None => self.store.remove_action_result(&lane, &key)?,
             }
-            // What it names is gone or it makes no sense: it is made again.
-            self.store.remove_action_result(&lane, &key)?;
         }
         self.sources.keep(&inputs.picked)?;
         root.keep(self.store)?;
@@ -315,13 +326,15 @@ impl Job<'_> {
             self.store.put_bytes(function, bytes)?;
         }
         let share = self.resources.take(Amount::of(self.command), &is_cancelled).ok_or(BuildError::Interrupted)?;
-        let (outputs, elapsed, log) = self.execute(&root, &inputs, &key)?;
+        let (in_package, elapsed, log) = self.execute(&root, &inputs, &key)?;
+        if self.check_repeat {
+            let before = match known {
+                Some(known) => known,
+                None => self.execute(&root, &inputs, &key)?.0,
+            };
+            self.compare(&before, &in_package)?;
+        }
         drop(share);
-        let in_package = match self.package() {
-            None => outputs,
-            // Without outputs there is nothing at the package's path.
-            Some(package) => outputs.subtree(package).unwrap_or_else(Directory::root),
-        };
         let paths: Vec<RelPath> = self.command.outputs.iter().map(|output| output.value.clone()).collect();
         let failed = |source| BuildError::Project { label: self.label.to_string(), source };
         let result = encode_result(&in_package, &paths, function).map_err(failed)?;
@@ -329,10 +342,50 @@ impl Job<'_> {
             self.store.put_bytes(function, bytes)?;
         }
         // Another process may have been first; everybody goes on with the same result.
-        let result = self.store.put_action_result(&lane, &key, &result.bytes)?;
+        let own = result.bytes;
+        let result = self.store.put_action_result(&lane, &key, &own)?;
+        if result != own {
+            // Evidence of a step that does not repeat: the first result counts, the other one is kept beside it.
+            self.store.put_memo(DIFFERING, key.to_string().as_bytes(), &own)?;
+        }
         drop(work);
         let outputs = self.complete(&result, function)?.ok_or(BuildError::Record { what: key })?;
         Ok((self.files(key, &outputs)?, Origin::Ran { elapsed, log }))
+    }
+
+    /// Fails when two runs gave different things.
+    fn compare(&self, before: &Directory, now: &Directory) -> Result<(), BuildError> {
+        let nodes = |tree: &Directory| -> BTreeMap<String, String> {
+            let what = |node: &Node| match node {
+                Node::Directory(_) => "folder".to_owned(),
+                Node::File { blob, metadata } => format!("{blob} {:o}", metadata.mode),
+                Node::Symlink { target, .. } => format!("link to {}", String::from_utf8_lossy(target)),
+                other => format!("{other:?}"),
+            };
+            tree.walk().map(|(path, node)| (path.to_string(), what(node))).collect()
+        };
+        let (before, now) = (nodes(before), nodes(now));
+        let mut paths: Vec<String> = Vec::new();
+        for path in before.keys().chain(now.keys()) {
+            let line = match (before.get(path), now.get(path)) {
+                (Some(one), Some(other)) if one == other => continue,
+                (Some(_), Some(_)) => format!("`{path}`"),
+                (Some(_), None) => format!("`{path}` (in one run only)"),
+                (None, _) => format!("`{path}` (in the other run only)"),
+            };
+            if !paths.contains(&line) {
+                paths.push(line);
+            }
+        }
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let more = paths.len().saturating_sub(MAX_TOLD_PATHS);
+        paths.truncate(MAX_TOLD_PATHS);
+        if more > 0 {
+            paths.push(format!("and {more} more"));
+        }
+        Err(BuildError::NotRepeatable { label: self.label.to_string(), paths: paths.join(", ") })
     }
 
     /// The outputs that a result names, relative to the package, if all of them are here.
@@ -370,7 +423,7 @@ impl Job<'_> {
         self.command.outputs.iter().map(|output| in_package(self.package(), &output.value)).collect()
     }
 
-    /// Runs the step; the tree that it gave has paths of the workspace.
+    /// Runs the step; the tree that it gave is that of its package.
     fn execute(
         &self,
         root: &StepRoot,
@@ -380,9 +433,14 @@ impl Job<'_> {
         let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
         let result = self.execute_in(root, inputs, key, &scratch);
         let removed = remove_scratch(&scratch);
-        let done = result?;
+        let (outputs, elapsed, log) = result?;
         removed?;
-        Ok(done)
+        let in_package = match self.package() {
+            None => outputs,
+            // Without outputs there is nothing at the package's path.
+            Some(package) => outputs.subtree(package).unwrap_or_else(Directory::root),
+        };
+        Ok((in_package, elapsed, log))
     }
 
     fn execute_in(

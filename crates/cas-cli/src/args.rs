@@ -158,6 +158,9 @@ pub(crate) struct BuildArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct StepArgs {
+    /// Run steps although their outputs are known, twice if they are not, and fail those that do not repeat
+    #[arg(long)]
+    pub(crate) check_repeat: bool,
     /// Go on with what does not depend on a target that failed (always for `cas test`)
     #[arg(short, long)]
     pub(crate) keep_going: bool,

@@ -195,6 +195,7 @@ pub(crate) struct Options {
     mode: Mode,
     offline: bool,
     keep_going: bool,
+    check_repeat: bool,
     trust: Trust,
 }
 
@@ -219,6 +220,7 @@ pub(crate) fn with_builder<T>(
         memory_bytes: available_memory(),
         mode: options.mode,
         keep_going: options.keep_going,
+        check_repeat: options.check_repeat,
         trust: options.trust,
         observer: progress,
         apt_sources: apt_sources(),
@@ -238,7 +240,7 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
         (false, true) => Trust::Network,
         (false, false) => Trust::Local,
     };
-    Options { jobs, mode, offline: inputs.offline, keep_going: false, trust }
+    Options { jobs, mode, offline: inputs.offline, keep_going: false, check_repeat: false, trust }
 }
 
 /// The outputs of targets, with a word when the lock changed on the way.
@@ -287,8 +289,11 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
         labels.dedup();
         labels
     };
-    let options =
-        Options { keep_going: args.keep_going || purpose == Purpose::Test, ..build_options(args.jobs, &args.inputs) };
+    let options = Options {
+        keep_going: args.keep_going || purpose == Purpose::Test,
+        check_repeat: args.check_repeat,
+        ..build_options(args.jobs, &args.inputs)
+    };
     let mut work = || -> Result<(Built, Vec<Value>), Failure> {
         let built = with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?;
         note_lock(built.lock_changed);
@@ -526,7 +531,8 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, true) => Mode::Update,
         (false, false) => Mode::Normal,
     };
-    let options = Options { jobs: None, mode, offline: false, keep_going: false, trust: Trust::Local };
+    let options =
+        Options { jobs: None, mode, offline: false, keep_going: false, check_repeat: false, trust: Trust::Local };
     let mut built = with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.build(&labels))?;
     if let Some((_, error)) = built.failures.pop_first() {
         return Err(error.into());

@@ -110,6 +110,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Step { .. }
         | BuildError::Probe { .. }
         | BuildError::NotStarted { .. }
+        | BuildError::NotRepeatable { .. }
         | BuildError::OutputMissing { .. }
         | BuildError::Undeclared { .. }
         | BuildError::InputWritten { .. }
