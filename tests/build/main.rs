@@ -10,6 +10,7 @@ mod failures;
 mod init;
 mod npm;
 mod pnpm;
+mod random;
 mod registry;
 mod roots;
 mod steps;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -271,6 +272,7 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
     let done = |name: &str, started: Instant| progress.event(Event::Span { name, kind: "build", started });
     let started = Instant::now();
     let (workspace, package) = open_workspace(global)?;
+    let workspace = ManuallyDrop::new(workspace);
     done("workspace", started);
     let started = Instant::now();
     let store = open_store(global)?;
@@ -315,9 +317,10 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
         Err(Failure::Build(error)) => error.is_loss(),
         _ => false,
     };
-    let (built, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
-    let failures: Vec<(Label, Failure)> =
-        built.failures.into_iter().map(|(label, error)| (label, error.into())).collect();
+    let (Built { outputs, failures, .. }, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
+    // The process ends soon, and the kernel takes thousands of small pieces back at once.
+    let (_outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
+    let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     let counts = progress.counts();
     if let (Some(timeline), Some(path)) = (&progress.timeline, &args.trace) {
         timeline.write(path).map_err(BuildError::from)?;

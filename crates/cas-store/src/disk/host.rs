@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use cas_fs::{DirEntry, FsError, Operation};
@@ -62,6 +63,12 @@ fn stat_in(handle: impl AsFd, folder: &Path, name: &OsStr) -> Result<Option<(Sta
     }
 }
 
+/// Number of cores. Asked for once: the answer takes several files of the kernel to be read.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
 /// Does something to each, by as many threads as there are cores, with at least so many for each.
 ///
 /// The threads are its own. Those of a shared pool may all wait for a lock that the caller holds, and the caller for them.
@@ -70,8 +77,10 @@ fn in_parallel<T: Sync, R: Send>(
     a_thread: usize,
     work: &(impl Fn(&T) -> Result<R, FsError> + Sync),
 ) -> Result<Vec<R>, FsError> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let part = all.len().div_ceil(cores).max(a_thread);
+    if all.len() <= a_thread {
+        return all.iter().map(work).collect();
+    }
+    let part = all.len().div_ceil(cores()).max(a_thread);
     let (own, others) = all.split_at(part.min(all.len()));
     std::thread::scope(|scope| {
         let others: Vec<_> = others
