@@ -22,6 +22,8 @@ use crate::render::Failure;
 const OUT: &str = "cas-out";
 /// The first line of the file of what is there.
 const HEAD: &str = "cas placed 1";
+/// How often others may be first when a folder is replaced.
+const ATTEMPTS: usize = 100;
 /// Longest such file that is read.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -118,8 +120,9 @@ fn one(
         }
         Output::Toolchain(_) | Output::Package(_) | Output::Packages(_) | Output::Crates(_) => {}
     }
-    let looks = look(&path).map_err(BuildError::from)?;
-    Ok(Some(Placed { path, new: Some((what, looks)) }))
+    // Another build may be replacing it this moment: then nobody knows how it looks.
+    let new = look(&path).ok().map(|looks| (what, looks));
+    Ok(Some(Placed { path, new }))
 }
 
 /// How everything at a path looks: names, kinds, and of files rights, sizes, inodes and times.
@@ -179,14 +182,35 @@ fn write_out(store: &Store, tree: &Directory, folder: &Path) -> Result<(), Failu
     let temporary = cas_fs::temporary_dir_in(parent, ".cas-").map_err(BuildError::from)?;
     let written = store.write_tree(tree, &temporary.join("new")).map_err(BuildError::from).and_then(|()| {
         cas_fs::set_mode(&temporary.join("new"), 0o755)?;
-        if cas_fs::symlink_metadata(folder).is_ok() {
-            cas_fs::rename(folder, &temporary.join("old"))?;
-        }
-        Ok(cas_fs::rename(&temporary.join("new"), folder)?)
+        Ok(replace_folder(&temporary, folder)?)
     });
     let removed = cas_fs::remove_tree(&temporary);
     written?;
     Ok(removed.map_err(BuildError::from)?)
+}
+
+/// Puts `new` of a folder of one's own in the place of another folder or file, which goes to the own one.
+///
+/// Another build may do the same at the same time: then what is in the way is another one than a moment ago.
+fn replace_folder(own: &Path, folder: &Path) -> Result<(), FsError> {
+    let mut attempt = 0;
+    loop {
+        match cas_fs::rename(folder, &own.join(format!("old-{attempt}"))) {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        match cas_fs::rename(&own.join("new"), folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt < ATTEMPTS && is_in_the_way(&error) => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_in_the_way(error: &FsError) -> bool {
+    use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+    matches!(error.source.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
 }
 
 #[cfg(test)]
@@ -207,6 +231,26 @@ mod tests {
         assert_eq!(parse(&to_text(&odd)), Some(Known::new()));
         assert_eq!(parse("cas placed 2\n"), None);
         assert_eq!(parse("cas placed 1\nx\ty\n"), None);
+    }
+
+    #[test]
+    fn many_replace_one_folder_at_once() {
+        let home = tempfile::tempdir().expect("the temporary folder is writable");
+        let target = home.path().join("out");
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (home, target) = (home.path(), &target);
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let own = home.join(format!("own-{number}-{round}"));
+                        cas_fs::create_dir_all(&own.join("new")).expect("the disk has room");
+                        cas_fs::write(&own.join("new/file"), b"whole").expect("the disk has room");
+                        replace_folder(&own, target).expect("nobody is in the way for ever");
+                    }
+                });
+            }
+        });
+        assert_eq!(cas_fs::read(&target.join("file")).expect("it is whole"), b"whole");
     }
 
     #[test]
