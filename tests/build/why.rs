@@ -301,3 +301,14 @@ fn targets_are_listed_and_drawn() {
     let document: serde_json::Value = serde_json::from_str(&lines(&["graph", "--format", "json"])).unwrap();
     assert_eq!(document["targets"].as_array().map(Vec::len), Some(3));
 }
+
+#[test]
+fn shells_and_manuals_get_their_texts() {
+    let home = Home::new("[workspace]\n");
+    let output = home.cas(&["completions", "bash"]);
+    assert!(output.status.success() && text(&output.stdout).contains("cas__subcmd__why"), "{}", text(&output.stdout));
+    assert_eq!(home.cas(&["man", "pages"]).status.code(), Some(0));
+    let page = home.read("pages/cas-why.1");
+    assert!(page.starts_with(".ie") && page.contains("cas\\-why"), "{page}");
+    assert!(home.read("pages/cas.1").contains(".TH CAS 1"));
+}

@@ -101,6 +101,20 @@ pub(crate) enum Command {
     Watch(WatchCommand),
     /// Say what this host can do, and what to change where it cannot
     Doctor,
+    /// Print what a shell needs to complete commands and options
+    ///
+    /// For bash: `cas completions bash > ~/.local/share/bash-completion/completions/cas`.
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command
+    Man {
+        /// Folder for the pages, made if missing; `share/man/man1` of a prefix, as a rule
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -35,7 +35,7 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{store, why};
+use crate::{pages, store, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 const SIGNAL_BASE: i32 = 128;
@@ -61,6 +61,8 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor(&global),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { folder } => pages::man(&folder),
     }
 }
 

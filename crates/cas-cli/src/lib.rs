@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod exit;
 mod init;
+mod pages;
 mod place;
 mod progress;
 mod render;
