@@ -116,3 +116,60 @@ fn steps_that_do_not_repeat_are_found() {
     assert_eq!(ran(&text(&output.stderr)), 0, "the first result stays");
     assert_eq!(home.read("cas-out/other/d/time"), before);
 }
+
+/// What failed and what was not tried is counted, and the log of a failed step is what `cas why` speaks of afterwards.
+#[test]
+fn a_failure_says_what_was_not_tried() {
+    let manifest = "[workspace]\n[defaults]\ntoolchain = \":sh\"\n\
+                    [command.bad]\nrun = \"false\"\noutputs = [\"x\"]\n\
+                    [command.after]\nrun = \"true\"\ndeps = [\":bad\"]\n\
+                    [command.other]\nrun = \"echo > y\"\noutputs = [\"y\"]\n";
+    let Some(home) = Home::with_busybox(manifest, &[]) else { return };
+    let output = home.cas(&["build", "--keep-going", ":after", ":bad", ":other"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("1 steps ran, 0 were cached, 1 failed\n//:after not tried"), "{stderr}");
+    let why = text(&home.cas(&["why", ":bad"]).stdout);
+    assert_eq!(why, "//:bad would run: nothing changed, but its last run failed or its result is gone\n");
+}
+
+#[test]
+fn manifests_that_cannot_be_are_told_with_their_place() {
+    let manifest = "[workspace]\nmembers = [\"p/*\"]\n";
+    let check = |prepare: &dyn Fn(&Home), message: &str| {
+        let home = Home::new(manifest);
+        prepare(&home);
+        let output = home.cas(&["query"]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(message), "{stderr}");
+        stderr
+    };
+    let member = |home: &Home| home.workspace().join("p/a/cas.toml");
+    let told = check(
+        &|home| {
+            home.write("p/a/x", "");
+            std::fs::write(member(home), [0xff]).unwrap();
+        },
+        "not UTF-8",
+    );
+    assert!(told.contains("p/a/cas.toml"), "{told}");
+    check(&|home| std::fs::create_dir_all(member(home)).unwrap(), "this is no file");
+    check(&|home| home.write("p/a/cas.toml", &"#".repeat(2 << 20)), "the file is longer than 1048576 bytes");
+    check(
+        &|home| {
+            for package in ["a", "b"] {
+                home.write(&format!("p/{package}/cas.toml"), "");
+                home.write(&format!("p/{package}/package.json"), "{\"name\":\"same\"}");
+            }
+        },
+        "the packages in `p/a` and `p/b` are both named `same`",
+    );
+    let home = Home::new(
+        "[workspace]\n[fetch.data]\nurl = \"DATA\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n",
+    );
+    std::os::unix::fs::symlink(home.folder.path(), home.workspace().join("cas-out")).unwrap();
+    let output = home.cas(&["build"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("in the way of what targets give"), "{}", text(&output.stderr));
+}

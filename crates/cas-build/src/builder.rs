@@ -73,6 +73,8 @@ pub struct Built {
     pub outputs: BTreeMap<Label, Output>,
     /// Why targets have none. What depends on them was not tried.
     pub failures: BTreeMap<Label, BuildError>,
+    /// What was asked for and not tried, because something before it failed.
+    pub untried: Vec<Label>,
     /// Whether `cas.lock` has new entries.
     pub lock_changed: bool,
 }
@@ -221,11 +223,16 @@ impl Builder<'_> {
         // A history that cannot be written is told of by nobody who asks it.
         let _ = History::open(self.store, &self.workspace.root).record(&steps, about);
         self.done("records", started);
+        let is_tried =
+            |target: &&TargetId| finished.values.contains_key(target) || finished.errors.contains_key(target);
+        let untried =
+            asked.iter().filter(|target| !is_tried(target)).map(|target| graph.label(*target).clone()).collect();
         let outputs = finished.values.into_iter().filter(|(target, _)| asked.contains(target));
         let failures = finished.errors.into_iter();
         Ok(Built {
             outputs: outputs.map(|(target, output)| (graph.label(target).clone(), output)).collect(),
             failures: failures.map(|(target, error)| (graph.label(target).clone(), error)).collect(),
+            untried,
             lock_changed,
         })
     }
@@ -420,13 +427,28 @@ impl Builder<'_> {
             check_repeat: self.check_repeat,
             resources,
         };
-        let (files, origin) = if shared.is_dry { (job.look()?, Origin::Cached) } else { job.run()? };
+        let done = if shared.is_dry { job.look().map(|files| (files, Origin::Cached)) } else { job.run() };
+        let (files, origin) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                let (label, static_name) = (label.to_string(), job.static_name());
+                let failed = history::Built { label, static_name, action: None, ran_ms: None };
+                if !shared.is_dry {
+                    shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(failed);
+                }
+                return Err(error);
+            }
+        };
         let ran_ms = match &origin {
             Origin::Ran { elapsed, .. } => Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
             Origin::Cached => None,
         };
-        let step =
-            history::Built { label: label.to_string(), static_name: job.static_name(), action: files.action, ran_ms };
+        let step = history::Built {
+            label: label.to_string(),
+            static_name: job.static_name(),
+            action: Some(files.action),
+            ran_ms,
+        };
         shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
         if !shared.is_dry {
             self.observer.event(Event::Step { label, origin: &origin });

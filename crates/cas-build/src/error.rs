@@ -72,6 +72,16 @@ pub enum BuildError {
         /// What it is used as.
         role: &'static str,
     },
+    /// Two packages have one name in their `package.json`.
+    #[error("the packages in `{one}` and `{other}` are both named `{name}` in their `package.json`")]
+    SameName {
+        /// The name.
+        name: String,
+        /// The folder of one.
+        one: String,
+        /// That of the other one.
+        other: String,
+    },
     /// A pattern of `members` is not one.
     #[error("`{pattern}` of `members` is not a glob of folders")]
     Members {
@@ -480,6 +490,7 @@ impl BuildError {
             Self::NotRepeatable { .. } => {
                 "look for times, random names, or an order of files or threads in what it writes".to_owned()
             }
+            Self::SameName { .. } => "rename one of them: `^name` and `node_modules` go by it".to_owned(),
             Self::RootConflict { .. } => "list toolchains that do not overlap, or make one of all packages".to_owned(),
             Self::HostMerged { .. } => "give the step this toolchain alone".to_owned(),
             Self::HostPath { .. } => "correct `paths` of its `host`".to_owned(),

@@ -40,7 +40,8 @@ pub(crate) struct Built {
     pub(crate) label: String,
     /// Names what it is made of.
     pub(crate) static_name: Descriptor,
-    pub(crate) action: Descriptor,
+    /// `None` for one that failed.
+    pub(crate) action: Option<Descriptor>,
     /// How long it ran; `None` where an equal step had given the outputs.
     pub(crate) ran_ms: Option<u64>,
 }
@@ -82,7 +83,7 @@ impl History {
                 changed.push(json!({
                     "target": step.label,
                     "made_of": step.static_name.to_string(),
-                    "action": step.action.to_string(),
+                    "action": step.action.map(|action| action.to_string()),
                     "ran_ms": step.ran_ms,
                 }));
             }
@@ -165,7 +166,7 @@ mod tests {
         let step = |name: &str, ran_ms| Built {
             label: "//:a".to_owned(),
             static_name: of(name),
-            action: of("action"),
+            action: Some(of("action")),
             ran_ms,
         };
         for (name, ran, before) in

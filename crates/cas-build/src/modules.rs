@@ -132,10 +132,15 @@ pub(crate) fn subset(packages: &Packages, workspace: &Workspace, label: &Label) 
         return Ok(Arc::clone(subset));
     }
     let folder = own_folder(packages, workspace, label)?;
-    let layout = packages
-        .lockfile
-        .layout(&folder, Part::All, &packages.programs)
-        .map_err(|source| BuildError::Lockfile { path: packages.path.clone(), source })?;
+    let layout_of = |folder: &str| {
+        let layout = packages.lockfile.layout(folder, Part::All, &packages.programs);
+        layout.map_err(|source| BuildError::Lockfile { path: packages.path.clone(), source })
+    };
+    let mut layout = layout_of(&folder)?;
+    // Every package finds what the lockfile's own folder has in `node_modules`: tools of all are installed there.
+    if !folder.is_empty() {
+        layout.add(layout_of("")?);
+    }
     let name = name_of(packages, &layout);
     let subset = Arc::new(Subset { layout, name });
     known().insert(label.package.clone(), Arc::clone(&subset));

@@ -107,6 +107,11 @@ fn view(top: &Directory, directory: &Directory) -> Directory {
     seen
 }
 
+/// Whether an object may be whole and this user may not read it.
+fn is_unreadable(error: &cas_store::StoreError) -> bool {
+    matches!(error, cas_store::StoreError::Fs(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// How a step got its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -391,7 +396,14 @@ impl Job<'_> {
     /// The outputs that a result names, relative to the package, if all of them are here.
     fn complete(&self, result: &[u8], function: DigestFunction) -> Result<Option<Directory>, BuildError> {
         let load = &mut |blob: &Descriptor| self.store.load(blob, MAX_TREE_BYTES);
-        let Ok(outputs) = decode_result(result, function, load) else { return Ok(None) };
+        let outputs = match decode_result(result, function, load) {
+            Ok(outputs) => outputs,
+            // Only a failure to read says nothing about the result.
+            Err(cas_action::DecodeResultError::Load { source, .. }) if is_unreadable(&source) => {
+                return Err(source.into());
+            }
+            Err(_) => return Ok(None),
+        };
         let blobs: Vec<Descriptor> = outputs
             .walk()
             .filter_map(|(_, node)| match node {

@@ -96,6 +96,15 @@ impl Workspace {
             let (folder, package) = one?;
             packages.extend(package.map(|package| (Some(folder), package)));
         }
+        let mut names: BTreeMap<&str, &Option<RelPath>> = BTreeMap::new();
+        for (folder, package) in &packages {
+            let Some(name) = package.npm.as_ref().and_then(|manifest| manifest.name.as_deref()) else { continue };
+            if let Some(other) = names.insert(name, folder) {
+                let show =
+                    |folder: &Option<RelPath>| folder.as_ref().map_or_else(|| ".".to_owned(), ToString::to_string);
+                return Err(BuildError::SameName { name: name.to_owned(), one: show(other), other: show(folder) });
+            }
+        }
         let path = root.join(LOCK_FILE);
         let lock = match cas_fs::read_limited(&path, MAX_LOCK_BYTES) {
             Ok(bytes) => {
@@ -180,16 +189,20 @@ impl Workspace {
 }
 
 fn read(path: &Path) -> Result<String, BuildError> {
+    let wrong = |message: String| {
+        let finding = cas_config::Diagnostic { message, span: None, hint: None };
+        BuildError::Manifest { path: path.to_owned(), text: String::new(), findings: vec![finding] }
+    };
+    let metadata = cas_fs::metadata(path)?;
+    // Nobody waits for whoever might write to a fifo of this name.
+    if !metadata.is_file() {
+        return Err(wrong("this is no file".to_owned()));
+    }
+    if metadata.len() > MAX_MANIFEST_BYTES {
+        return Err(wrong(format!("the file is longer than {MAX_MANIFEST_BYTES} bytes")));
+    }
     let bytes = cas_fs::read_limited(path, MAX_MANIFEST_BYTES)?;
-    String::from_utf8(bytes).map_err(|error| BuildError::Manifest {
-        path: path.to_owned(),
-        text: String::new(),
-        findings: vec![cas_config::Diagnostic {
-            message: format!("not UTF-8: {}", error.utf8_error()),
-            span: None,
-            hint: None,
-        }],
-    })
+    String::from_utf8(bytes).map_err(|error| wrong(format!("not UTF-8: {}", error.utf8_error())))
 }
 
 fn package_json(folder: &Path) -> Result<Option<cas_npm::Manifest>, BuildError> {

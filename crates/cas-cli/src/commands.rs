@@ -254,7 +254,7 @@ fn outputs(
     options: &Options,
 ) -> Result<BTreeMap<Label, Output>, Failure> {
     let progress = Progress::default();
-    let Built { outputs, mut failures, lock_changed } =
+    let Built { outputs, mut failures, lock_changed, .. } =
         with_builder(workspace, store, options, &progress, |builder| builder.build(labels))?;
     note_lock(lock_changed);
     match failures.pop_first() {
@@ -319,15 +319,16 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
         Err(Failure::Build(error)) => error.is_loss(),
         _ => false,
     };
-    let (Built { outputs, failures, .. }, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
+    let (Built { outputs, failures, untried, .. }, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
     // The process ends soon, and the kernel takes thousands of small pieces back at once.
     let (_outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     let counts = progress.counts();
+    let untried: Vec<String> = untried.iter().map(ToString::to_string).collect();
     if let (Some(timeline), Some(path)) = (&progress.timeline, &args.trace) {
         timeline.write(path).map_err(BuildError::from)?;
     }
-    render::results(global.format, &rows, &failures, counts)
+    render::results(global.format, &rows, &failures, &untried, counts)
 }
 
 /// Of what a pattern selects, what the command is for.

@@ -42,6 +42,11 @@ pub(crate) fn place(
         .ok()
         .and_then(|bytes| parse(std::str::from_utf8(&bytes).ok()?))
         .unwrap_or_default();
+    let out = workspace.root.join(OUT);
+    if cas_fs::symlink_metadata(&out).is_ok_and(|metadata| !metadata.is_dir()) {
+        let problem = format!("`{}` is in the way of what targets give: it is no folder", out.display());
+        return Err(Failure::Usable(problem, "remove or rename it".to_owned()));
+    }
     let outputs: Vec<(&Label, &Output)> = outputs.iter().collect();
     let placed: Vec<Option<Placed>> = outputs
         .par_iter()

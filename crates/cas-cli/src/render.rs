@@ -67,6 +67,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::UnknownTarget { .. }
         | BuildError::Cycle { .. }
         | BuildError::Role { .. }
+        | BuildError::SameName { .. }
         | BuildError::Members { .. }
         | BuildError::UnknownImage { .. }
         | BuildError::NoCommand { .. }
@@ -152,6 +153,7 @@ pub(crate) fn results(
     format: Format,
     rows: &[Value],
     failures: &[(Label, Failure)],
+    untried: &[String],
     counts: Counts,
 ) -> Result<Exit, Failure> {
     let exit = failures.first().map_or(Exit::Done, |(_, failure)| failure.exit());
@@ -166,7 +168,7 @@ pub(crate) fn results(
                 })
                 .collect();
             let steps = json!({ "ran": counts.ran, "cached": counts.cached });
-            let mut document = json!({ "exit": exit.word(), "results": rows, "steps": steps });
+            let mut document = json!({ "exit": exit.word(), "results": rows, "steps": steps, "untried": untried });
             if let [first, ..] = failed.as_slice() {
                 for key in ["error", "causes", "hint", "findings"] {
                     document[key] = first[key].clone();
@@ -187,8 +189,13 @@ pub(crate) fn results(
                 // As above.
                 let _ = tell(failure);
             }
-            if counts != Counts::default() {
-                note(&format!("{} steps ran, {} were cached", counts.ran, counts.cached));
+            if counts != Counts::default() || !failures.is_empty() {
+                let failed = if failures.is_empty() { String::new() } else { format!(", {} failed", failures.len()) };
+                note(&format!("{} steps ran, {} were cached{failed}", counts.ran, counts.cached));
+            }
+            if let [first, others @ ..] = untried {
+                let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                note(&format!("{first}{more} not tried, because of what failed before"));
             }
         }
     }
@@ -288,7 +295,7 @@ fn findings(failure: &Failure) -> serde_json::Value {
 fn draw(path: &str, text: &str, finding: &cas_config::Diagnostic) -> String {
     let title = Level::ERROR.primary_title(finding.message.as_str());
     let Some(span) = finding.span.clone().filter(|span| span.end <= text.len()) else {
-        return Renderer::plain().render(&[Group::with_title(title)]);
+        return format!("{}\n --> {path}", Renderer::plain().render(&[Group::with_title(title)]));
     };
     let snippet = Snippet::source(text).path(path).annotation(AnnotationKind::Primary.span(span));
     let mut group = title.element(snippet);

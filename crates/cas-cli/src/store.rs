@@ -170,7 +170,11 @@ fn fsck(global: &Global, depth: Depth) -> Result<Exit, Failure> {
         "roots": check.root_count,
         "text": format!(
             "{}: {} objects, {}, of which {} were read; {} written trees",
-            if is_clean { "clean" } else { "not clean" },
+            match (is_clean, check.read_count == check.object_count) {
+                (false, _) => "not clean",
+                (true, true) => "clean",
+                (true, false) => "clean by names and sizes (`--full` reads everything)",
+            },
             check.object_count,
             size(check.object_bytes),
             check.read_count,

@@ -199,6 +199,9 @@ impl Checker {
         let mut env_in: Vec<Box<str>> = Vec::new();
         for name in section.env_in {
             self.variable(&name);
+            if name.get_ref().contains(char::is_whitespace) {
+                self.report(Diagnostic::new(format!("`{}` is not a variable", name.get_ref()), name.span()));
+            }
             env_in.push(name.into_inner().into());
         }
         Part {
@@ -242,6 +245,11 @@ impl Checker {
         let mut outputs: Vec<Located<RelPath>> = Vec::new();
         for text in texts {
             let Some(value) = self.path(text) else { continue };
+            if text.get_ref().contains('*') {
+                let finding =
+                    Diagnostic::new(format!("`{}` is a glob, and outputs are paths", text.get_ref()), text.span());
+                self.report(finding.with_hint("name the folder, or each file"));
+            }
             let overlaps = |other: &Located<RelPath>| {
                 value == other.value
                     || value.strip_prefix(&other.value).is_some()
@@ -368,6 +376,8 @@ run = "true"
             ("[command.build]\ncpus = 0", "0", "a step uses at least one processor"),
             ("[command.build]\ntoolchain = []", "[]", "`toolchain` names 0 roots"),
             ("[command.build]\nenv_in = [\"A=B\"]", "\"A=B\"", "`A=B` is not a variable"),
+            ("[command.build]\noutputs = [\"o*\"]", "\"o*\"", "`o*` is a glob, and outputs are paths"),
+            ("[command.build]\nenv_in = [\"A B\"]", "\"A B\"", "`A B` is not a variable"),
             ("[test.x]\nrun = \"x\"\noutputs = [\"a\"]", "\"a\"", "a test has no outputs"),
             ("[toolchain.x]", "[toolchain.x]", "a toolchain is one of `debian` and `host`"),
             ("[toolchain.x]\nhost = { paths = [\"/\"] }", "\"/\"", "the whole root of the machine cannot be shown"),

@@ -24,6 +24,23 @@ pub struct Layout {
     pub executables: BTreeSet<Location>,
 }
 
+impl Layout {
+    /// Adds what another layout of the same lockfile has.
+    pub fn add(&mut self, other: Self) {
+        let Self { packages, links, programs, executables } = other;
+        for (place, key) in packages {
+            self.packages.entry(place).or_insert(key);
+        }
+        for (place, text) in links {
+            self.links.entry(place).or_insert(text);
+        }
+        for (place, text) in programs {
+            self.programs.entry(place).or_insert(text);
+        }
+        self.executables.extend(executables);
+    }
+}
+
 /// Who brings programs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {

@@ -115,7 +115,7 @@ impl SnapshotError {
             }
             Self::Special { .. } => "name it in a .gitignore, or remove it",
             Self::Changed { .. } | Self::Unstable { .. } => {
-                "the result was not kept; build again when nothing writes to the workspace"
+                "results are kept for what their steps saw; build again when nothing writes to it, or leave it out with a .gitignore"
             }
             Self::Fs(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
                 "give yourself the right to read it, or name it in a .gitignore"
