@@ -173,3 +173,35 @@ fn manifests_that_cannot_be_are_told_with_their_place() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("in the way of what targets give"), "{}", text(&output.stderr));
 }
+
+/// A folder where a label is meant gets the label that is probably meant.
+#[test]
+fn words_that_are_no_labels_are_told_what_to_write() {
+    let home = Home::new("[workspace]\n");
+    for (word, hint) in [
+        ("//apps/web", "did you mean `//apps/web/...`?"),
+        ("apps/web/", "did you mean `//apps/web/...`?"),
+        ("web", "did you mean `:web`, or `//web/...`?"),
+    ] {
+        let output = home.cas(&["build", word]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(&format!("hint: {hint}")), "{stderr}");
+    }
+}
+
+/// Who is not the owner of a store is sent away before anything is written there.
+#[test]
+fn a_store_of_another_user_is_refused() {
+    if !std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
+        eprintln!("SKIPPED: only root can give a store to another user");
+        return;
+    }
+    let Some(home) = Home::with_busybox("[workspace]\n", &[]) else { return };
+    assert_eq!(home.cas(&["store", "stat"]).status.code(), Some(0));
+    std::os::unix::fs::chown(home.folder.path().join("store/v1"), Some(65534), None).unwrap();
+    let output = home.cas(&["store", "stat"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(stderr.contains("belongs to user 65534, and this is user 0"), "{stderr}");
+}

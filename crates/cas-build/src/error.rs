@@ -490,6 +490,7 @@ impl BuildError {
             Self::NotRepeatable { .. } => {
                 "look for times, random names, or an order of files or threads in what it writes".to_owned()
             }
+            Self::Cycle { .. } => "`^name` goes by the dependencies in `package.json`, `deps` by labels".to_owned(),
             Self::SameName { .. } => "rename one of them: `^name` and `node_modules` go by it".to_owned(),
             Self::RootConflict { .. } => "list toolchains that do not overlap, or make one of all packages".to_owned(),
             Self::HostMerged { .. } => "give the step this toolchain alone".to_owned(),

@@ -324,6 +324,12 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
     let (_outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     let counts = progress.counts();
+    let damaged = store.quarantined();
+    if damaged > 0 {
+        let what = if damaged == 1 { "object was" } else { "objects were" };
+        render::note(&format!("warning: {damaged} damaged {what} moved aside, and what was needed of them made again"));
+        render::note("hint: `cas store fsck --full` looks at everything else");
+    }
     let untried: Vec<String> = untried.iter().map(ToString::to_string).collect();
     if let (Some(timeline), Some(path)) = (&progress.timeline, &args.trace) {
         timeline.write(path).map_err(BuildError::from)?;
@@ -397,6 +403,15 @@ pub(crate) fn one_target(workspace: &Workspace, package: Option<&RelPath>, text:
 pub(crate) fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     let parse = |text: &String| {
         text.parse().map_err(|error: cas_config::LabelError| match error.hint() {
+            Some(_) if text.starts_with("//") && !text.contains(':') => {
+                Failure::Usable(error.to_string(), format!("did you mean `{}/...`?", text.trim_end_matches('/')))
+            }
+            Some(_) if text.contains('/') && !text.contains(':') => {
+                Failure::Usable(error.to_string(), format!("did you mean `//{}/...`?", text.trim_matches(['/', '.'])))
+            }
+            Some(_) if cas_config::is_target_name(text) => {
+                Failure::Usable(error.to_string(), format!("did you mean `:{text}`, or `//{text}/...`?"))
+            }
             Some(hint) => Failure::Usable(error.to_string(), hint.to_owned()),
             None => Failure::Usage(error.to_string()),
         })

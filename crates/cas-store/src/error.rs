@@ -26,6 +26,16 @@ pub enum StoreError {
         /// What the file system is called.
         kind: &'static str,
     },
+    /// Another user's store: what this one wrote there, the owner could not read.
+    #[error("the store `{}` belongs to user {owner}, and this is user {user}", path.display())]
+    Foreign {
+        /// Folder of the store.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who runs this program.
+        user: u32,
+    },
     /// A newer program made the store.
     #[error("`{}` needs a newer program: it uses {}", path.display(), features.join(", "))]
     Newer {
@@ -138,6 +148,7 @@ impl StoreError {
                 "make room on the disk of the store, raise the limit with `cas store limit`, or end pins with `cas store pin rm`"
             }
             Self::Network { .. } => "name a folder on a local disk with `--store`, or use `--store-on-network`",
+            Self::Foreign { .. } => "work as its owner, or name another folder with `--store`",
             Self::Newer { .. } => "use the newer program, or another folder with `--store`",
             Self::Index(_) if !self.is_full() => {
                 "run `cas store fsck`: a damaged index is begun anew, and results are computed again"

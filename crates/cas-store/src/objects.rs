@@ -210,6 +210,10 @@ impl<D: Disk> Vault<D> {
         let aside = self.folder.join("quarantine").join(format!("{}-{}", digest.function(), digest.to_hex()));
         match self.disk.rename(Site::Quarantine, &self.path(digest), &aside) {
             Err(error) if error.is_not_found() => Ok(()),
+            Ok(()) => {
+                self.quarantined.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
             result => result,
         }
     }

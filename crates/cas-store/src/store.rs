@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_blob::{BlobStore, Descriptor, OpenBlob, OpenBlobError, VerifiedBlob};
 use cas_digest::{DigestFunction, HashingReader};
@@ -106,6 +107,15 @@ impl Store {
             return Err(StoreError::Network { path: home.to_owned(), kind });
         }
         let folder = home.join("v1");
+        let user = rustix::process::geteuid().as_raw();
+        match cas_fs::metadata(&folder) {
+            Ok(metadata) if metadata.uid() != user => {
+                return Err(StoreError::Foreign { path: home.to_owned(), owner: metadata.uid(), user });
+            }
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(unusable(error)),
+        }
         let vault = Arc::new(Vault::open(Arc::new(HostDisk), &folder, options.durability)?);
         let index = Arc::new(Index::open(&vault, network.is_some())?);
         if let Some(needs) = options.needs {
@@ -196,6 +206,12 @@ impl Store {
             free_bytes: self.vault.disk.room(&self.folder)?.bytes,
             quota: self.vault.format.quota,
         })
+    }
+
+    /// Number of damaged objects that this process moved aside so far.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.vault.quarantined.load(Ordering::Relaxed)
     }
 
     /// Folder of the store.

@@ -41,6 +41,8 @@ pub(crate) struct Vault<D: Disk> {
     /// When the session started, in seconds.
     pub(crate) started: i64,
     count: AtomicU64,
+    /// Number of objects that were moved aside.
+    pub(crate) quarantined: AtomicU64,
 }
 
 impl<D: Disk> Vault<D> {
@@ -84,6 +86,7 @@ impl<D: Disk> Vault<D> {
             claims: Claims::default(),
             started,
             count: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
         })
     }
 
