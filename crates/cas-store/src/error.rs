@@ -139,6 +139,12 @@ pub enum StoreError {
     },
 }
 
+/// Whether the index is no file that this user may read and write: that is no damage, and no check mends it.
+fn is_out_of_reach(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+    matches!(error.sqlite_error_code(), Some(CannotOpen | PermissionDenied | ReadOnly))
+}
+
 impl StoreError {
     /// What the user can do about it.
     #[must_use]
@@ -150,6 +156,9 @@ impl StoreError {
             Self::Network { .. } => "name a folder on a local disk with `--store`, or use `--store-on-network`",
             Self::Foreign { .. } => "work as its owner, or name another folder with `--store`",
             Self::Newer { .. } => "use the newer program, or another folder with `--store`",
+            Self::Index(error) if is_out_of_reach(error) => {
+                "`index.db` of the store must be a file of yours that can be written: give it back with `chown` and `chmod u+rw`, or remove it, and results are computed again"
+            }
             Self::Index(_) if !self.is_full() => {
                 "run `cas store fsck`: a damaged index is begun anew, and results are computed again"
             }
