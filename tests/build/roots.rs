@@ -172,3 +172,22 @@ fn equal_toolchains_can_be_merged_and_the_machine_with_none() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("would hide the other toolchains of the step"), "{}", text(&output.stderr));
 }
+
+/// What a step made with the machine's programs taints the image that holds it; the machine itself is no base.
+#[test]
+fn an_image_says_that_it_holds_what_this_machine_made() {
+    let Some(machine) = host("one", "ci") else { return };
+    let manifest = machine.home.read("cas.toml");
+    let image = "[image.holds]\nlayers = [{ from = \":build\", to = \"/\" }]\n\
+                 [image.above]\nbase = \":holds\"\n[image.bare]\n[image.base]\nbase = \":host\"\n";
+    machine.home.write("cas.toml", &format!("{manifest}{image}"));
+    for (target, hosts) in [(":holds", Some("//:host")), (":above", Some("//:host")), (":bare", None)] {
+        let document: serde_json::Value =
+            serde_json::from_str(&machine.built(&["build", target, "--format", "json"]).1).unwrap();
+        assert_eq!(document["results"][0]["hosts"][0].as_str(), hosts, "{target}");
+    }
+    let output = machine.home.cas(&["build", ":base"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("`//:host` is a toolchain, and cannot be the base of an image"), "{stderr}");
+}

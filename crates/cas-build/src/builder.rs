@@ -244,16 +244,16 @@ impl Builder<'_> {
 
     /// The files of the workspace, if any of what is to be built reads them.
     fn snapshot(&self, graph: &Graph<'_>) -> Result<Option<Snapshot>, BuildError> {
-        let reads_files = |target: &TargetId| {
+        let reads_files = |kind: &TargetKind| {
             matches!(
-                graph.target(*target).kind,
+                kind,
                 TargetKind::Command(_)
                     | TargetKind::Test(_)
                     | TargetKind::Npm(_)
                     | TargetKind::Fetch(Fetch::Lockfile(_))
             )
         };
-        if !graph.to_build().keys().any(reads_files) {
+        if !graph.kinds().any(reads_files) {
             return Ok(None);
         }
         let (caches, watchers) = (self.store.scans(), self.store.watchers());
@@ -427,29 +427,24 @@ impl Builder<'_> {
             check_repeat: self.check_repeat,
             resources,
         };
-        let done = if shared.is_dry { job.look().map(|files| (files, Origin::Cached)) } else { job.run() };
-        let (files, origin) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                let (label, static_name) = (label.to_string(), job.static_name());
-                let failed = history::Built { label, static_name, action: None, ran_ms: None };
-                if !shared.is_dry {
-                    shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(failed);
-                }
-                return Err(error);
+        let static_name = job.static_name();
+        let done = match shared.is_dry {
+            true => job.look(&static_name).map(|files| (files, Origin::Cached)),
+            false => job.run(&static_name),
+        };
+        let (action, ran_ms) = match &done {
+            Ok((files, Origin::Ran { elapsed, .. })) => {
+                (Some(files.action), Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))
             }
+            Ok((files, Origin::Cached)) => (Some(files.action), None),
+            Err(_) => (None, None),
         };
-        let ran_ms = match &origin {
-            Origin::Ran { elapsed, .. } => Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
-            Origin::Cached => None,
-        };
-        let step = history::Built {
-            label: label.to_string(),
-            static_name: job.static_name(),
-            action: Some(files.action),
-            ran_ms,
-        };
-        shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        // A step that would run is told of by its error.
+        if done.is_ok() || !shared.is_dry {
+            let step = history::Built { label: label.to_string(), static_name, action, ran_ms };
+            shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        }
+        let (files, origin) = done?;
         if !shared.is_dry {
             self.observer.event(Event::Step { label, origin: &origin });
         }

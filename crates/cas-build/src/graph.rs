@@ -237,6 +237,12 @@ impl<'a> Graph<'a> {
         self.needs[target as usize].as_ref().expect("it is to be built")
     }
 
+    /// Kinds of the targets that are to be built.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &'a TargetKind> {
+        let kinds = self.needs.iter().zip(&self.targets);
+        kinds.filter(|(needs, _)| needs.is_some()).map(|(_, target)| &target.kind)
+    }
+
     /// The targets that are to be built, with all that has to be finished before each.
     pub(crate) fn to_build(&self) -> BTreeMap<TargetId, Vec<TargetId>> {
         let needs = (0..).zip(&self.needs);

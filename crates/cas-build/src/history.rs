@@ -159,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn a_long_log_begins_anew_and_the_old_one_stays() {
+        let home = tempfile::tempdir().expect("the temporary folder is writable");
+        let mut history = History { folder: home.path().to_owned(), states: BTreeMap::new() };
+        let log = home.path().join("log");
+        let long = cas_fs::create_new(&log, 0o644).expect("the folder is ours").set_len(MAX_LOG_BYTES + 1);
+        long.expect("the file system has sparse files");
+        history.record(&[], json!({})).expect("the disk has room");
+        assert_eq!(cas_fs::metadata(&home.path().join("log.1")).expect("it was kept").len(), MAX_LOG_BYTES + 1);
+        assert_eq!(cas_fs::read_to_string(&log).expect("it was begun").lines().count(), 1);
+    }
+
+    #[test]
     fn the_last_different_state_is_kept() {
         let home = tempfile::tempdir().expect("the temporary folder is writable");
         let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());

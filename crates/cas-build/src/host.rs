@@ -4,8 +4,7 @@
 //! rest is fixed as in every root. What tells one machine from another are an identity that the user gives and what probes
 //! print; results are kept apart by both.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,12 +14,12 @@ use std::time::Duration;
 use cas_blob::Descriptor;
 use cas_config::Host;
 use cas_digest::{Digest, DigestFunction};
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
+use cas_sandbox::{Cancel, Overlay, Runner, Spec, Streams, remove_scratch};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::log::Recorder;
-use crate::step::PATH;
+use crate::step::{PATH, base_environment, failure, for_sandbox};
 use crate::toolchain::{HostParts, Toolchain};
 use crate::{BuildError, Log};
 
@@ -226,19 +225,8 @@ fn run_in(
 ) -> Result<String, BuildError> {
     let lower = store.materialize(&root.name, root.tree)?;
     let overlay = Overlay { lowers: vec![lower], scratch: scratch.join("root") };
-    let environment: BTreeMap<OsString, OsString> = [
-        ("PATH", PATH),
-        ("HOME", "/tmp"),
-        ("TMPDIR", "/tmp"),
-        ("LANG", "C.UTF-8"),
-        ("LC_ALL", "C.UTF-8"),
-        ("TZ", "UTC"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.into(), value.into()))
-    .collect();
     let spec = Spec {
-        environment,
+        environment: for_sandbox(base_environment()),
         host_paths: root.paths.to_vec(),
         timeout: Some(PROBE_TIME),
         ..Spec::new(overlay, ["/bin/sh", "-euc", probe])
@@ -247,18 +235,8 @@ fn run_in(
     let stderr = stdout.try_clone().map_err(BuildError::Log)?;
     let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), cancel);
     let log: Log = recorder.finish(&scratch.join("log"))?;
-    let failed = |how: String| BuildError::Probe {
-        label: label.to_owned(),
-        probe: probe.to_owned(),
-        how,
-        log: Box::new(log.clone()),
-    };
-    match outcome?.ending {
-        Ending::Exited(0) => {}
-        Ending::Exited(code) => return Err(failed(format!("exit code {code}"))),
-        Ending::Signalled(signal) => return Err(failed(format!("signal {signal}"))),
-        Ending::TimedOut => return Err(failed(format!("it ran longer than {} s", PROBE_TIME.as_secs()))),
-        Ending::Cancelled => return Err(BuildError::Interrupted),
+    if let Some(how) = failure(&outcome?.ending, PROBE_TIME)? {
+        return Err(BuildError::Probe { label: label.to_owned(), probe: probe.to_owned(), how, log: Box::new(log) });
     }
     let bytes = cas_fs::read_limited(&log.path, MAX_PROBE_BYTES)?;
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cas_action::{EncodedStep, Projection, Step, decode_result, encode_result, project};
 use cas_blob::Descriptor;
@@ -24,6 +25,9 @@ use crate::{BuildError, Files, Toolchain};
 
 /// Where programs are looked for.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What every command finds in its environment.
+const ENVIRONMENT: [(&str, &str); 6] =
+    [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
 /// The folder of the sources in the input root.
 const SOURCE: &str = "src";
 /// Kind of the memos that lead from what a step is made of to its action. The number is that of the rules of inputs.
@@ -107,6 +111,31 @@ fn view(top: &Directory, directory: &Directory) -> Directory {
     seen
 }
 
+/// What every command finds in its environment, before anything is added.
+pub(crate) fn base_environment() -> BTreeMap<String, String> {
+    ENVIRONMENT.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// An environment as the sandbox takes it.
+pub(crate) fn for_sandbox(environment: BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
+    environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// How a command failed; `None` for one that did not.
+///
+/// # Errors
+///
+/// [`BuildError::Interrupted`] when the build was cancelled.
+pub(crate) fn failure(ending: &Ending, timeout: Duration) -> Result<Option<String>, BuildError> {
+    Ok(match ending {
+        Ending::Exited(0) => None,
+        Ending::Exited(code) => Some(format!("exit code {code}")),
+        Ending::Signalled(signal) => Some(format!("signal {signal}")),
+        Ending::TimedOut => Some(format!("it ran longer than {} s", timeout.as_secs())),
+        Ending::Cancelled => return Err(BuildError::Interrupted),
+    })
+}
+
 /// Whether an object may be whole and this user may not read it.
 fn is_unreadable(error: &cas_store::StoreError) -> bool {
     matches!(error, cas_store::StoreError::Fs(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied)
@@ -164,17 +193,7 @@ impl Job<'_> {
     }
 
     fn environment(&self) -> BTreeMap<String, String> {
-        let mut environment: BTreeMap<String, String> = [
-            ("PATH", PATH),
-            ("HOME", "/tmp"),
-            ("TMPDIR", "/tmp"),
-            ("LANG", "C.UTF-8"),
-            ("LC_ALL", "C.UTF-8"),
-            ("TZ", "UTC"),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+        let mut environment = base_environment();
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), EPOCH_SECONDS.to_string());
         environment.extend(self.command.env.clone());
         // What the builder's environment lacks is as `env` says, or not there.
@@ -247,8 +266,8 @@ impl Job<'_> {
     }
 
     /// The outputs of the step as it is, if they are there; else what it is made of.
-    pub(crate) fn look(&self) -> Result<Files, BuildError> {
-        if let Some(files) = self.remembered(&self.static_name())? {
+    pub(crate) fn look(&self, static_name: &Descriptor) -> Result<Files, BuildError> {
+        if let Some(files) = self.remembered(static_name)? {
             return Ok(files);
         }
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
@@ -295,17 +314,16 @@ impl Job<'_> {
     }
 
     /// The outputs, from the cache or by running.
-    pub(crate) fn run(&self) -> Result<(Files, Origin), BuildError> {
-        let static_name = self.static_name();
+    pub(crate) fn run(&self, static_name: &Descriptor) -> Result<(Files, Origin), BuildError> {
         if !self.check_repeat
-            && let Some(files) = self.remembered(&static_name)?
+            && let Some(files) = self.remembered(static_name)?
         {
             return Ok((files, Origin::Cached));
         }
         let function = self.toolchain.name.digest.function();
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
-        self.keep_trace(&static_name, &inputs)?;
+        self.keep_trace(static_name, &inputs)?;
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
@@ -473,8 +491,7 @@ impl Job<'_> {
         if let Some(package) = self.package() {
             working_directory.push(package.to_string());
         }
-        let environment: BTreeMap<OsString, OsString> =
-            self.environment().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let environment = for_sandbox(self.environment());
         let upper = source.upper();
         let spec = Spec {
             source: Some(source),
@@ -496,15 +513,8 @@ impl Job<'_> {
             }
             other => other.into(),
         })?;
-        let failed = |how: String| BuildError::Step { label: self.label.to_string(), how, log: Box::new(log.clone()) };
-        match outcome.ending {
-            Ending::Exited(0) => {}
-            Ending::Exited(code) => return Err(failed(format!("exit code {code}"))),
-            Ending::Signalled(signal) => return Err(failed(format!("signal {signal}"))),
-            Ending::TimedOut => {
-                return Err(failed(format!("it ran longer than {} s", self.command.timeout.as_secs())));
-            }
-            Ending::Cancelled => return Err(BuildError::Interrupted),
+        if let Some(how) = failure(&outcome.ending, self.command.timeout)? {
+            return Err(BuildError::Step { label: self.label.to_string(), how, log: Box::new(log) });
         }
         let outputs = self.output_paths();
         let scratch: Vec<RelPath> = self.command.scratch.iter().map(|path| in_package(self.package(), path)).collect();

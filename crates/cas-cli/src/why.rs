@@ -1,5 +1,7 @@
 //! `cas why`, `cas query` and `cas graph`: the targets of a workspace, how they depend on each other, and why they run.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cas_build::{Difference, Reason, Verdict, What, Workspace, needs_of};
 use cas_config::Label;
 use serde_json::{Value, json};
@@ -139,19 +141,20 @@ pub(crate) fn query(global: &Global, args: &QueryArgs) -> Result<Exit, Failure> 
         labels = if args.needs {
             edges.into_keys().collect()
         } else {
-            let mut found: std::collections::BTreeSet<Label> = labels.into_iter().collect();
-            // Each round goes one edge up; there are no cycles, so it ends.
-            loop {
-                let more: Vec<Label> = edges
-                    .iter()
-                    .filter(|(label, needs)| !found.contains(label) && needs.iter().any(|need| found.contains(need)))
-                    .map(|(label, _)| label.clone())
-                    .collect();
-                if more.is_empty() {
-                    break found.into_iter().collect();
+            let mut needed_by: BTreeMap<&Label, Vec<&Label>> = BTreeMap::new();
+            for (label, needs) in &edges {
+                for need in needs {
+                    needed_by.entry(need).or_default().push(label);
                 }
-                found.extend(more);
             }
+            let (mut found, mut open) = (BTreeSet::new(), labels);
+            while let Some(label) = open.pop() {
+                if !found.contains(&label) {
+                    open.extend(needed_by.get(&label).into_iter().flatten().map(|label| (*label).clone()));
+                    found.insert(label);
+                }
+            }
+            found.into_iter().collect()
         };
     }
     let mut rows = Vec::new();

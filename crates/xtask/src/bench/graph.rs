@@ -130,9 +130,11 @@ pub(super) fn graph(bench: &mut Bench) -> Result<(), Failure> {
     }
     let why = median(|| Ok(bench.cas(&root, "store", &["why", &format!("//packages/p{:05}:build", PACKAGES - 1)])))?;
     bench.write(&format!("`cas why` of the last package: {}.\n", milliseconds(why)));
-    let mut help = Command::new(&bench.cas);
-    help.arg("--help");
-    let help = median(|| Ok(clone_of(&help)))?;
+    let help = median(|| {
+        let mut command = Command::new(&bench.cas);
+        command.arg("--help");
+        Ok(command)
+    })?;
     bench.write(&format!("`cas --help`: {}.\n", milliseconds(help)));
     bench
         .write("## Growth\n\nThe same with 3 files a package; `graph` resolves and prints, it reads no other files.\n");
@@ -216,12 +218,6 @@ fn measure(root: &Path, tools: &[Tool<'_>]) -> Result<String, Failure> {
         );
     }
     Ok(text)
-}
-
-fn clone_of(command: &Command) -> Command {
-    let mut other = Command::new(command.get_program());
-    other.args(command.get_args());
-    other
 }
 
 /// The most memory that a command had.
