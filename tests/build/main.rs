@@ -13,6 +13,7 @@ mod pnpm;
 mod random;
 mod registry;
 mod roots;
+mod secrets;
 mod steps;
 mod store;
 mod together;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cas_sandbox::{Change, Overlay, changes, remove_scratch};
+use cas_sandbox::{Change, Overlay, changes};
 
 use crate::{Home, run, try_run};
 
@@ -112,7 +112,7 @@ fn what_a_step_locks_away_is_captured_and_removed() {
     assert_eq!(lines(source), ["Directory a 0", "Directory a/b 0", "File a/b/c 0"]);
     assert_eq!(fs::read_to_string(source.upper().join("a/b/c")).unwrap(), "x\n");
     for overlay in [source, &spec.root] {
-        remove_scratch(&overlay.scratch).unwrap();
+        cas_fs::remove_tree(&overlay.scratch).unwrap();
         assert!(!overlay.scratch.exists());
     }
 }

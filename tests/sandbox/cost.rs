@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cas_sandbox::{Cancel, Overlay, Spec, Streams, remove_scratch};
+use cas_sandbox::{Cancel, Overlay, Spec, Streams};
 
 use crate::{Home, null, runner};
 
@@ -56,7 +56,7 @@ fn start_up_of_a_sandbox() {
         }));
         removal.push(timed(|| {
             for name in ["root", "source"] {
-                remove_scratch(&home.directory.join(format!("{name}-{round}"))).unwrap();
+                cas_fs::remove_tree(&home.directory.join(format!("{name}-{round}"))).unwrap();
             }
         }));
         if has_peer {

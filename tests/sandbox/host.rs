@@ -32,7 +32,7 @@ fn memory_file_systems_hold_scratch_folders_too() {
     let run = try_run_with(&runner(), &spec, &Cancel::new().unwrap()).unwrap();
     let devices: Vec<&str> = run.text().split_whitespace().collect();
     assert!(devices.iter().all(|device| *device == devices[0]), "{devices:?}");
-    cas_sandbox::remove_scratch(&spec.root.scratch).unwrap();
+    cas_fs::remove_tree(&spec.root.scratch).unwrap();
 }
 
 /// A helper that first puts itself into a namespace of its own, where it is root, and runs some commands there.

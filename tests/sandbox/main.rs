@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use cas_sandbox::{Cancel, Ending, Outcome, Overlay, Runner, SandboxError, Spec, Streams, remove_scratch};
+use cas_sandbox::{Cancel, Ending, Outcome, Overlay, Runner, SandboxError, Spec, Streams};
 
 /// Names by which the tests call busybox.
 const APPLETS: [&str; 33] = [
@@ -165,7 +165,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Err(error) = remove_scratch(&self.directory) {
+        if let Err(error) = cas_fs::remove_tree(&self.directory) {
             eprintln!("could not remove {}: {error}", self.directory.display());
         }
     }

@@ -24,7 +24,10 @@ use crate::npm::{self, Registry};
 use crate::resources::{Amount, Resources};
 use crate::schedule::Values;
 use crate::step::Job;
-use crate::{BuildError, Download, LOCK_FILE, Origin, Output, Toolchain, Workspace, host, image, modules, schedule};
+use crate::{
+    BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, host, image, modules,
+    schedule,
+};
 
 /// What a build may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +161,8 @@ pub struct Builder<'a> {
     pub observer: &'a dyn Observer,
     /// Variables of whoever builds, of which steps may take some over.
     pub variables: BTreeMap<String, String>,
+    /// Where values of secrets come from, beside variables.
+    pub secrets: SecretSources,
     /// Texts of apt's sources, for the mirror.
     pub apt_sources: Vec<String>,
     /// Address of the npm registry, without a slash at its end.
@@ -358,10 +363,10 @@ impl Builder<'_> {
                 }
             }
             TargetKind::Npm(_) => {
-                let (mut outputs, mut hosts) = (Vec::new(), BTreeSet::new());
+                let mut outputs = Vec::new();
+                let taints = Taints::of(graph.needs(target).targets().map(|need| shared.values.get(need)));
                 for need in graph.needs(target).targets() {
                     let (need, output) = shared.output(need);
-                    hosts.extend(output.hosts().cloned());
                     match output {
                         Output::Files(files) => outputs.push(files.tree.clone()),
                         other => {
@@ -370,7 +375,7 @@ impl Builder<'_> {
                         }
                     }
                 }
-                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(shared), label, &outputs, hosts)?)))
+                Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(shared), label, &outputs, taints)?)))
             }
         }
     }
@@ -407,7 +412,7 @@ impl Builder<'_> {
         let sources = &self.sources(shared);
         let (root, toolchain) = shared.root(roots)?;
         let plan = sources.plan(command, given)?;
-        let (toolchain, variables) = (&*toolchain, &self.variables);
+        let (toolchain, variables, secrets) = (&*toolchain, &self.variables, &self.secrets);
         let (written, resources) = (shared.written, shared.resources);
         let (store, fetcher, cancel) = (self.store, self.fetcher, &self.cancel);
         let root = &*root;
@@ -420,6 +425,7 @@ impl Builder<'_> {
             root,
             toolchain,
             variables,
+            secrets,
             sources,
             given,
             plan,

@@ -1,14 +1,18 @@
 //! From what a step wrote to its outputs. Rules: docs/formats/step.md.
 
+use std::fs::File;
+use std::io::Seek;
 use std::path::Path;
 use std::sync::Arc;
 
 use cas_digest::DigestFunction;
+use cas_fs::{FsError, Operation};
 use cas_sandbox::{Change, Kind, changes};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::BuildError;
+use crate::secret::Finder;
 
 /// Folders in a package that tools use for themselves; writes there are dropped as those in `scratch` are.
 const ALWAYS_SCRATCH: [&str; 4] = [".cache", ".turbo", ".npm", "node_modules/.cache"];
@@ -21,6 +25,8 @@ pub(crate) struct Allowed<'a> {
     pub(crate) package: Option<&'a RelPath>,
     pub(crate) outputs: &'a [RelPath],
     pub(crate) scratch: &'a [RelPath],
+    /// Finds what must not be kept.
+    pub(crate) secrets: Option<&'a Finder>,
 }
 
 impl Allowed<'_> {
@@ -39,6 +45,31 @@ impl Allowed<'_> {
         self.scratch.iter().any(|scratch| is_at_or_below(path, scratch))
             // A folder that is only there to hold one of them was made for it.
             || always.clone().any(|scratch| is_at_or_below(path, &scratch) || scratch.strip_prefix(path).is_some())
+    }
+}
+
+impl Allowed<'_> {
+    /// Fails when a secret is in the bytes.
+    fn check(&self, bytes: &[u8], place: impl FnOnce() -> String) -> Result<(), BuildError> {
+        match self.secrets.and_then(|secrets| secrets.find(bytes)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(BuildError::SecretLeft { label: self.label.clone(), name: name.to_owned(), place: place() })
+            }
+        }
+    }
+
+    /// Fails when a secret is in a file; before anything of it is kept.
+    fn check_file(&self, file: &mut File, path: &RelPath) -> Result<(), BuildError> {
+        let Some(secrets) = self.secrets else { return Ok(()) };
+        let found = secrets.find_in(&mut *file).and_then(|found| file.rewind().map(|()| found));
+        match found.map_err(|error| FsError::new(Operation::Read, path.to_string().as_ref(), error))? {
+            None => Ok(()),
+            Some(name) => {
+                let place = format!("into `{path}`");
+                Err(BuildError::SecretLeft { label: self.label.clone(), name: name.to_owned(), place })
+            }
+        }
     }
 }
 
@@ -68,6 +99,8 @@ pub(crate) fn outputs(
     let failed = |source| BuildError::Capture { label: allowed.label.clone(), source };
     for change in changes(upper).map_err(failed)? {
         let path = change.path().clone();
+        // Also what is dropped may be named in an error.
+        allowed.check(path.as_bytes(), || "into the name of a file".to_owned())?;
         if !allowed.is_output(&path) {
             if allowed.is_scratch(&path) {
                 continue;
@@ -104,9 +137,14 @@ pub(crate) fn outputs(
                 let node = match kind {
                     Kind::File => {
                         let mut file = cas_fs::open_no_follow(&at(upper, &path))?;
+                        allowed.check_file(&mut file, &path)?;
                         Node::file(store.put(function, &mut file)?, if mode & 0o100 != 0 { 0o755 } else { 0o644 })
                     }
-                    Kind::Symlink => Node::symlink(link_target(&at(upper, &path))?),
+                    Kind::Symlink => {
+                        let target = link_target(&at(upper, &path))?;
+                        allowed.check(&target, || format!("into the link `{path}`"))?;
+                        Node::symlink(target)
+                    }
                     Kind::Directory if matches!(outputs.get(&path), Some(Node::Directory(_))) => continue,
                     Kind::Directory => empty(),
                     Kind::Fifo => return Err(special(allowed, &path, "fifo")),

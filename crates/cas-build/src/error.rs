@@ -218,6 +218,36 @@ pub enum BuildError {
         /// The files.
         paths: String,
     },
+    /// A step needs a secret that nobody gave.
+    #[error("`{label}` needs the secret `{name}`, which is not there")]
+    SecretMissing {
+        /// The target.
+        label: String,
+        /// The secret.
+        name: String,
+    },
+    /// A secret cannot be kept out of logs, or is none.
+    #[error(
+        "the secret `{name}` of `{label}` has fewer than {} or more than {} bytes",
+        crate::MIN_SECRET_BYTES,
+        cas_sandbox::MAX_SECRET_BYTES
+    )]
+    SecretSize {
+        /// The target.
+        label: String,
+        /// The secret.
+        name: String,
+    },
+    /// A step left a secret where it would be kept.
+    #[error("`{label}` wrote the secret `{name}` {place}")]
+    SecretLeft {
+        /// The target.
+        label: String,
+        /// The secret.
+        name: String,
+        /// Where: never a text that holds it.
+        place: String,
+    },
     /// An output is not a file, folder or symbolic link.
     #[error("`{label}` made `{path}`, a {kind}")]
     OutputKind {
@@ -501,6 +531,9 @@ impl BuildError {
             Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),
             Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),
             Self::Undeclared { .. } => "name them in `outputs`, or in `scratch` if nobody needs them".to_owned(),
+            Self::SecretMissing { name, .. } => format!("set the variable `{name}`, or use `--secret {name}=FILE`"),
+            Self::SecretSize { .. } => "a shorter one cannot be kept out of logs; give the whole value".to_owned(),
+            Self::SecretLeft { .. } => "nothing of the step was kept; use the secret, and do not write it".to_owned(),
             Self::InputWritten { .. } => "write elsewhere, or name in `outputs` what the step makes".to_owned(),
             Self::Lockfile {
                 source: cas_npm::LockfileError::Unmet { .. } | cas_npm::LockfileError::Stale { .. },

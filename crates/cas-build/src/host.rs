@@ -14,7 +14,7 @@ use std::time::Duration;
 use cas_blob::Descriptor;
 use cas_config::Host;
 use cas_digest::{Digest, DigestFunction};
-use cas_sandbox::{Cancel, Overlay, Runner, Spec, Streams, remove_scratch};
+use cas_sandbox::{Cancel, Overlay, Runner, Spec, Streams};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
@@ -209,7 +209,7 @@ fn stamps(probe: &str) -> Option<String> {
 fn run(store: &Store, label: &str, probe: &str, root: &Root<'_>, cancel: &Cancel) -> Result<String, BuildError> {
     let scratch = cas_fs::temporary_dir_in(store.scratch(), "probe-")?;
     let result = run_in(store, label, probe, root, cancel, &scratch);
-    let removed = remove_scratch(&scratch);
+    let removed = cas_fs::remove_tree(&scratch);
     let printed = result?;
     removed?;
     Ok(printed)
@@ -231,7 +231,7 @@ fn run_in(
         timeout: Some(PROBE_TIME),
         ..Spec::new(overlay, ["/bin/sh", "-euc", probe])
     };
-    let (recorder, stdout) = Recorder::start(&scratch.join("recording"))?;
+    let (recorder, stdout) = Recorder::start(&scratch.join("recording"), None)?;
     let stderr = stdout.try_clone().map_err(BuildError::Log)?;
     let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), cancel);
     let log: Log = recorder.finish(&scratch.join("log"))?;

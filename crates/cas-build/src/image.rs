@@ -3,7 +3,6 @@
 //! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
 //! toolchain of the machine that it was made with, then for each layer `layer RECIPE TREE`. The manifest and configuration are blobs.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
@@ -17,7 +16,7 @@ use cas_tar::Codec;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::layer::{self, LayerError};
-use crate::{BuildError, Files, Image, ImageLayer, Output, Workspace, modules};
+use crate::{BuildError, Files, Image, ImageLayer, Output, Taints, Workspace, modules};
 
 /// What a layer is made of.
 enum Source {
@@ -49,7 +48,7 @@ pub(crate) fn build(
         Compression::Gzip => Codec::Gzip6,
         Compression::Zstd => Codec::Zstd3,
     };
-    let hosts = base.iter().chain(&layers).flat_map(|(_, output)| output.hosts()).cloned().collect();
+    let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
     let mut sources = Vec::new();
     match base {
         None => {}
@@ -127,7 +126,7 @@ pub(crate) fn build(
     let platform = Platform { architecture: architecture.to_owned(), os: "linux".to_owned() };
     let config = store.put_bytes(DigestFunction::Sha256, &encode_config(&platform, &config, &references))?;
     let manifest = store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &references))?;
-    let image = Image { reference: label.to_string(), manifest, config, layers: made, hosts };
+    let image = Image { reference: label.to_string(), manifest, config, layers: made, taints };
     store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
     Ok(image)
 }
@@ -185,8 +184,11 @@ fn place(to: Option<&RelPath>, file_name: &str) -> RelPath {
 
 fn encode(image: &Image) -> Vec<u8> {
     let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
-    for host in &image.hosts {
+    for host in &image.taints.hosts {
         text.push_str(&format!("host {host}\n"));
+    }
+    for step in &image.taints.incremental {
+        text.push_str(&format!("incremental {step}\n"));
     }
     for layer in &image.layers {
         text.push_str(&format!("layer {} {}\n", layer.recipe, layer.tree));
@@ -199,16 +201,20 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
     let mut lines = std::str::from_utf8(record).ok()?.lines();
     let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
     let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;
-    let (mut layers, mut hosts) = (Vec::new(), BTreeSet::new());
+    let (mut layers, mut taints) = (Vec::new(), Taints::default());
     for line in lines {
         if let Some(host) = line.strip_prefix("host ") {
-            hosts.insert(host.to_owned());
+            taints.hosts.insert(host.to_owned());
+            continue;
+        }
+        if let Some(step) = line.strip_prefix("incremental ") {
+            taints.incremental.insert(step.to_owned());
             continue;
         }
         let (recipe, tree) = line.strip_prefix("layer ")?.split_once(' ')?;
         layers.push(ImageLayer { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
     }
-    Some(Image { reference: reference.to_owned(), manifest, config, layers, hosts })
+    Some(Image { reference: reference.to_owned(), manifest, config, layers, taints })
 }
 
 /// The image of this name in the store: a full label, as `//apps/web:image`.
@@ -235,6 +241,8 @@ pub fn list_images(store: &Store) -> Result<Vec<Image>, BuildError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -242,7 +250,8 @@ mod tests {
         let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
         let layers = vec![ImageLayer { recipe: of("r"), tree: of("t") }];
         let hosts = BTreeSet::from(["//:host".to_owned()]);
-        let image = Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, hosts };
+        let taints = Taints { hosts, incremental: BTreeSet::from(["//a:b".to_owned()]) };
+        let image = Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, taints };
         let record = encode(&image);
         assert_eq!(decode("//:x", &record), Some(image));
         assert_eq!(decode("//:x", &record[..record.len() - 4]), None);

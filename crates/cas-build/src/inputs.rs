@@ -14,7 +14,7 @@ use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 use crate::graph::{Every, Graph, TargetId};
 use crate::schedule::Values;
 use crate::trace::Trace;
-use crate::{BuildError, Output, Workspace};
+use crate::{BuildError, Output, Taints, Workspace};
 
 /// The manifest that comes with a dependency's outputs.
 const PACKAGE_JSON: &str = "package.json";
@@ -52,10 +52,10 @@ impl Given<'_> {
         all
     }
 
-    /// Labels of the toolchains with programs of the machine that its inputs were made with.
-    pub(crate) fn hosts(&self) -> impl Iterator<Item = &String> {
+    /// What its inputs were made with.
+    pub(crate) fn taints(&self) -> Taints {
         let every = self.every.iter().flat_map(|every| every.edges.iter().map(|edge| edge.target));
-        self.named.iter().copied().chain(every).flat_map(|target| self.output(target).hosts())
+        Taints::of(self.named.iter().copied().chain(every).map(|target| self.output(target)))
     }
 }
 
@@ -131,7 +131,7 @@ impl Sources<'_> {
         let label = given.label;
         let package = label.package.as_ref();
         // What the step makes is not what it reads: a stale copy in the workspace must not matter.
-        let own = command.outputs.iter().map(|output| &output.value).chain(&command.scratch);
+        let own = command.outputs.iter().map(|output| &output.value).chain(&command.scratch).chain(&command.cache);
         let mut replaced: Vec<RelPath> = own.map(|path| in_package(package, path)).collect();
         let mut text = Lines::default();
         for target in &given.named {

@@ -2,7 +2,7 @@
 //!
 //! Not here: what lockfiles give (`modules`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_config::{Label, LockedNpm, NpmPackage};
@@ -15,7 +15,7 @@ use cas_tree::{Directory, Metadata, Name, Node, RelPath};
 use serde::Deserialize;
 
 use crate::inputs::{Sources, in_package};
-use crate::{BuildError, Package, Tarball, Workspace, layer};
+use crate::{BuildError, Package, Taints, Tarball, Workspace, layer};
 
 /// Largest content of one package.
 const MAX_PACKAGE_BYTES: u64 = 4 << 30;
@@ -162,12 +162,12 @@ fn installed(tree: &Directory) -> Directory {
 
 /// Packs a package: its files and the outputs of what it names.
 ///
-/// `hosts` are the toolchains of the machine that the outputs were made with.
+/// `taints` are those of the outputs.
 pub(crate) fn pack(
     sources: &Sources<'_>,
     label: &Label,
     outputs: &[Directory],
-    hosts: BTreeSet<String>,
+    taints: Taints,
 ) -> Result<Tarball, BuildError> {
     let store = sources.store;
     let function = sources.workspace.section.digest_function;
@@ -220,7 +220,7 @@ pub(crate) fn pack(
         return Err(failed(format!("`{file_name}` is too long for a name").into()));
     }
     let paths = list.into_iter().map(|(path, _, _)| path).collect();
-    Ok(Tarball { name: name.into(), version: version.into(), file_name, recipe, integrity, tree, paths, hosts })
+    Ok(Tarball { name: name.into(), version: version.into(), file_name, recipe, integrity, tree, paths, taints })
 }
 
 /// Recipe and integrity of a tarball.

@@ -45,16 +45,36 @@ impl Output {
         }
     }
 
-    /// Labels of the toolchains with programs of the machine that it was made with, itself or by what it is made of. None
-    /// for what is hermetic.
-    pub fn hosts(&self) -> impl Iterator<Item = &String> {
-        let hosts = match self {
-            Self::Tarball(tarball) => Some(&tarball.hosts),
-            Self::Files(files) => Some(&files.hosts),
-            Self::Image(image) => Some(&image.hosts),
+    /// What it was made with that is not part of its inputs; `None` for kinds that are always hermetic.
+    #[must_use]
+    pub fn taints(&self) -> Option<&Taints> {
+        match self {
+            Self::Tarball(tarball) => Some(&tarball.taints),
+            Self::Files(files) => Some(&files.taints),
+            Self::Image(image) => Some(&image.taints),
             Self::Toolchain(_) | Self::Download(_) | Self::Package(_) | Self::Packages(_) | Self::Crates(_) => None,
-        };
-        hosts.into_iter().flatten()
+        }
+    }
+}
+
+/// What an output was made with that is not part of its inputs, itself or by what it is made of. Empty for what is hermetic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taints {
+    /// Labels of toolchains with programs of the machine.
+    pub hosts: BTreeSet<String>,
+    /// Labels of steps that kept state from earlier runs.
+    pub incremental: BTreeSet<String>,
+}
+
+impl Taints {
+    /// Those of all of some outputs.
+    pub(crate) fn of<'a>(outputs: impl IntoIterator<Item = &'a Output>) -> Self {
+        let mut all = Self::default();
+        for taints in outputs.into_iter().filter_map(Output::taints) {
+            all.hosts.extend(taints.hosts.iter().cloned());
+            all.incremental.extend(taints.incremental.iter().cloned());
+        }
+        all
     }
 }
 
@@ -118,8 +138,8 @@ pub struct Tarball {
     pub tree: Directory,
     /// Their paths, in the order of the tarball.
     pub paths: Vec<RelPath>,
-    /// Labels of the toolchains with programs of the machine that it was made with.
-    pub hosts: BTreeSet<String>,
+    /// What it was made with beside its inputs.
+    pub taints: Taints,
 }
 
 /// What a step made.
@@ -133,8 +153,8 @@ pub struct Files {
     pub action: Descriptor,
     /// The declared outputs, from the workspace's root.
     pub paths: Vec<RelPath>,
-    /// Labels of the toolchains with programs of the machine that it was made with.
-    pub hosts: BTreeSet<String>,
+    /// What it was made with beside its inputs.
+    pub taints: Taints,
 }
 
 /// One downloaded file.
@@ -157,8 +177,8 @@ pub struct Image {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<ImageLayer>,
-    /// Labels of the toolchains with programs of the machine that it was made with.
-    pub hosts: BTreeSet<String>,
+    /// What it was made with beside its inputs.
+    pub taints: Taints,
 }
 
 /// A layer of an image.

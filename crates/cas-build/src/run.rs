@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
+use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams};
 use cas_store::Store;
 use cas_tree::{Directory, RelPath};
 use serde::Deserialize;
@@ -83,7 +83,7 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let overlay = Overlay { lowers: vec![root], scratch: scratch.clone() };
     let spec = Spec { environment, working_directory, uid, gid, ..Spec::new(overlay, command) };
     let outcome = Runner::this_program().run(&spec, request.streams, cancel);
-    let removed = remove_scratch(&scratch);
+    let removed = cas_fs::remove_tree(&scratch);
     let outcome = outcome?;
     removed?;
     Ok(outcome.ending)

@@ -1,6 +1,6 @@
 //! Steps: their key, looking for what they gave before, running them. Rules: docs/formats/step.md.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,16 @@ use cas_blob::Descriptor;
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, remove_scratch};
-use cas_store::Store;
+use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams};
+use cas_store::{ActionLane, Store};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
 use crate::capture::{self, Allowed};
 use crate::inputs::{Given, Inputs, Plan, Sources, WrittenInputs, in_package};
+use crate::kept::Kept;
 use crate::log::{Log, Recorder};
 use crate::resources::{Amount, Resources};
+use crate::secret::{Finder, SecretSources};
 use crate::trace::{EXECUTABLE, Trace};
 use crate::why::TRACE_MEMO;
 use crate::{BuildError, Files, Toolchain};
@@ -34,6 +36,8 @@ const SOURCE: &str = "src";
 const STATIC_NAME: &str = "step-2";
 /// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
 const HOST_PROPERTY: &str = "cas-host";
+/// Platform property of steps that read secrets: their names. Only who has values for them can run such a step.
+const SECRETS_PROPERTY: &str = "cas-secrets";
 /// Kind of the memos of results that differ from the recorded one of the same action.
 const DIFFERING: &str = "differing";
 /// How many paths that differ are told.
@@ -168,6 +172,7 @@ pub(crate) struct Job<'a> {
     pub(crate) toolchain: &'a Toolchain,
     /// Variables of whoever builds, of which a step may take some over.
     pub(crate) variables: &'a BTreeMap<String, String>,
+    pub(crate) secrets: &'a SecretSources,
     pub(crate) sources: &'a Sources<'a>,
     /// What it depends on.
     pub(crate) given: &'a Given<'a>,
@@ -215,6 +220,7 @@ impl Job<'_> {
     /// The step over an input root.
     fn step(&self, input_root: Descriptor) -> Step {
         let lane = self.toolchain.lane();
+        let secrets = Some(self.command.secrets.join(",")).filter(|names| !names.is_empty());
         let isa = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86-64" };
         Step {
             arguments: self.arguments(),
@@ -227,11 +233,18 @@ impl Job<'_> {
             platform: [("OSFamily", "linux"), ("ISA", isa)]
                 .into_iter()
                 .chain(self.toolchain.host_parts().map(|_| (HOST_PROPERTY, lane.name())))
+                .chain(secrets.as_deref().map(|names| (SECRETS_PROPERTY, names)))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             input_root,
             timeout_seconds: u32::try_from(self.command.timeout.as_secs()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Where its results are.
+    fn lane(&self) -> ActionLane {
+        let lane = self.toolchain.lane();
+        if self.command.cache.is_empty() { lane } else { lane.incremental() }
     }
 
     /// Names everything that the action is made of, without making it: equal names mean equal actions.
@@ -248,7 +261,7 @@ impl Job<'_> {
         let known = self.store.memo(STATIC_NAME, static_name.to_string().as_bytes())?;
         let key = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
         let Some(key) = key else { return Ok(None) };
-        let Some(result) = self.store.action_result(&self.toolchain.lane(), &key)? else { return Ok(None) };
+        let Some(result) = self.store.action_result(&self.lane(), &key)? else { return Ok(None) };
         let Some(outputs) = self.complete(&result, function)? else { return Ok(None) };
         #[cfg(debug_assertions)]
         self.check_static_name(&key)?;
@@ -287,6 +300,12 @@ impl Job<'_> {
         trace.add("timeout", "", format!("{} s", self.command.timeout.as_secs()));
         for (name, value) in self.environment() {
             trace.add("env", name, value);
+        }
+        for name in &self.command.secrets {
+            trace.add("secret", name.to_string(), "");
+        }
+        for path in &self.command.cache {
+            trace.add("cache", path.to_string(), "");
         }
         for output in &self.command.outputs {
             trace.add("output", output.value.to_string(), "");
@@ -327,7 +346,7 @@ impl Job<'_> {
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
-        let lane = self.toolchain.lane();
+        let lane = self.lane();
         // Another target or another process may be at it: then its result is waited for. Shares of the machine are taken
         // afterwards, so that whoever waits here holds none.
         let is_cancelled = || self.cancel.is_cancelled();
@@ -442,15 +461,31 @@ impl Job<'_> {
             Some(_) => {}
         }
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
-        let mut hosts: BTreeSet<String> = self.given.hosts().cloned().collect();
+        let mut taints = self.given.taints();
         if self.toolchain.host_parts().is_some() {
-            hosts.insert(self.root.to_owned());
+            taints.hosts.insert(self.root.to_owned());
         }
-        Ok(Files { tree, name, action, paths: self.output_paths(), hosts })
+        if !self.command.cache.is_empty() {
+            taints.incremental.insert(self.label.to_string());
+        }
+        Ok(Files { tree, name, action, paths: self.output_paths(), taints })
     }
 
     fn output_paths(&self) -> Vec<RelPath> {
         self.command.outputs.iter().map(|output| in_package(self.package(), &output.value)).collect()
+    }
+
+    /// Where the folders are that stay. To see whether a step repeats, it gets empty ones.
+    fn kept_folders(&self, scratch: &Path) -> Result<Kept, BuildError> {
+        if self.command.cache.is_empty() {
+            return Ok(Kept::Nothing);
+        }
+        if self.check_repeat {
+            return Ok(Kept::Once(scratch.join("cache")));
+        }
+        let owner = format!("{}\n{}\n", self.sources.workspace.root.display(), self.label);
+        let folder = self.store.private_folder(&owner, &|| self.cancel.is_cancelled())?;
+        Ok(Kept::Stays(folder.ok_or(BuildError::Interrupted)?))
     }
 
     /// Runs the step; the tree that it gave is that of its package.
@@ -462,7 +497,7 @@ impl Job<'_> {
     ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
         let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
         let result = self.execute_in(root, inputs, key, &scratch);
-        let removed = remove_scratch(&scratch);
+        let removed = cas_fs::remove_tree(&scratch);
         let (outputs, elapsed, log) = result?;
         removed?;
         let in_package = match self.package() {
@@ -492,16 +527,21 @@ impl Job<'_> {
             working_directory.push(package.to_string());
         }
         let environment = for_sandbox(self.environment());
+        let secrets = self.secrets.values(&self.label.to_string(), &self.command.secrets, self.variables)?;
+        let finder = Finder::new(&secrets);
+        let kept = self.kept_folders(scratch)?;
         let upper = source.upper();
         let spec = Spec {
             source: Some(source),
             host_paths: self.toolchain.host_parts().map(|parts| parts.paths.clone()).unwrap_or_default(),
+            secrets,
+            private: kept.private(self.package(), &self.command.cache)?,
             environment,
             working_directory,
             timeout: Some(self.command.timeout),
             ..Spec::new(root, self.arguments())
         };
-        let (recorder, stdout) = Recorder::start(&scratch.join("log"))?;
+        let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder.clone())?;
         let stderr = stdout.try_clone().map_err(BuildError::Log)?;
         let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), self.cancel);
         let logs = self.store.logs();
@@ -513,13 +553,19 @@ impl Job<'_> {
             }
             other => other.into(),
         })?;
+        kept.settle(&outcome.ending)?;
         if let Some(how) = failure(&outcome.ending, self.command.timeout)? {
             return Err(BuildError::Step { label: self.label.to_string(), how, log: Box::new(log) });
         }
         let outputs = self.output_paths();
         let scratch: Vec<RelPath> = self.command.scratch.iter().map(|path| in_package(self.package(), path)).collect();
-        let allowed =
-            Allowed { label: self.label.to_string(), package: self.package(), outputs: &outputs, scratch: &scratch };
+        let allowed = Allowed {
+            label: self.label.to_string(),
+            package: self.package(),
+            outputs: &outputs,
+            scratch: &scratch,
+            secrets: finder.as_ref(),
+        };
         let tree = capture::outputs(self.store, function, &allowed, &inputs.tree, &upper)?;
         Ok((tree, outcome.elapsed, log))
     }

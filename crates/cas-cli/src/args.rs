@@ -139,6 +139,14 @@ pub(crate) enum ImportCommand {
     Nx(InitArgs),
 }
 
+/// `NAME=FILE`
+fn parse_secret(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("write `NAME=FILE`".to_owned()),
+    }
+}
+
 /// Where inputs may come from.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct InputArgs {
@@ -159,6 +167,9 @@ pub(crate) struct InputArgs {
     /// Their times can be another machine's and late, so that every input on them is read each time without this option.
     #[arg(long, conflicts_with = "verify_inputs")]
     pub(crate) trust_network_mtime: bool,
+    /// Take a secret of steps from a file, instead of the variable of its name
+    #[arg(long, value_name = "NAME=FILE", value_parser = parse_secret)]
+    pub(crate) secret: Vec<(String, PathBuf)>,
 }
 
 #[derive(Args, Debug)]

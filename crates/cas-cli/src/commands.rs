@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, Mode, Observer, Output, RunRequest, Workspace,
-    export_image, find_image, healing, list_images, row_needs, run_image, write_tarball,
+    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, Mode, Observer, Output, RunRequest,
+    SecretSources, Taints, Workspace, export_image, find_image, healing, list_images, row_needs, run_image,
+    write_tarball,
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
@@ -200,6 +201,7 @@ pub(crate) struct Options {
     keep_going: bool,
     check_repeat: bool,
     trust: Trust,
+    secrets: SecretSources,
 }
 
 /// Does something with a builder as the command line and the environment describe it.
@@ -229,6 +231,7 @@ pub(crate) fn with_builder<T>(
         apt_sources: apt_sources(),
         npm_registry: npm_registry(workspace),
         variables: variables(),
+        secrets: options.secrets.clone(),
         cargo_home: cargo_home(),
         now_unix_seconds: now_unix_seconds(),
         cancel,
@@ -243,7 +246,8 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
         (false, true) => Trust::Network,
         (false, false) => Trust::Local,
     };
-    Options { jobs, mode, offline: inputs.offline, keep_going: false, check_repeat: false, trust }
+    let secrets = SecretSources { files: inputs.secret.iter().cloned().collect() };
+    Options { jobs, mode, offline: inputs.offline, keep_going: false, check_repeat: false, trust, secrets }
 }
 
 /// The outputs of targets, with a word when the lock changed on the way.
@@ -421,9 +425,12 @@ pub(crate) fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
 
 fn describe(label: &Label, kind: &str, output: &Output) -> Value {
     let mut row = json!({ "target": label.to_string(), "kind": kind });
-    let hosts: Vec<&String> = output.hosts().collect();
-    if !hosts.is_empty() {
-        row["hosts"] = json!(hosts);
+    if let Some(Taints { hosts, incremental }) = output.taints() {
+        for (key, labels) in [("hosts", hosts), ("incremental", incremental)] {
+            if !labels.is_empty() {
+                row[key] = json!(labels);
+            }
+        }
     }
     if let Output::Files(files) = output {
         row["action"] = json!(files.action.to_string());
@@ -552,8 +559,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, true) => Mode::Update,
         (false, false) => Mode::Normal,
     };
-    let options =
-        Options { jobs: None, mode, offline: false, keep_going: false, check_repeat: false, trust: Trust::Local };
+    let options = Options { mode, ..build_options(None, &InputArgs::default()) };
     let mut built = with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.build(&labels))?;
     if let Some((_, error)) = built.failures.pop_first() {
         return Err(error.into());

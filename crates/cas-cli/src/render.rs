@@ -91,6 +91,8 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Snapshot(
             SnapshotError::NoMatch { .. } | SnapshotError::Pattern { .. } | SnapshotError::Gitignore { .. },
         )
+        | BuildError::SecretMissing { .. }
+        | BuildError::SecretSize { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
         BuildError::Fetch(_) | BuildError::PackageGone { .. } | BuildError::NotInRegistry { .. } => Exit::Remote,
@@ -115,6 +117,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::OutputMissing { .. }
         | BuildError::Undeclared { .. }
         | BuildError::InputWritten { .. }
+        | BuildError::SecretLeft { .. }
         | BuildError::OutputKind { .. }
         | BuildError::Capture { .. }
         | BuildError::Log(_)
@@ -183,7 +186,8 @@ pub(crate) fn results(
                 let path = row["path"].as_str().map(|path| format!("  {path}")).unwrap_or_default();
                 let value = if row["status"].is_string() { &row["status"] } else { &row["digest"] };
                 let host = if row["hosts"].is_array() { "  (made with programs of this machine)" } else { "" };
-                format!("{} {} {}{path}{host}", text(&row["kind"]), text(&row["target"]), text(value))
+                let kept = if row["incremental"].is_array() { "  (made with state of earlier runs)" } else { "" };
+                format!("{} {} {}{path}{host}{kept}", text(&row["kind"]), text(&row["target"]), text(value))
             }))?;
             for (_, failure) in failures {
                 // As above.

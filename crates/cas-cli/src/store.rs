@@ -1,5 +1,7 @@
 //! `cas store`: look at the store, clear it, check it, keep things in it.
 
+use std::time::Duration;
+
 use cas_blob::Descriptor;
 use cas_build::{find_image, image_keeps};
 use cas_store::{Depth, Keep, Quota, Retention};
@@ -92,6 +94,7 @@ fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
     let retention = Retention { min_age_seconds: args.min_age, keep_seconds: args.keep };
     let done = store.collect(retention, args.max_size, args.dry_run)?;
+    let private = store.remove_private(Duration::from_secs(args.keep), args.dry_run)?;
     let rows = [json!({
         "dry_run": args.dry_run,
         "objects": done.objects,
@@ -99,6 +102,7 @@ fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Failure> {
         "rows": done.rows,
         "pins": done.pins,
         "bytes": done.bytes,
+        "private": private,
         "spared": done.spared,
         "bytes_left": done.bytes_left,
     })];
@@ -108,8 +112,12 @@ fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Failure> {
             0 => String::new(),
             count => format!("; {count} stay because running builds use them"),
         };
+        let kept = match private {
+            0 => String::new(),
+            count => format!("; {verb} {count} private folders of steps"),
+        };
         format!(
-            "{verb} {} objects, {} written trees and {} results, {} together; {} are left{spared}",
+            "{verb} {} objects, {} written trees and {} results, {} together; {} are left{spared}{kept}",
             done.objects,
             done.roots,
             done.rows,

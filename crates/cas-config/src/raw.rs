@@ -89,10 +89,13 @@ pub(crate) struct Step {
     pub(crate) inputs: Option<Vec<String>>,
     pub(crate) outputs: Option<Vec<Text>>,
     pub(crate) scratch: Option<Vec<Text>>,
+    pub(crate) cache: Option<Vec<Text>>,
     #[serde(default)]
     pub(crate) env: BTreeMap<Text, String>,
     #[serde(default)]
     pub(crate) env_in: Vec<Text>,
+    #[serde(default)]
+    pub(crate) secrets: Vec<Text>,
     pub(crate) timeout: Option<Text>,
     pub(crate) memory: Option<Text>,
     pub(crate) cpus: Option<Spanned<u32>>,

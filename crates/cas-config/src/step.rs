@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::time::Duration;
 
 use cas_tree::RelPath;
@@ -39,6 +40,10 @@ pub struct Command {
     pub env: BTreeMap<String, String>,
     /// Names of variables that are taken over from whoever builds, sorted.
     pub env_in: Vec<Box<str>>,
+    /// Names of secrets that it may read, sorted. Their values are part of nothing.
+    pub secrets: Vec<Box<str>>,
+    /// Paths in the package that stay from one run to the next, for this target alone.
+    pub cache: Vec<RelPath>,
     /// How long it may take.
     pub timeout: Duration,
     /// Memory that it is expected to need: steps run side by side as far as the machine has that much.
@@ -73,8 +78,10 @@ pub(crate) struct Part {
     inputs: Option<Vec<String>>,
     outputs: Option<Vec<Located<RelPath>>>,
     scratch: Option<Vec<RelPath>>,
+    cache: Option<Vec<Located<RelPath>>>,
     env: BTreeMap<String, String>,
     env_in: Vec<Box<str>>,
+    secrets: BTreeMap<Box<str>, Range<usize>>,
     timeout: Option<Duration>,
     memory_bytes: Option<u64>,
     cpus: Option<NonZeroU32>,
@@ -89,6 +96,8 @@ impl Part {
         env_in.extend(below.env_in.iter().cloned());
         env_in.sort();
         env_in.dedup();
+        let mut secrets = below.secrets.clone();
+        secrets.extend(self.secrets);
         Self {
             toolchains: self.toolchains.or_else(|| below.toolchains.clone()),
             run: self.run.or_else(|| below.run.clone()),
@@ -96,8 +105,10 @@ impl Part {
             inputs: self.inputs.or_else(|| below.inputs.clone()),
             outputs: self.outputs.or_else(|| below.outputs.clone()),
             scratch: self.scratch.or_else(|| below.scratch.clone()),
+            cache: self.cache.or_else(|| below.cache.clone()),
             env,
             env_in,
+            secrets,
             timeout: self.timeout.or(below.timeout),
             memory_bytes: self.memory_bytes.or(below.memory_bytes),
             cpus: self.cpus.or(below.cpus),
@@ -125,8 +136,23 @@ impl Defaults {
 impl Checker {
     pub(crate) fn defaults(&mut self, section: raw::Defaults) -> Defaults {
         let raw::Defaults { toolchain, scratch, env, env_in, timeout, memory, cpus, command, test } = section;
-        let (run, deps, inputs, outputs) = (None, None, None, None);
-        let every = raw::Step { toolchain, run, deps, inputs, outputs, scratch, env, env_in, timeout, memory, cpus };
+        // What these are good for is for one step to say.
+        let (run, deps, inputs, outputs, cache, secrets) = (None, None, None, None, None, Vec::new());
+        let every = raw::Step {
+            toolchain,
+            run,
+            deps,
+            inputs,
+            outputs,
+            scratch,
+            cache,
+            env,
+            env_in,
+            secrets,
+            timeout,
+            memory,
+            cpus,
+        };
         let every = self.part(every);
         let mut templates = |table: BTreeMap<raw::Text, Spanned<raw::Step>>| -> BTreeMap<Box<str>, Part> {
             table
@@ -162,6 +188,8 @@ impl Checker {
         if part.run.is_none() {
             missing("run");
         }
+        self.check_secrets(&part);
+        self.check_cache(&part);
         if self.count() > findings_before {
             return None;
         }
@@ -174,10 +202,44 @@ impl Checker {
             scratch: part.scratch.unwrap_or_default(),
             env: part.env,
             env_in: part.env_in,
+            secrets: part.secrets.into_keys().collect(),
+            cache: part.cache.unwrap_or_default().into_iter().map(|path| path.value).collect(),
             timeout: part.timeout.unwrap_or(DEFAULT_TIMEOUT),
             memory_bytes: part.memory_bytes,
             cpus: part.cpus.unwrap_or(NonZeroU32::MIN),
         })
+    }
+
+    /// A secret shows nowhere else: neither as a variable, nor in what stays.
+    fn check_secrets(&mut self, part: &Part) {
+        for (name, span) in &part.secrets {
+            let is_variable = part.env.contains_key(&**name) || part.env_in.contains(name);
+            if is_variable {
+                let message = format!("`{name}` is a secret and a variable");
+                let hint = "the step reads it from `/run/secrets`; remove it from `env` and `env_in`";
+                self.report(Diagnostic::new(message, span.clone()).with_hint(hint));
+            }
+            if part.cache.as_ref().is_some_and(|paths| !paths.is_empty()) {
+                let message = "a step with secrets has no `cache`, in which they could stay";
+                self.report(Diagnostic::new(message, span.clone()).with_hint("use `scratch`, or part the step"));
+                break;
+            }
+        }
+    }
+
+    fn check_cache(&mut self, part: &Part) {
+        let cache = part.cache.as_deref().unwrap_or_default();
+        let overlaps = |one: &RelPath, other: &RelPath| {
+            one == other || one.strip_prefix(other).is_some() || other.strip_prefix(one).is_some()
+        };
+        for (position, path) in cache.iter().enumerate() {
+            let outputs = part.outputs.iter().flatten().map(|output| ("output", &output.value));
+            let others = cache[..position].iter().map(|other| ("other one", &other.value));
+            if let Some((what, other)) = outputs.chain(others).find(|(_, other)| overlaps(&path.value, other)) {
+                let message = format!("cache `{}` and the {what} `{other}` overlap", path.value);
+                self.report(Diagnostic::new(message, path.span.clone()));
+            }
+        }
     }
 
     fn part(&mut self, section: raw::Step) -> Part {
@@ -195,6 +257,11 @@ impl Checker {
         let deps = section.deps.map(|deps| deps.iter().filter_map(|text| self.located(text)).collect());
         let outputs = section.outputs.map(|outputs| self.outputs(&outputs));
         let scratch = section.scratch.map(|paths| paths.iter().filter_map(|text| self.path(text)).collect());
+        let cache = section.cache.map(|paths| {
+            let located = |text: &raw::Text| Some(Located { value: self.path(text)?, span: text.span() });
+            paths.iter().filter_map(located).collect()
+        });
+        let secrets = section.secrets.iter().filter_map(|name| self.secret(name)).collect();
         let env = self.environment(section.env);
         let mut env_in: Vec<Box<str>> = Vec::new();
         for name in section.env_in {
@@ -211,8 +278,10 @@ impl Checker {
             inputs: section.inputs,
             outputs,
             scratch,
+            cache,
             env,
             env_in,
+            secrets,
             timeout: section.timeout.map(|text| self.timeout(&text)),
             memory_bytes: section.memory.and_then(|text| self.memory(&text)),
             cpus: section.cpus.and_then(|count| {
@@ -281,6 +350,19 @@ impl Checker {
         if name.get_ref().is_empty() || name.get_ref().contains(['=', '\0']) {
             self.report(Diagnostic::new(format!("`{}` is not a variable", name.get_ref()), name.span()));
         }
+    }
+
+    /// Names are those of variables, because that is where values come from, and of files.
+    fn secret(&mut self, name: &raw::Text) -> Option<(Box<str>, Range<usize>)> {
+        let text = name.get_ref().as_str();
+        let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && text.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+        if is_name {
+            return Some((text.into(), name.span()));
+        }
+        let finding = Diagnostic::new(format!("`{text}` is not a name of a secret"), name.span());
+        self.report(finding.with_hint("use letters, digits and `_`, as in `NPM_TOKEN`"));
+        None
     }
 
     fn timeout(&mut self, text: &raw::Text) -> Duration {
@@ -378,6 +460,15 @@ run = "true"
             ("[command.build]\nenv_in = [\"A=B\"]", "\"A=B\"", "`A=B` is not a variable"),
             ("[command.build]\noutputs = [\"o*\"]", "\"o*\"", "`o*` is a glob, and outputs are paths"),
             ("[command.build]\nenv_in = [\"A B\"]", "\"A B\"", "`A B` is not a variable"),
+            ("[command.build]\nsecrets = [\"A-B\"]", "\"A-B\"", "`A-B` is not a name of a secret"),
+            ("[command.build]\nsecrets = [\"CHANNEL\"]", "\"CHANNEL\"", "`CHANNEL` is a secret and a variable"),
+            (
+                "[command.build]\nsecrets = [\"TOKEN\"]\ncache = [\"target\"]",
+                "\"TOKEN\"",
+                "a step with secrets has no `cache`, in which they could stay",
+            ),
+            ("[command.build]\ncache = [\"dist/x\"]", "\"dist/x\"", "cache `dist/x` and the output `dist` overlap"),
+            ("[command.build]\ncache = [\"a\", \"a/b\"]", "\"a/b\"", "cache `a/b` and the other one `a` overlap"),
             ("[test.x]\nrun = \"x\"\noutputs = [\"a\"]", "\"a\"", "a test has no outputs"),
             ("[toolchain.x]", "[toolchain.x]", "a toolchain is one of `debian` and `host`"),
             ("[toolchain.x]\nhost = { paths = [\"/\"] }", "\"/\"", "the whole root of the machine cannot be shown"),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,34 +70,6 @@ pub fn remove_dir(path: &Path) -> Result<(), FsError> {
     fs::remove_dir(path).at(Operation::Remove, path)
 }
 
-/// Removes a folder and all below it, also where folders lack the owner's rights. A missing path is done already.
-///
-/// Never follows a symlink.
-///
-/// # Errors
-///
-/// [`FsError`]; a part may be removed then.
-pub fn remove_tree(path: &Path) -> Result<(), FsError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(FsError::new(Operation::Stat, path, error)),
-        Ok(metadata) if !metadata.is_dir() => return fs::remove_file(path).at(Operation::Remove, path),
-        Ok(metadata) if metadata.permissions().mode() & 0o700 != 0o700 => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at(Operation::SetMode, path)?;
-        }
-        Ok(_) => {}
-    }
-    for entry in read_dir(path)? {
-        let child = path.join(&entry.name);
-        if entry.is_dir {
-            remove_tree(&child)?;
-        } else {
-            fs::remove_file(&child).at(Operation::Remove, &child)?;
-        }
-    }
-    remove_dir(path)
-}
-
 /// Creates a folder with a name that nobody else uses, in `parent`, readable by its owner alone.
 ///
 /// # Errors
@@ -114,26 +86,5 @@ pub fn temporary_dir_in(parent: &Path, prefix: &str) -> Result<PathBuf, FsError>
             Err(error) if error.is_already_exists() => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trees_are_removed_even_without_rights_and_links_are_not_followed() {
-        let top = temporary_dir_in(&std::env::temp_dir(), "cas-fs-test-").expect("the temporary folder is writable");
-        let outside = top.join("outside");
-        let inside = top.join("inside");
-        create_dir(&outside).expect("free name");
-        crate::write(&outside.join("kept"), b"x").expect("folder is there");
-        create_dir_all(&inside.join("a/b")).expect("free name");
-        crate::symlink(&outside, &inside.join("a/link")).expect("free name");
-        crate::set_mode(&inside.join("a/b"), 0).expect("our folder");
-        remove_tree(&inside).expect("everything can be removed");
-        assert!(!crate::exists(&inside).expect("parent is readable"));
-        assert!(crate::exists(&outside.join("kept")).expect("parent is readable"));
-        remove_tree(&top).expect("everything can be removed");
     }
 }

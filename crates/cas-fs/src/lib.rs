@@ -9,12 +9,12 @@
 mod dir;
 mod error;
 mod file;
+mod remove;
 
-pub use dir::{
-    DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, remove_tree, temporary_dir_in,
-};
+pub use dir::{DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, temporary_dir_in};
 pub use error::{FsError, Operation};
 pub use file::{
     append, canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited,
     read_link, read_to_string, remove_file, rename, replace, set_mode, symlink, symlink_metadata, write, write_atomic,
 };
+pub use remove::remove_tree;

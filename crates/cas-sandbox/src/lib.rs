@@ -28,8 +28,10 @@ pub use helper::sandbox_main;
 pub use host::{HostCannot, NamespaceObstacle};
 pub use probe::{HostReport, probe};
 pub use run::{Ending, Outcome, Runner, Streams};
-pub use scratch::remove_scratch;
-pub use spec::{EPOCH_SECONDS, HOST_NAME, Network, Overlay, SOURCE_DIRECTORY, Spec, SpecError};
+pub use spec::{
+    EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Secret,
+    Spec, SpecError,
+};
 
 /// The first argument that makes the program a sandbox helper.
 pub const HELPER_ARGUMENT: &str = "__sandbox";

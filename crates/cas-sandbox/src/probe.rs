@@ -9,7 +9,6 @@ use crate::changes::{Change, Kind, changes};
 use crate::error::SandboxError;
 use crate::host::{self, Facts, HostCannot};
 use crate::run::{Ending, Runner, Streams};
-use crate::scratch::remove_scratch;
 use crate::spec::{Overlay, Spec};
 use crate::wire::Task;
 
@@ -38,7 +37,7 @@ pub(crate) const WRITTEN: &str = "written";
 pub fn probe(runner: &Runner, parent: &Path) -> Result<HostReport, SandboxError> {
     let home = cas_fs::temporary_dir_in(parent, "probe-")?;
     let result = probe_in(runner, &home);
-    let removed = remove_scratch(&home);
+    let removed = cas_fs::remove_tree(&home);
     let report = result?;
     removed?;
     Ok(report)

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
 use crate::host::{self, Facts};
 use crate::scratch::Skeleton;
-use crate::spec::Spec;
+use crate::spec::{SECRETS_DIRECTORY, Spec};
 use crate::wire::{self, Bytes, Job, Report, SetupFailure, Stage, Task};
 
 /// Starts sandboxes.
@@ -83,7 +83,7 @@ impl Runner {
     /// Runs a command in a sandbox and waits until it and all that it started have ended.
     ///
     /// Blocks the calling thread. The scratch folders of `spec` are made here and stay, for
-    /// [`changes`](crate::changes()) and [`remove_scratch`](crate::remove_scratch). If the calling process dies, so does the
+    /// [`changes`](crate::changes()) and [`cas_fs::remove_tree`]. If the calling process dies, so does the
     /// command. The streams are closed when this returns, so whoever reads a pipe of them needs another thread.
     ///
     /// # Errors
@@ -103,9 +103,12 @@ impl Runner {
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
         spec.check()?;
-        spec.root.prepare(Skeleton::MountPoints)?;
+        let secrets = Path::new(SECRETS_DIRECTORY).strip_prefix("/").expect("it is absolute");
+        let more: &[&Path] = if spec.secrets.is_empty() { &[] } else { &[secrets] };
+        spec.root.prepare(Skeleton::MountPoints, more)?;
         if let Some(source) = &spec.source {
-            source.prepare(Skeleton::Empty)?;
+            let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
+            source.prepare(Skeleton::Empty, &private)?;
         }
         let message = wire::encode(&Job::new(spec, task, streams.stdin.is_some())).map_err(SandboxError::Connection)?;
         let (ours, theirs) = UnixStream::pair().map_err(SandboxError::Connection)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// Host name in every sandbox.
@@ -12,6 +12,11 @@ pub const HOST_NAME: &str = "cas";
 pub const SOURCE_DIRECTORY: &str = "/src";
 /// The one modification time of `format_version` 1, 1985-10-26T08:15:00Z: what the folders that a sandbox adds carry.
 pub const EPOCH_SECONDS: i64 = 499_162_500;
+
+/// Where a command finds its secrets, if it has any.
+pub const SECRETS_DIRECTORY: &str = "/run/secrets";
+/// Longest secret, in bytes.
+pub const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// User and group that a step runs as unless its specification says otherwise.
 const DEFAULT_ID: u32 = 1000;
@@ -51,6 +56,30 @@ pub enum Network {
     Host,
 }
 
+/// Something that a command may read and nobody may keep: a file in [`SECRETS_DIRECTORY`], in memory alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Name of the file: one component of a path.
+    pub name: String,
+    /// What is in it, at most [`MAX_SECRET_BYTES`].
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("name", &self.name).field("content", &"***").finish()
+    }
+}
+
+/// A folder of the host that a command may read and write, and that stays when the sandbox is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Private {
+    /// The folder, which is there.
+    pub host: PathBuf,
+    /// Where it is seen, from [`SOURCE_DIRECTORY`] on. What the sources have there is hidden by it.
+    pub inside: PathBuf,
+}
+
 /// A command and the world it runs in. The rest of that world is fixed, see docs/formats/sandbox.md.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -61,6 +90,10 @@ pub struct Spec {
     /// Folders and files of the host that are shown at their own paths, read-only, with all that is mounted below them. The
     /// root must have a folder or file at each, to be covered by it. A step that sees one depends on the host.
     pub host_paths: Vec<PathBuf>,
+    /// What it may read and nobody may keep.
+    pub secrets: Vec<Secret>,
+    /// Folders that stay from one run to the next. Only with [`Spec::source`].
+    pub private: Vec<Private>,
     /// Program and arguments. A program without `/` is searched in the `PATH` of `environment`.
     pub command: Vec<OsString>,
     /// The whole environment; nothing is added.
@@ -89,6 +122,8 @@ impl Spec {
             root,
             source: None,
             host_paths: Vec::new(),
+            secrets: Vec::new(),
+            private: Vec::new(),
             command: command.into_iter().map(Into::into).collect(),
             environment: BTreeMap::new(),
             working_directory: PathBuf::from(SOURCE_DIRECTORY),
@@ -116,8 +151,17 @@ impl Spec {
         if !self.working_directory.is_absolute() || has_nul(self.working_directory.as_os_str()) {
             return Err(SpecError::WorkingDirectory { path: self.working_directory.clone() });
         }
+        if let Some(secret) = self.secrets.iter().find(|secret| !secret.can_be_shown()) {
+            return Err(SpecError::Secret { name: secret.name.clone() });
+        }
+        let is_inside =
+            |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_))) && path != Path::new("");
+        if let Some(private) = self.private.iter().find(|private| !is_inside(&private.inside)) {
+            return Err(SpecError::Private { path: private.inside.clone() });
+        }
         let overlays = || std::iter::once(&self.root).chain(&self.source);
-        let host_paths = self.host_paths.iter().map(PathBuf::as_path);
+        let private = self.private.iter().map(|private| &private.host);
+        let host_paths = self.host_paths.iter().chain(private).map(PathBuf::as_path);
         let mut paths = overlays().flat_map(Overlay::paths).chain(host_paths);
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(SpecError::RelativePath { path: path.to_owned() });
@@ -127,6 +171,14 @@ impl Spec {
             return Err(SpecError::Id);
         }
         Ok(())
+    }
+}
+
+impl Secret {
+    fn can_be_shown(&self) -> bool {
+        let is_name =
+            !self.name.is_empty() && !self.name.contains(['/', '\0']) && self.name != "." && self.name != "..";
+        is_name && self.content.len() <= MAX_SECRET_BYTES
     }
 }
 
@@ -167,6 +219,18 @@ pub enum SpecError {
     /// A folder of the host is not given by an absolute path; the helper has another working directory.
     #[error("folder `{}` is not an absolute path", path.display())]
     RelativePath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A secret cannot be a file of its name, or is too long.
+    #[error("secret `{name}` cannot be a file of that name, or is longer than {MAX_SECRET_BYTES} bytes")]
+    Secret {
+        /// Its name.
+        name: String,
+    },
+    /// A folder that stays is not inside of the sources.
+    #[error("folder `{}` is not one below `{SOURCE_DIRECTORY}`", path.display())]
+    Private {
         /// The path.
         path: PathBuf,
     },
@@ -212,6 +276,22 @@ mod tests {
             changed(&|spec| spec.source = Some(Overlay { scratch: "s".into(), ..overlay() })),
             Err(SpecError::RelativePath { path: "s".into() })
         );
+        for (name, length, expected) in [
+            ("TOKEN", MAX_SECRET_BYTES, true),
+            ("TOKEN", MAX_SECRET_BYTES + 1, false),
+            ("a/b", 1, false),
+            ("..", 1, false),
+            ("", 1, false),
+        ] {
+            let secret = Secret { name: name.to_owned(), content: vec![b'x'; length] };
+            assert!(!format!("{secret:?}").contains('x'), "what it is shows nowhere");
+            let result = changed(&|spec| spec.secrets = vec![secret.clone()]);
+            assert_eq!(result.is_ok(), expected, "{name} of {length}");
+        }
+        for (inside, expected) in [("app/target", true), ("/app", false), ("../x", false), ("", false)] {
+            let private = Private { host: "/store/private".into(), inside: inside.into() };
+            assert_eq!(changed(&|spec| spec.private = vec![private.clone()]).is_ok(), expected, "{inside}");
+        }
         assert_eq!(changed(&|spec| spec.uid = u32::MAX), Err(SpecError::Id));
     }
 }

@@ -7,12 +7,12 @@ use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::spec::{Network, Overlay, Spec};
+use crate::spec::{Network, Overlay, SOURCE_DIRECTORY, Secret, Spec};
 
 /// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
 /// is not UTF-8 takes four.
@@ -70,6 +70,25 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// A secret on its way, which shows nowhere.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SecretFile {
+    pub(crate) name: String,
+    pub(crate) content: Bytes,
+}
+
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl From<&Secret> for SecretFile {
+    fn from(secret: &Secret) -> Self {
+        Self { name: secret.name.clone(), content: Bytes(secret.content.clone()) }
+    }
+}
+
 /// What the helper is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
@@ -77,6 +96,9 @@ pub(crate) struct Job {
     pub(crate) root: Layers,
     pub(crate) source: Option<Layers>,
     pub(crate) host_paths: Vec<Bytes>,
+    pub(crate) secrets: Vec<SecretFile>,
+    /// Folders of the host, and where they are seen.
+    pub(crate) private: Vec<(Bytes, Bytes)>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
     pub(crate) working_directory: Bytes,
     pub(crate) uid: u32,
@@ -126,11 +148,17 @@ impl Job {
             task,
             root: Layers::new(&spec.root, Some(spec.root.skeleton())),
             // An overlay needs a lower directory even if there is nothing to show.
-            source: spec
-                .source
-                .as_ref()
-                .map(|source| Layers::new(source, source.lowers.is_empty().then(|| source.skeleton()))),
+            source: spec.source.as_ref().map(|source| {
+                let has_skeleton = source.lowers.is_empty() || !spec.private.is_empty();
+                Layers::new(source, has_skeleton.then(|| source.skeleton()))
+            }),
             host_paths: spec.host_paths.iter().map(Bytes::from).collect(),
+            secrets: spec.secrets.iter().map(SecretFile::from).collect(),
+            private: (spec.private.iter())
+                .map(|private| {
+                    (Bytes::from(&private.host), Bytes::from(&Path::new(SOURCE_DIRECTORY).join(&private.inside)))
+                })
+                .collect(),
             environment: spec.environment.iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
             working_directory: Bytes::from(&spec.working_directory),
             uid: spec.uid,
@@ -178,6 +206,8 @@ pub(crate) enum Stage {
     MountOverlay,
     MountPoint,
     ShowHost,
+    MountSecrets,
+    MountPrivate,
     MountProc,
     HideProc,
     MountDev,
@@ -208,6 +238,8 @@ impl fmt::Display for Stage {
             Self::MountOverlay => "mount an overlay over",
             Self::MountPoint => "open mount point",
             Self::ShowHost => "show",
+            Self::MountSecrets => "mount `/run/secrets`",
+            Self::MountPrivate => "mount folder",
             Self::MountProc => "mount `/proc`",
             Self::HideProc => "hide parts of `/proc`",
             Self::MountDev => "mount `/dev`",

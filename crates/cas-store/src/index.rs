@@ -63,6 +63,12 @@ impl ActionLane {
         Self(format!("host:{}", Digest::of(DigestFunction::Blake3, identity.as_bytes()).to_hex()))
     }
 
+    /// Results of the same steps, made with state that earlier runs left. They are for this store alone.
+    #[must_use]
+    pub fn incremental(self) -> Self {
+        Self(format!("incremental:{}", self.0))
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

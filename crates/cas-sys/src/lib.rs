@@ -15,7 +15,7 @@ mod process;
 
 pub use descriptor::close_on_exec_from;
 pub use filter::filter_ambient_calls;
-pub use mount::{set_read_only, set_shown};
+pub use mount::{set_plain, set_read_only, set_shown};
 pub use namespace::enter_new_namespaces;
 pub use network::raise_loopback;
 pub use process::{Fork, exec, exit, fork, reset_personality, reset_signals};

@@ -3,6 +3,8 @@
 //! Mount points are found inside the new root alone, without following symlinks, and mounts are moved by descriptor: a
 //! root that holds a symlink at `/dev` or `/proc` gets an error, not a mount somewhere else.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -15,8 +17,8 @@ use rustix::mount::{
 };
 
 use super::{At, Setup};
-use crate::spec::SOURCE_DIRECTORY;
-use crate::wire::{Bytes, Job, Layers, Stage};
+use crate::spec::{SECRETS_DIRECTORY, SOURCE_DIRECTORY};
+use crate::wire::{Bytes, Job, Layers, SecretFile, Stage};
 
 /// Options of every overlay. `userxattr`: notes in attributes that an ordinary user may set. `volatile`: neither `fsync`
 /// in a step nor the end of the sandbox flushes the host's disk; what survives a crash is not used. `xino=on`: files of
@@ -69,8 +71,14 @@ pub(super) fn build(job: &Job) -> Setup<()> {
         let point = mount_point(&root, Path::new(SOURCE_DIRECTORY))?;
         mount_overlay(source, Some(&point))?;
     }
+    for (host, inside) in &job.private {
+        share(&root, host, inside)?;
+    }
     for path in &job.host_paths {
         show(&root, path)?;
+    }
+    if !job.secrets.is_empty() {
+        mount_secrets(&root, &job.secrets)?;
     }
     mount_proc(&root)?;
     mount_dev(&root)?;
@@ -168,6 +176,31 @@ fn show(root: &OwnedFd, path: &Bytes) -> Setup<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let point = rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve).at_path(Stage::MountPoint, &host)?;
     attach(&shown, &point).at_path(Stage::ShowHost, &host)
+}
+
+/// Shows a folder of the host, to be read and written.
+fn share(root: &OwnedFd, host: &Bytes, inside: &Bytes) -> Setup<()> {
+    let path = host.clone().into_path();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let shared = open_tree(CWD, &path, flags).at_path(Stage::MountPrivate, &path)?;
+    cas_sys::set_plain(shared.as_fd()).at_path(Stage::MountPrivate, &path)?;
+    attach(&shared, &mount_point(root, &inside.clone().into_path())?).at_path(Stage::MountPrivate, &path)
+}
+
+/// Secrets are files in memory, which may be swapped out and never reach a file system.
+fn mount_secrets(root: &OwnedFd, secrets: &[SecretFile]) -> Setup<()> {
+    // Whole pages, and one for each folder and file beside them.
+    let bytes: usize = secrets.iter().map(|secret| secret.content.0.len() + 2 * 4096).sum();
+    let options = [("mode", "0500"), ("size", &(bytes + 4096).to_string())];
+    let memory = new_mount("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountSecrets)?;
+    for secret in secrets {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&memory, &secret.name, flags, Mode::from_raw_mode(0o400));
+        let mut file = File::from(file.at(Stage::MountSecrets)?);
+        file.write_all(&secret.content.0).at(Stage::MountSecrets)?;
+    }
+    cas_sys::set_read_only(memory.as_fd()).at(Stage::MountSecrets)?;
+    attach(&memory, &mount_point(root, Path::new(SECRETS_DIRECTORY))?).at(Stage::MountSecrets)
 }
 
 fn mount_proc(root: &OwnedFd) -> Setup<()> {
