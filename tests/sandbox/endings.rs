@@ -167,3 +167,36 @@ fn wait_for(path: &Path) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// For finding out why a step failed: also what is not there, by processes that a process started, relative to folders.
+#[test]
+fn what_a_command_looks_for_is_told() {
+    let Some(mut home) = Home::new() else { return };
+    let script = "mkdir -p /src/sub; cd /src/sub; echo x > there; cat there ../missing ./../sub/./gone /etc/passwd 2>/dev/null || :; \
+                  (cd ..; sh -c 'test -e deep/er; exec cat sub/there')";
+    let spec = home.script(script);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let streams = Streams::new(writer.try_clone().unwrap(), writer);
+    let (outcome, paths) = runner().run_watched(&spec, streams, &Cancel::new().unwrap()).unwrap();
+    let printed = std::io::read_to_string(reader).unwrap();
+    assert_eq!(outcome.ending, Ending::Exited(0), "{printed}");
+    assert!(printed.ends_with("x\n"), "{printed}");
+    let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+    for expected in ["sub/there", "missing", "sub/gone", "deep/er"] {
+        assert!(paths.contains(&expected), "{expected}: {paths:?}");
+    }
+    assert!(!paths.iter().any(|path| path.contains("passwd") || path.contains("bin")), "{paths:?}");
+    // Nothing hangs when the program cannot be started, and when it is killed.
+    let mut spec = home.script("true");
+    spec.command = vec!["/missing".into()];
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let streams = Streams::new(writer.try_clone().unwrap(), writer);
+    assert!(runner().run_watched(&spec, streams, &Cancel::new().unwrap()).is_err());
+    let mut spec = home.script("while :; do cat /src/x; done 2>/dev/null");
+    spec.timeout = Some(std::time::Duration::from_millis(300));
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let streams = Streams::new(writer.try_clone().unwrap(), writer);
+    let (outcome, paths) = runner().run_watched(&spec, streams, &Cancel::new().unwrap()).unwrap();
+    assert_eq!(outcome.ending, Ending::TimedOut);
+    assert!(paths.contains(std::path::Path::new("x")), "{paths:?}");
+}

@@ -13,7 +13,7 @@ use cas_store::StoreError;
 use cas_tar::ReadTarError;
 use cas_tree::RelPath;
 
-use crate::Log;
+use crate::{Log, Missed};
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,8 @@ pub enum BuildError {
         how: String,
         /// What it printed.
         log: Box<Log>,
+        /// What it looked for and was not given.
+        missed: Vec<Missed>,
     },
     /// The program of a step did not start.
     #[error("`{label}` did not start")]

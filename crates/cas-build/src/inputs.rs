@@ -44,7 +44,7 @@ impl Given<'_> {
     }
 
     /// Everything whose outputs are inputs, in order.
-    fn all(&self) -> Vec<TargetId> {
+    pub(crate) fn all(&self) -> Vec<TargetId> {
         let reach = self.every.iter().flat_map(|every| self.graph.reach(self.label, &every.name));
         let mut all: Vec<TargetId> = self.named.iter().copied().chain(reach).collect();
         all.sort_unstable();

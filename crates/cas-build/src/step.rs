@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,16 +11,14 @@ use cas_blob::Descriptor;
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams};
+use cas_sandbox::{Cancel, Ending};
 use cas_store::{ActionLane, Store};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
-use crate::capture::{self, Allowed};
 use crate::inputs::{Given, Inputs, Plan, Sources, WrittenInputs, in_package};
-use crate::kept::Kept;
-use crate::log::{Log, Recorder};
+use crate::log::Log;
 use crate::resources::{Amount, Resources};
-use crate::secret::{Finder, SecretSources};
+use crate::secret::SecretSources;
 use crate::trace::{EXECUTABLE, Trace};
 use crate::why::TRACE_MEMO;
 use crate::{BuildError, Files, Toolchain};
@@ -31,7 +29,7 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 const ENVIRONMENT: [(&str, &str); 6] =
     [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
 /// The folder of the sources in the input root.
-const SOURCE: &str = "src";
+pub(crate) const SOURCE: &str = "src";
 /// Kind of the memos that lead from what a step is made of to its action. The number is that of the rules of inputs.
 const STATIC_NAME: &str = "step-2";
 /// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
@@ -77,7 +75,7 @@ impl StepRoot {
         Ok(())
     }
 
-    fn folder(&self, store: &Store) -> Result<PathBuf, BuildError> {
+    pub(crate) fn folder(&self, store: &Store) -> Result<PathBuf, BuildError> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = &*folder {
             return Ok(folder.clone());
@@ -186,18 +184,18 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn package(&self) -> Option<&RelPath> {
+    pub(crate) fn package(&self) -> Option<&RelPath> {
         self.label.package.as_ref()
     }
 
-    fn arguments(&self) -> Vec<String> {
+    pub(crate) fn arguments(&self) -> Vec<String> {
         match &self.command.run {
             Program::Shell(text) => vec!["/bin/sh".to_owned(), "-euc".to_owned(), text.clone()],
             Program::Arguments(arguments) => arguments.clone(),
         }
     }
 
-    fn environment(&self) -> BTreeMap<String, String> {
+    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut environment = base_environment();
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), EPOCH_SECONDS.to_string());
         environment.extend(self.command.env.clone());
@@ -471,102 +469,7 @@ impl Job<'_> {
         Ok(Files { tree, name, action, paths: self.output_paths(), taints })
     }
 
-    fn output_paths(&self) -> Vec<RelPath> {
+    pub(crate) fn output_paths(&self) -> Vec<RelPath> {
         self.command.outputs.iter().map(|output| in_package(self.package(), &output.value)).collect()
-    }
-
-    /// Where the folders are that stay. To see whether a step repeats, it gets empty ones.
-    fn kept_folders(&self, scratch: &Path) -> Result<Kept, BuildError> {
-        if self.command.cache.is_empty() {
-            return Ok(Kept::Nothing);
-        }
-        if self.check_repeat {
-            return Ok(Kept::Once(scratch.join("cache")));
-        }
-        let owner = format!("{}\n{}\n", self.sources.workspace.root.display(), self.label);
-        let folder = self.store.private_folder(&owner, &|| self.cancel.is_cancelled())?;
-        Ok(Kept::Stays(folder.ok_or(BuildError::Interrupted)?))
-    }
-
-    /// Runs the step; the tree that it gave is that of its package.
-    fn execute(
-        &self,
-        root: &StepRoot,
-        inputs: &Inputs,
-        key: &Descriptor,
-    ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
-        let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
-        let result = self.execute_in(root, inputs, key, &scratch);
-        let removed = cas_fs::remove_tree(&scratch);
-        let (outputs, elapsed, log) = result?;
-        removed?;
-        let in_package = match self.package() {
-            None => outputs,
-            // Without outputs there is nothing at the package's path.
-            Some(package) => outputs.subtree(package).unwrap_or_else(Directory::root),
-        };
-        Ok((in_package, elapsed, log))
-    }
-
-    fn execute_in(
-        &self,
-        root: &StepRoot,
-        inputs: &Inputs,
-        key: &Descriptor,
-        scratch: &Path,
-    ) -> Result<(Directory, std::time::Duration, Log), BuildError> {
-        let function = key.digest.function();
-        let mut lowers = vec![self.written.folder(self.store, &inputs.own, function)?];
-        for (name, tree) in &inputs.shared {
-            lowers.push(self.store.materialize(name, tree)?);
-        }
-        let source = Overlay { lowers, scratch: scratch.join("source") };
-        let root = Overlay { lowers: vec![root.folder(self.store)?], scratch: scratch.join("root") };
-        let mut working_directory = PathBuf::from("/").join(SOURCE);
-        if let Some(package) = self.package() {
-            working_directory.push(package.to_string());
-        }
-        let environment = for_sandbox(self.environment());
-        let secrets = self.secrets.values(&self.label.to_string(), &self.command.secrets, self.variables)?;
-        let finder = Finder::new(&secrets);
-        let kept = self.kept_folders(scratch)?;
-        let upper = source.upper();
-        let spec = Spec {
-            source: Some(source),
-            host_paths: self.toolchain.host_parts().map(|parts| parts.paths.clone()).unwrap_or_default(),
-            secrets,
-            private: kept.private(self.package(), &self.command.cache)?,
-            environment,
-            working_directory,
-            timeout: Some(self.command.timeout),
-            ..Spec::new(root, self.arguments())
-        };
-        let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder.clone())?;
-        let stderr = stdout.try_clone().map_err(BuildError::Log)?;
-        let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), self.cancel);
-        let logs = self.store.logs();
-        cas_fs::create_dir_all(&logs)?;
-        let log = recorder.finish(&logs.join(format!("{}.log", key.digest.to_hex())))?;
-        let outcome = outcome.map_err(|error| match error {
-            cas_sandbox::SandboxError::Start(source) => {
-                BuildError::NotStarted { label: self.label.to_string(), source }
-            }
-            other => other.into(),
-        })?;
-        kept.settle(&outcome.ending)?;
-        if let Some(how) = failure(&outcome.ending, self.command.timeout)? {
-            return Err(BuildError::Step { label: self.label.to_string(), how, log: Box::new(log) });
-        }
-        let outputs = self.output_paths();
-        let scratch: Vec<RelPath> = self.command.scratch.iter().map(|path| in_package(self.package(), path)).collect();
-        let allowed = Allowed {
-            label: self.label.to_string(),
-            package: self.package(),
-            outputs: &outputs,
-            scratch: &scratch,
-            secrets: finder.as_ref(),
-        };
-        let tree = capture::outputs(self.store, function, &allowed, &inputs.tree, &upper)?;
-        Ok((tree, outcome.elapsed, log))
     }
 }

@@ -223,6 +223,12 @@ fn explain(failure: &Failure) -> Value {
     if let Some(log) = log(failure) {
         document["log"] = json!({ "path": log.path.display().to_string(), "tail": log.tail });
     }
+    let missed = missed(failure).iter();
+    let missed: Vec<Value> =
+        missed.map(|missed| json!({ "path": missed.path.to_string(), "advice": missed.advice })).collect();
+    if !missed.is_empty() {
+        document["missed"] = json!(missed);
+    }
     document
 }
 
@@ -234,6 +240,17 @@ fn log(failure: &Failure) -> Option<&cas_build::Log> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// What the step looked for that failed, and was not given.
+fn missed(failure: &Failure) -> &[cas_build::Missed] {
+    match failure {
+        Failure::Build(error) => match error.as_ref() {
+            BuildError::Step { missed, .. } => missed,
+            _ => &[],
+        },
+        _ => &[],
     }
 }
 
@@ -256,6 +273,9 @@ fn tell(failure: &Failure) -> io::Result<()> {
         // What steps print must not move the cursor of whoever reads it here.
         let shown: String = line.chars().filter(|c| *c == '\t' || !c.is_control()).collect();
         writeln!(stderr, "  | {shown}")?;
+    }
+    for missed in missed(failure) {
+        writeln!(stderr, "  looked for `{}`: {}", missed.path, missed.advice)?;
     }
     match hint.filter(|hint| !hint.is_empty()) {
         Some(hint) => writeln!(stderr, "hint: {hint}"),

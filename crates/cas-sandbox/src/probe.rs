@@ -52,7 +52,7 @@ fn probe_in(runner: &Runner, home: &Path) -> Result<HostReport, SandboxError> {
     let output = sink()?;
     let second = output.try_clone().map_err(SandboxError::Connection)?;
     let cancel = Cancel::new().map_err(SandboxError::Connection)?;
-    let outcome = runner.run_task(&spec, Task::Probe, Streams::new(output, second), &cancel)?;
+    let outcome = runner.run_task(&spec, Task::Probe, Streams::new(output, second), None, &cancel)?;
     let facts = Facts::read(home);
     let found = changes(&spec.root.upper()).map_err(|error| SandboxError::Setup {
         action: "read what the probe wrote".to_owned(),

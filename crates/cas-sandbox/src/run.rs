@@ -1,8 +1,11 @@
 //! The runner: prepares scratch folders, starts the helper, and waits for its report.
 
-use std::io::{self, IoSlice};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,8 +20,11 @@ use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
 use crate::host::{self, Facts};
 use crate::scratch::Skeleton;
-use crate::spec::{SECRETS_DIRECTORY, Spec};
+use crate::spec::{SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec};
 use crate::wire::{self, Bytes, Job, Report, SetupFailure, Stage, Task};
+
+/// Most of what is read of paths that were looked for.
+const MAX_LOOKUP_BYTES: u64 = 8 << 20;
 
 /// Starts sandboxes.
 #[derive(Clone, Debug)]
@@ -91,7 +97,39 @@ impl Runner {
     /// [`SandboxError`] when the command did not run; when it ran and failed, that is an [`Outcome`].
     pub fn run(&self, spec: &Spec, streams: Streams, cancel: &Cancel) -> Result<Outcome, SandboxError> {
         let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
-        self.run_task(spec, task, streams, cancel)
+        self.run_task(spec, task, streams, None, cancel)
+    }
+
+    /// As [`Runner::run`], and tells which paths in [`SOURCE_DIRECTORY`](crate::SOURCE_DIRECTORY) the command and all that it
+    /// started looked for, from there on, whether they are there or not. For finding out why a command failed: it is slower, and
+    /// a process more is in the sandbox.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`], also on a kernel that cannot do it.
+    pub fn run_watched(
+        &self,
+        spec: &Spec,
+        streams: Streams,
+        cancel: &Cancel,
+    ) -> Result<(Outcome, BTreeSet<PathBuf>), SandboxError> {
+        let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
+        let (reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(move || {
+                let mut bytes = Vec::new();
+                // It is for explanations: what cannot be read is not told.
+                let _ = reader.take(MAX_LOOKUP_BYTES).read_to_end(&mut bytes);
+                let paths = bytes.split(|byte| *byte == 0).filter_map(|path| {
+                    let path = Path::new(OsStr::from_bytes(path)).strip_prefix(SOURCE_DIRECTORY).ok()?;
+                    (path != Path::new("")).then(|| path.to_owned())
+                });
+                paths.collect()
+            });
+            let outcome = self.run_task(spec, task, streams, Some(writer.into()), cancel);
+            let paths = reading.join().unwrap_or_default();
+            Ok((outcome?, paths))
+        })
     }
 
     pub(crate) fn run_task(
@@ -99,6 +137,7 @@ impl Runner {
         spec: &Spec,
         task: Task,
         streams: Streams,
+        lookups: Option<OwnedFd>,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
@@ -110,7 +149,8 @@ impl Runner {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;
         }
-        let message = wire::encode(&Job::new(spec, task, streams.stdin.is_some())).map_err(SandboxError::Connection)?;
+        let message = wire::encode(&Job::new(spec, task, streams.stdin.is_some(), lookups.is_some()))
+            .map_err(SandboxError::Connection)?;
         let (ours, theirs) = UnixStream::pair().map_err(SandboxError::Connection)?;
         let Streams { stdin, stdout, stderr } = streams;
         // The socket is the helper's standard input, because that is the one way to hand over a descriptor for which
@@ -125,7 +165,8 @@ impl Runner {
             .spawn()
             .map_err(|source| SandboxError::Helper { helper: self.helper.clone(), source })?;
         let helper = Helper { child, socket: ours };
-        let report = helper.converse(&message, stdin.as_ref().map(AsFd::as_fd), cancel)?;
+        let descriptors: Vec<OwnedFd> = stdin.into_iter().chain(lookups).collect();
+        let report = helper.converse(&message, descriptors, cancel)?;
         let ending = match report {
             Report::Exited(code) => Ending::Exited(code),
             Report::Signalled(signal) => Ending::Signalled(signal),
@@ -161,13 +202,11 @@ struct Helper {
 }
 
 impl Helper {
-    fn converse(
-        mut self,
-        message: &[u8],
-        stdin: Option<BorrowedFd<'_>>,
-        cancel: &Cancel,
-    ) -> Result<Report, SandboxError> {
-        let report = send(&self.socket, message, stdin).and_then(|()| self.receive(cancel));
+    fn converse(mut self, message: &[u8], descriptors: Vec<OwnedFd>, cancel: &Cancel) -> Result<Report, SandboxError> {
+        let sent = send(&self.socket, message, &descriptors);
+        // Ours are closed, so that whoever reads from a pipe sees its end.
+        drop(descriptors);
+        let report = sent.and_then(|()| self.receive(cancel));
         // Ends a helper that is still there, so that waiting cannot take for ever. It may have ended by itself.
         let _ = shutdown(&self.socket, Shutdown::Both);
         let status = self.child.wait().map_err(SandboxError::Connection)?;
@@ -203,16 +242,17 @@ impl Helper {
     }
 }
 
-/// Sends a message, with a descriptor beside its first bytes.
-fn send(socket: &UnixStream, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// Sends a message, with descriptors beside its first bytes.
+fn send(socket: &UnixStream, message: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut rest = message;
-    let mut descriptor = descriptor.as_ref().map(std::slice::from_ref);
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut unsent = (!borrowed.is_empty()).then_some(borrowed.as_slice());
     while !rest.is_empty() {
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(descriptors) = descriptor.take() {
+        if let Some(descriptors) = unsent.take() {
             let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
-            debug_assert!(fits, "the space is that of one descriptor");
+            debug_assert!(fits, "the space is that of two descriptors");
         }
         match sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
             Ok(sent) => rest = &rest[sent..],

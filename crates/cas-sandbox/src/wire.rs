@@ -108,6 +108,8 @@ pub(crate) struct Job {
     pub(crate) tmp_size_bytes: Option<u64>,
     /// Whether the first message carries a descriptor for the command's standard input.
     pub(crate) has_stdin: bool,
+    /// Whether it carries, behind that, one for the paths that are looked for.
+    pub(crate) has_lookups: bool,
 }
 
 /// What runs in the sandbox.
@@ -143,7 +145,7 @@ impl Layers {
 
 impl Job {
     /// A run of the specification's command; the specification has passed its check.
-    pub(crate) fn new(spec: &Spec, task: Task, has_stdin: bool) -> Self {
+    pub(crate) fn new(spec: &Spec, task: Task, has_stdin: bool, has_lookups: bool) -> Self {
         Self {
             task,
             root: Layers::new(&spec.root, Some(spec.root.skeleton())),
@@ -167,6 +169,7 @@ impl Job {
             timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
+            has_lookups,
         }
     }
 }

@@ -36,14 +36,14 @@ compile_error!("the numbers of the filtered system calls are known for x86_64 an
 const X32_BIT: u32 = 0x4000_0000;
 
 /// Offsets in `struct seccomp_data`.
-const OFFSET_OF_NUMBER: u32 = 0;
-const OFFSET_OF_AUDIT: u32 = 4;
+pub(crate) const OFFSET_OF_NUMBER: u32 = 0;
+pub(crate) const OFFSET_OF_AUDIT: u32 = 4;
 
-const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+pub(crate) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+pub(crate) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 #[cfg(target_arch = "x86_64")]
 const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+pub(crate) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const ALLOW: sock_filter = statement(RETURN, libc::SECCOMP_RET_ALLOW);
 /// "Done, with result 0": for `getgroups`, that there are none.
@@ -51,12 +51,12 @@ const ANSWER_ZERO: sock_filter = statement(RETURN, libc::SECCOMP_RET_ERRNO);
 /// As a kernel built without the call answers.
 const NO_SUCH_CALL: sock_filter = statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned());
 
-const fn statement(code: u16, k: u32) -> sock_filter {
+pub(crate) const fn statement(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
 
 /// Skips the next statement unless the loaded value passes the test.
-const fn unless(code: u16, k: u32) -> sock_filter {
+pub(crate) const fn unless(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 1, k }
 }
 

@@ -8,6 +8,7 @@
 
 mod descriptor;
 mod filter;
+mod lookups;
 mod mount;
 mod namespace;
 mod network;
@@ -15,6 +16,7 @@ mod process;
 
 pub use descriptor::close_on_exec_from;
 pub use filter::filter_ambient_calls;
+pub use lookups::{Lookup, let_go_on, next_lookup, tell_lookups};
 pub use mount::{set_plain, set_read_only, set_shown};
 pub use namespace::enter_new_namespaces;
 pub use network::raise_loopback;

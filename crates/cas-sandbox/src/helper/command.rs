@@ -1,12 +1,15 @@
 //! Process 2 of the sandbox, up to where it becomes the step's program.
 
 use std::ffi::{CStr, CString};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{At, Setup, init, probe};
@@ -24,8 +27,8 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 const FAILED: i32 = 127;
 
 /// Does not return: becomes the command, or ends after telling why not.
-pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>) -> ! {
-    let report = match prepare(stdin) {
+pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> ! {
+    let report = match prepare(stdin, witness) {
         Err(failure) => Report::Setup(failure),
         Ok(()) => match &job.task {
             Task::Probe => match probe::run() {
@@ -40,7 +43,7 @@ pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>) -> ! {
 }
 
 /// Sets what a program inherits.
-fn prepare(stdin: Option<OwnedFd>) -> Setup<()> {
+fn prepare(stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup<()> {
     rustix::process::setsid().at(Stage::Streams)?;
     let stdin = match stdin {
         Some(stdin) => stdin,
@@ -55,7 +58,23 @@ fn prepare(stdin: Option<OwnedFd>) -> Setup<()> {
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     cas_sys::reset_personality().at(Stage::Signals)?;
     cas_sys::reset_signals().at(Stage::Signals)?;
-    cas_sys::filter_ambient_calls().at(Stage::Filter)
+    cas_sys::filter_ambient_calls().at(Stage::Filter)?;
+    // Last, because from then on looking for a file waits for the witness.
+    match witness {
+        None => Ok(()),
+        Some(witness) => cas_sys::tell_lookups().and_then(|listener| hand_over(&witness, &listener)).at(Stage::Filter),
+    }
+}
+
+/// Sends a descriptor, and keeps none: the witness alone shall be able to listen.
+fn hand_over(socket: &OwnedFd, descriptor: &OwnedFd) -> std::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor.as_fd()];
+    let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    debug_assert!(fits, "the space is that of one descriptor");
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 /// Sets a soft limit, as far as the hard one allows, and the hard one if given.

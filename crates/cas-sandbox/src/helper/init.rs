@@ -14,13 +14,13 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, wait};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{At, Setup, command, world};
+use super::{At, Given, Setup, command, witness, world};
 use crate::spec::HOST_NAME;
 use crate::wire::{self, Job, Report, Stage};
 
 /// Does not return: the process ends with the sandbox.
-pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>) -> ! {
-    let report = live(job, &writer, stdin).unwrap_or_else(Report::Setup);
+pub(super) fn run(job: &Job, writer: OwnedFd, given: Given) -> ! {
+    let report = live(job, &writer, given).unwrap_or_else(Report::Setup);
     send(writer, &report);
     cas_sys::exit(0)
 }
@@ -32,7 +32,7 @@ pub(super) fn send(writer: OwnedFd, report: &Report) {
     }
 }
 
-fn live(job: &Job, writer: &OwnedFd, stdin: Option<OwnedFd>) -> Setup<Report> {
+fn live(job: &Job, writer: &OwnedFd, given: Given) -> Setup<Report> {
     tie_to_supervisor(writer)?;
     rustix::system::sethostname(HOST_NAME.as_bytes()).at(Stage::HostName)?;
     // What the kernel starts with; a host's own domain would be inherited.
@@ -40,20 +40,38 @@ fn live(job: &Job, writer: &OwnedFd, stdin: Option<OwnedFd>) -> Setup<Report> {
     // Modes of what is made from here on are exactly those asked for.
     rustix::process::umask(Mode::empty());
     world::build(job)?;
+    let Given { stdin, lookups } = given;
+    // While it may still read the memory of others.
+    let witness = lookups.map(start_witness).transpose()?;
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true).at(Stage::Capabilities)?;
     // Closes `/proc/1/{exe,fd,mem,environ,…}` to the command, which has the same user id.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Capabilities)?;
     let child = match cas_sys::fork().at(Stage::Fork)? {
         Fork::Child => match writer.try_clone() {
-            Ok(writer) => command::run(job, writer, stdin),
+            Ok(writer) => command::run(job, writer, stdin, witness),
             Err(_) => cas_sys::exit(1),
         },
         Fork::Parent(child) => child,
     };
     // The command's standard input may be a pipe whose other end waits for it to be closed.
-    drop(stdin);
+    drop((stdin, witness));
     collect(child)
+}
+
+/// Starts the process that sees what is looked for; gives the socket over which it wants to be told where to listen.
+fn start_witness(lookups: OwnedFd) -> Setup<OwnedFd> {
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (ours, theirs) =
+        rustix::net::socketpair(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, flags, None)
+            .at(Stage::Fork)?;
+    match cas_sys::fork().at(Stage::Fork)? {
+        Fork::Child => {
+            drop(ours);
+            witness::run(&theirs, lookups)
+        }
+        Fork::Parent(_) => Ok(ours),
+    }
 }
 
 /// Makes the kernel kill this process when the supervisor ends, however that happens.

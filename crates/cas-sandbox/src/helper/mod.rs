@@ -10,6 +10,7 @@
 mod command;
 mod init;
 mod probe;
+mod witness;
 mod world;
 
 use std::fs::File;
@@ -62,7 +63,7 @@ pub fn sandbox_main() -> i32 {
     const USAGE: i32 = 2;
     // Borrowed through a duplicate, so that the number 0 is never free and taken by something else.
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return USAGE };
-    let (job, stdin) = match receive(&socket) {
+    let (job, streams) = match receive(&socket) {
         Ok(Some(received)) => received,
         // The runner changed its mind before it had sent all.
         Ok(None) => return 0,
@@ -72,7 +73,7 @@ pub fn sandbox_main() -> i32 {
             return USAGE;
         }
     };
-    let report = supervise(&job, &socket, stdin).unwrap_or_else(Report::Setup);
+    let report = supervise(&job, &socket, streams).unwrap_or_else(Report::Setup);
     match wire::encode(&report) {
         // A runner that is gone needs no report.
         Ok(message) => drop(File::from(socket).write_all(&message)),
@@ -81,25 +82,42 @@ pub fn sandbox_main() -> i32 {
     0
 }
 
-fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Job, Option<OwnedFd>)>> {
-    // A descriptor comes with the first byte.
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// What comes from the runner beside the job.
+#[derive(Default)]
+struct Given {
+    /// The command's standard input.
+    stdin: Option<OwnedFd>,
+    /// Where paths go that are looked for.
+    lookups: Option<OwnedFd>,
+}
+
+fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Job, Given)>> {
+    // Descriptors come with the first byte.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut first = [0; 1];
     let received = recvmsg(socket, &mut [IoSliceMut::new(&mut first)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     if received.bytes == 0 {
         return Ok(None);
     }
-    let stdin = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
+    let mut descriptors: Vec<OwnedFd> = control
+        .drain()
+        .flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
+        })
+        .collect();
     let rest = File::from(socket.try_clone()?);
     let job: Option<Job> = wire::decode(std::io::Read::chain(&first[..], rest))?;
-    Ok(job.map(|job| (job, stdin)))
+    // In this order, as far as the job says that they are there.
+    Ok(job.map(|job| {
+        let lookups = if job.has_lookups { descriptors.pop() } else { None };
+        let stdin = if job.has_stdin { descriptors.pop() } else { None };
+        (job, Given { stdin, lookups })
+    }))
 }
 
-fn supervise(job: &Job, socket: &OwnedFd, stdin: Option<OwnedFd>) -> Setup<Report> {
+fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Report> {
     let deadline = job.timeout_ms.and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout)));
     // A Ctrl-C on the terminal is for the runner, which then decides what ends. It fails for a group leader alone, and a
     // process started by another one is none.
@@ -109,10 +127,10 @@ fn supervise(job: &Job, socket: &OwnedFd, stdin: Option<OwnedFd>) -> Setup<Repor
     match cas_sys::fork().at(Stage::Fork)? {
         Fork::Child => {
             drop(reader);
-            init::run(job, writer, stdin)
+            init::run(job, writer, given)
         }
         Fork::Parent(child) => {
-            drop((writer, stdin));
+            drop((writer, given));
             watch(child, reader, socket, deadline)
         }
     }
