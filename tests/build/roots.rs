@@ -191,3 +191,52 @@ fn an_image_says_that_it_holds_what_this_machine_made() {
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("`//:host` is a toolchain, and cannot be the base of an image"), "{stderr}");
 }
+
+/// A toolchain with what another step made and a link to it; and an address that leads elsewhere.
+#[test]
+fn a_root_has_what_its_section_adds() {
+    use cas_digest::{Digest, DigestFunction};
+    let data = "fetched\n";
+    let digest = Digest::of(DigestFunction::Sha256, data.as_bytes()).to_hex();
+    let manifest = format!(
+        "[workspace]\n[mirror]\n\"files.example.org/v1\" = \"ELSEWHERE\"\n\
+         [fetch.data]\nurl = \"https://files.example.org/v1/data.txt\"\nsha256 = \"{digest}\"\n\
+         [command.tool]\ntoolchain = \":sh\"\noutputs = [\"bin/tool\"]\n\
+         run = \"mkdir -p bin; (echo '#!/bin/sh'; echo echo made-`cat src`) > bin/tool; chmod 755 bin/tool\"\n\
+         [toolchain.more]\ndebian = {{ suite = \"test\", packages = [\"busybox\"], mirror = \"MIRROR\" }}\n\
+         add = [{{ from = \":tool\", path = \"bin\", to = \"/opt/tool\" }}, {{ link = \"/usr/local/bin/mine\", target = \"/opt/tool/tool\" }},\n\
+         {{ from = \":data\", to = \"/usr/share/data\" }}]\n\
+         [command.use]\ntoolchain = \":more\"\ninputs = []\noutputs = [\"out\"]\nrun = \"mine > out; cat /usr/share/data/data.txt >> out\"\n\
+         [image.image]\nbase = \":more\"\n"
+    );
+    let Some(home) = Home::with_busybox(&manifest, &[("src", "1\n")]) else { return };
+    let elsewhere = home.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("data.txt"), data).unwrap();
+    let text_of = home.read("cas.toml").replace("ELSEWHERE", &format!("file://{}", elsewhere.display()));
+    // The other toolchain is of the same package.
+    let entry = home.read("cas.lock");
+    let (head, rest) = entry.split_once("[[debian]]").unwrap();
+    let more = rest.replace("//:sh", "//:more");
+    home.write("cas.lock", &format!("{head}[[debian]]{more}[[debian]]{rest}"));
+    let mirror = format!("file://{}", home.folder.path().join("mirror").display());
+    home.write("cas.toml", &text_of.replace("MIRROR", &mirror));
+    let (stderr, stdout) = built(&home, &["build", ":use", ":image"]);
+    assert!(stdout.contains("image //:image"), "{stdout}{stderr}");
+    assert_eq!(home.read("cas-out/use/out"), "made-1\nfetched\n");
+    // What it adds is part of every key.
+    home.write("src", "2\n");
+    built(&home, &["build", ":use"]);
+    assert_eq!(home.read("cas-out/use/out"), "made-2\nfetched\n");
+    // What is there already stays.
+    let conflict = home.read("cas.toml").replace("/usr/local/bin/mine", "/usr/bin/sh");
+    home.write("cas.toml", &conflict);
+    let output = home.cas(&["build", ":use"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("usr/bin/sh"), "{}", text(&output.stderr));
+    // Nor can a root be made with itself.
+    home.write("cas.toml", &conflict.replace("from = \":tool\", path = \"bin\"", "from = \":use\""));
+    let output = home.cas(&["build", ":use"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("//:use → //:more → //:use"), "{}", text(&output.stderr));
+}

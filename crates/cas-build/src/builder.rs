@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use cas_blob::Descriptor;
-use cas_config::{Command, Fetch, Label, Lock, LockedDebian, LockedNpm, LockfileKind, NpmPackage, TargetKind};
+use cas_config::{
+    Addition, Command, Fetch, Label, Lock, LockedDebian, LockedNpm, LockfileKind, NpmPackage, TargetKind,
+};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
 use cas_snapshot::{Note, Options, Snapshot, Trust};
 use cas_store::{Depth, Store, StoreError};
+use cas_tree::{Directory, Metadata, Node};
 
 use crate::cargo::Registries;
 use crate::debian::{self, Context};
@@ -26,7 +29,7 @@ use crate::schedule::Values;
 use crate::step::Job;
 use crate::{
     BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, host, image, modules,
-    schedule,
+    part, schedule,
 };
 
 /// What a build may change.
@@ -322,7 +325,8 @@ impl Builder<'_> {
                             .unwrap_or_else(|| cas_fetch::defaults::DEBIAN.to_owned());
                         let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
                         let locked = self.locked(&context, label, debian, lock)?;
-                        debian::toolchain(&context, locked)?
+                        let base = debian::toolchain(&context, locked)?;
+                        self.with_additions(base, target, &debian.add, shared)?
                     }
                     cas_config::Toolchain::Host(host) => {
                         host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?
@@ -378,6 +382,42 @@ impl Builder<'_> {
                 Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(shared), label, &outputs, taints)?)))
             }
         }
+    }
+
+    /// A root with what its section adds.
+    fn with_additions(
+        &self,
+        base: Toolchain,
+        target: TargetId,
+        additions: &[Addition],
+        shared: &Shared<'_>,
+    ) -> Result<Toolchain, BuildError> {
+        if additions.is_empty() {
+            return Ok(base);
+        }
+        let label = shared.graph.label(target);
+        let context =
+            part::Context { store: self.store, workspace: self.workspace, label, role: "part of a toolchain" };
+        // In the order of the section.
+        let mut outputs = shared.graph.needs(target).named.iter().map(|need| shared.output(*need));
+        let (mut parts, mut taints) = (Vec::new(), Taints::default());
+        for addition in additions {
+            match addition {
+                Addition::Outputs(wanted) => {
+                    let (from, output) = outputs.next().expect("each has a need");
+                    taints.extend(&Taints::of([&output]));
+                    let part = context.part(&from, &output, wanted)?;
+                    parts.push((from, part));
+                }
+                Addition::Link { at, target } => {
+                    let mut tree = Directory::root();
+                    let node = Node::symlink(target.as_bytes());
+                    tree.insert(at, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
+                    parts.push((label.to_string(), tree));
+                }
+            }
+        }
+        Toolchain::added(base, parts, taints)
     }
 
     fn registry(&self) -> Registry<'_> {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use cas_config::{Label, Reference, Target, TargetKind};
+use cas_config::{Addition, Label, Reference, Target, TargetKind, Toolchain};
 use cas_npm::DependencyKind::{Development, Optional, Peer, Production};
 use cas_tree::RelPath;
 
@@ -300,7 +300,15 @@ fn references(target: &Target) -> impl Iterator<Item = &Reference> {
     let image =
         image.into_iter().flat_map(|image| image.base.iter().chain(image.layers.iter().map(|layer| &layer.from)));
     let npm = npm.into_iter().flat_map(|npm| &npm.from);
-    steps.chain(image).chain(npm).map(|reference| &reference.value)
+    let toolchain = match &target.kind {
+        TargetKind::Toolchain(Toolchain::Debian(debian)) => Some(&debian.add),
+        _ => None,
+    };
+    let added = toolchain.into_iter().flatten().filter_map(|addition| match addition {
+        Addition::Outputs(outputs) => Some(&outputs.from),
+        Addition::Link { .. } => None,
+    });
+    steps.chain(image).chain(npm).chain(added).map(|reference| &reference.value)
 }
 
 fn number(len: usize) -> TargetId {

@@ -6,17 +6,16 @@
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_config::{Compression, Image as ImageTarget, ImageLayer as ImageLayerTarget, Label};
+use cas_config::{Compression, Image as ImageTarget, Label};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_npm::Part;
 use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 use cas_store::Store;
 use cas_tar::Codec;
-use cas_tree::{Directory, Metadata, Node, RelPath};
+use cas_tree::Directory;
 
 use crate::layer::{self, LayerError};
-use crate::{BuildError, Files, Image, ImageLayer, Output, Taints, Workspace, modules};
+use crate::{BuildError, Image, ImageLayer, Output, Taints, Workspace, part};
 
 /// What a layer is made of.
 enum Source {
@@ -66,27 +65,8 @@ pub(crate) fn build(
         }
     }
     for (layer, (from, output)) in target.layers.iter().zip(layers) {
-        let mut tree = Directory::root();
-        match output {
-            Output::Download(download) => {
-                let to = place(layer.to.as_ref(), &download.file_name);
-                let node = Node::file(download.blob, 0o644);
-                tree.insert(&to, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
-            }
-            Output::Files(files) => {
-                tree = files_at(&from, &files, layer)?;
-            }
-            Output::Package(package) => tree = placed(&package.tree, layer.to.as_ref())?,
-            Output::Tarball(tarball) => tree = placed(&tarball.tree, layer.to.as_ref())?,
-            Output::Packages(packages) => {
-                let part = if layer.production { Part::Production } else { Part::All };
-                let tree_of_modules = modules::portable(store, &packages, workspace, label, part)?;
-                tree = placed(&tree_of_modules, layer.to.as_ref())?;
-            }
-            output @ (Output::Toolchain(_) | Output::Image(_) | Output::Crates(_)) => {
-                return Err(BuildError::Role { label: from, kind: output.kind(), role: "a layer of an image" });
-            }
-        }
+        let role = "a layer of an image";
+        let tree = part::Context { store, workspace, label, role }.part(&from, &output, layer)?;
         let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
         sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}") });
     }
@@ -129,57 +109,6 @@ pub(crate) fn build(
     let image = Image { reference: label.to_string(), manifest, config, layers: made, taints };
     store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
     Ok(image)
-}
-
-/// A tree where a layer wants it; without a place, at the root.
-fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildError> {
-    let Some(to) = to else { return Ok(tree.clone()) };
-    let mut whole = Directory::root();
-    let parents = Metadata::root_owned(0o755);
-    whole.graft(to, tree.clone(), &parents).map_err(|source| BuildError::Place { source })?;
-    Ok(whole)
-}
-
-/// The part of a step's outputs that a layer takes, where it wants it.
-fn files_at(from: &str, files: &Files, layer: &ImageLayerTarget) -> Result<Directory, BuildError> {
-    let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
-    let package = RelPath::new(package).ok();
-    let wanted = match (&package, &layer.path) {
-        (None, path) => path.clone(),
-        (Some(package), None) => Some(package.clone()),
-        (Some(package), Some(path)) => Some(package.join_path(path)),
-    };
-    let mut tree = Directory::root();
-    let place = |source| BuildError::Place { source };
-    let parents = Metadata::root_owned(0o755);
-    let Some(wanted) = wanted else {
-        return placed(&files.tree, layer.to.as_ref());
-    };
-    match files.tree.get(&wanted) {
-        Some(Node::Directory(_)) => {
-            let part = files.tree.subtree(&wanted).expect("it is a directory");
-            tree = placed(&part, layer.to.as_ref())?;
-        }
-        Some(node) => {
-            let name = RelPath::from(wanted.name());
-            let to = layer.to.as_ref().map_or_else(|| name.clone(), |to| to.join_path(&name));
-            tree.insert(&to, node.clone(), &parents).map_err(place)?;
-        }
-        None => {
-            let path = layer.path.as_ref().map_or_else(String::new, ToString::to_string);
-            return Err(BuildError::NoSuchOutput { label: from.to_owned(), path });
-        }
-    }
-    Ok(tree)
-}
-
-/// A file keeps its name below a folder; the root is a folder.
-fn place(to: Option<&RelPath>, file_name: &str) -> RelPath {
-    let name = RelPath::new(file_name).expect("a download's name is one");
-    match to {
-        None => name,
-        Some(to) => to.join_path(&name),
-    }
 }
 
 fn encode(image: &Image) -> Vec<u8> {

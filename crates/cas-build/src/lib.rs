@@ -25,6 +25,7 @@ mod modules;
 mod needs;
 mod npm;
 mod output;
+mod part;
 mod resources;
 mod run;
 mod schedule;

@@ -52,7 +52,8 @@ impl Output {
             Self::Tarball(tarball) => Some(&tarball.taints),
             Self::Files(files) => Some(&files.taints),
             Self::Image(image) => Some(&image.taints),
-            Self::Toolchain(_) | Self::Download(_) | Self::Package(_) | Self::Packages(_) | Self::Crates(_) => None,
+            Self::Toolchain(toolchain) => Some(&toolchain.taints),
+            Self::Download(_) | Self::Package(_) | Self::Packages(_) | Self::Crates(_) => None,
         }
     }
 }
@@ -71,10 +72,14 @@ impl Taints {
     pub(crate) fn of<'a>(outputs: impl IntoIterator<Item = &'a Output>) -> Self {
         let mut all = Self::default();
         for taints in outputs.into_iter().filter_map(Output::taints) {
-            all.hosts.extend(taints.hosts.iter().cloned());
-            all.incremental.extend(taints.incremental.iter().cloned());
+            all.extend(taints);
         }
         all
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.hosts.extend(other.hosts.iter().cloned());
+        self.incremental.extend(other.incremental.iter().cloned());
     }
 }
 

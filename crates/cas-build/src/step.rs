@@ -460,6 +460,7 @@ impl Job<'_> {
         }
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
         let mut taints = self.given.taints();
+        taints.extend(&self.toolchain.taints);
         if self.toolchain.host_parts().is_some() {
             taints.hosts.insert(self.root.to_owned());
         }

@@ -7,16 +7,18 @@ use cas_blob::Descriptor;
 use cas_config::LockedDebian;
 use cas_fetch::Fetcher;
 use cas_store::{ActionLane, Store};
-use cas_tree::{Directory, MergeRule};
+use cas_tree::{Directory, MergeRule, Node};
 
 use crate::step::StepRoot;
-use crate::{BuildError, debian};
+use crate::{BuildError, Taints, debian};
 
 /// A root file system.
 #[derive(Debug)]
 pub struct Toolchain {
     /// Names everything that a step sees of it.
     pub name: Descriptor,
+    /// What parts of it were made with.
+    pub taints: Taints,
     source: Source,
     /// The tree, once something needed more than its name.
     tree: Mutex<Option<Arc<Directory>>>,
@@ -33,6 +35,8 @@ enum Source {
     },
     Host(HostParts),
     Merged(Vec<(String, Arc<Toolchain>)>),
+    /// Another one with something in it, each with the label that it comes from.
+    Added(Arc<Toolchain>, Vec<(String, Directory)>),
 }
 
 /// What of the machine that builds is in a root.
@@ -69,11 +73,27 @@ impl Toolchain {
             text.push_str(&format!("{}\n", part.name));
         }
         let function = parts.first().expect("a list of toolchains is not empty").1.name.digest.function();
-        Ok(Self::new(Descriptor::of(function, text.as_bytes()), Source::Merged(parts), None))
+        let mut taints = Taints::default();
+        for (_, part) in &parts {
+            taints.extend(&part.taints);
+        }
+        let name = Descriptor::of(function, text.as_bytes());
+        Ok(Self { taints, ..Self::new(name, Source::Merged(parts), None) })
+    }
+
+    /// One with more in it.
+    pub(crate) fn added(base: Self, parts: Vec<(String, Directory)>, taints: Taints) -> Result<Self, BuildError> {
+        let function = base.name.digest.function();
+        let mut text = format!("added-1\n{}\n", base.name);
+        for (_, part) in &parts {
+            text.push_str(&format!("{}\n", part.encode(function).map_err(cas_store::StoreError::from)?.root));
+        }
+        let name = Descriptor::of(function, text.as_bytes());
+        Ok(Self { taints, ..Self::new(name, Source::Added(Arc::new(base), parts), None) })
     }
 
     fn new(name: Descriptor, source: Source, tree: Option<Directory>) -> Self {
-        Self { name, source, tree: Mutex::new(tree.map(Arc::new)), root: Mutex::new(None) }
+        Self { name, taints: Taints::default(), source, tree: Mutex::new(tree.map(Arc::new)), root: Mutex::new(None) }
     }
 
     /// Number of packages that it is made of; `None` where nobody counts them.
@@ -81,17 +101,19 @@ impl Toolchain {
     pub fn package_count(&self) -> Option<usize> {
         match &self.source {
             Source::Debian { locked, .. } => Some(locked.packages.len()),
+            Source::Added(base, _) => base.package_count(),
             Source::Host(_) | Source::Merged(_) => None,
         }
     }
 
     /// What it is: `debian`, `host` or `merged`.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match &self.source {
             Source::Debian { .. } => "debian",
             Source::Host(_) => "host",
             Source::Merged(_) => "merged",
+            Source::Added(base, _) => base.kind(),
         }
     }
 
@@ -104,7 +126,7 @@ impl Toolchain {
     pub(crate) fn host_parts(&self) -> Option<&HostParts> {
         match &self.source {
             Source::Host(parts) => Some(parts),
-            Source::Debian { .. } | Source::Merged(_) => None,
+            Source::Debian { .. } | Source::Merged(_) | Source::Added(..) => None,
         }
     }
 
@@ -127,7 +149,24 @@ impl Toolchain {
                 debian::tree(&context, locked, &self.name)?
             }
             Source::Host(_) => unreachable!("it was made with its tree"),
-            Source::Merged(parts) => merge(parts, store, fetcher)?,
+            Source::Merged(parts) => {
+                let mut whole: Option<Directory> = None;
+                for (label, part) in parts {
+                    let tree = part.tree(store, fetcher)?;
+                    match &mut whole {
+                        None => whole = Some((*tree).clone()),
+                        Some(whole) => join(whole, label, &tree)?,
+                    }
+                }
+                whole.unwrap_or_else(Directory::root)
+            }
+            Source::Added(base, parts) => {
+                let mut whole = (*base.tree(store, fetcher)?).clone();
+                for (label, part) in parts {
+                    join(&mut whole, label, part)?;
+                }
+                whole
+            }
         });
         *tree = Some(Arc::clone(&found));
         Ok(found)
@@ -145,22 +184,14 @@ impl Toolchain {
     }
 }
 
-/// All roots in one. Where two have something, it is the same, or they cannot be merged; of a folder's owner and rights the
-/// first root's count.
-fn merge(parts: &[(String, Arc<Toolchain>)], store: &Store, fetcher: &Fetcher) -> Result<Directory, BuildError> {
-    let mut whole: Option<Directory> = None;
-    for (label, part) in parts {
-        let tree = part.tree(store, fetcher)?;
-        let Some(whole) = &mut whole else {
-            whole = Some((*tree).clone());
-            continue;
-        };
-        whole
-            .merge(&tree, &mut |_, old, new| match (old, new) {
-                (cas_tree::Node::Directory(_), cas_tree::Node::Directory(_)) => MergeRule::KeepOld,
-                _ => MergeRule::Refuse,
-            })
-            .map_err(|conflict| BuildError::RootConflict { label: label.clone(), path: conflict.path })?;
-    }
-    Ok(whole.unwrap_or_else(Directory::root))
+/// Adds a root to another one. Where both have something, it is the same, or they cannot be merged; of a folder's owner and
+/// rights the first root's count.
+fn join(whole: &mut Directory, label: &str, tree: &Directory) -> Result<(), BuildError> {
+    let rule = &mut |_: &_, old: &Node, new: &Node| match (old, new) {
+        (Node::Directory(_), Node::Directory(_)) => MergeRule::KeepOld,
+        _ => MergeRule::Refuse,
+    };
+    whole
+        .merge(tree, rule)
+        .map_err(|conflict| BuildError::RootConflict { label: label.to_owned(), path: conflict.path })
 }

@@ -35,6 +35,8 @@ pub struct Workspace {
     pub root: PathBuf,
     /// `[workspace]`
     pub section: WorkspaceSection,
+    /// `[mirror]`: where addresses lead that begin with a host, or a host and a path.
+    pub mirrors: BTreeMap<String, String>,
     /// By folder; `None` is the root.
     pub packages: BTreeMap<Option<RelPath>, WorkspacePackage>,
     /// What is pinned.
@@ -69,7 +71,7 @@ impl Workspace {
     /// [`BuildError::Manifest`], [`BuildError::Lock`], [`BuildError::Members`], [`BuildError::NoWorkspace`].
     pub fn load(root: &Path) -> Result<Self, BuildError> {
         let manifest = parse(&root.join(MANIFEST_FILE), Manifest::parse)?;
-        let defaults = manifest.defaults.clone();
+        let (defaults, mirrors) = (manifest.defaults.clone(), manifest.mirrors.clone());
         let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
         let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm: package_json(root)? })]);
         let mut folders = BTreeSet::new();
@@ -113,7 +115,7 @@ impl Workspace {
             Err(error) if error.is_not_found() => Lock::default(),
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { root: root.to_owned(), section, packages, lock })
+        Ok(Self { root: root.to_owned(), section, mirrors, packages, lock })
     }
 
     /// The target of a label.

@@ -215,7 +215,7 @@ pub(crate) fn with_builder<T>(
     let cancel = cancel_on_signals()?;
     let switch = cancel.clone();
     let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
-    let fetcher = fetcher.until(move || switch.is_cancelled());
+    let fetcher = fetcher.until(move || switch.is_cancelled()).through(workspace.mirrors.clone());
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let builder = Builder {
         workspace,

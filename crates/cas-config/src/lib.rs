@@ -17,8 +17,8 @@ pub use diagnostic::Diagnostic;
 pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
 pub use lock::{Lock, LockError, LockedDebian, LockedNpm, LockedPackage};
 pub use manifest::{
-    Compression, Debian, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind, MAX_MANIFEST_BYTES,
-    Manifest, Npm, NpmPackage, Target, TargetKind, Toolchain, WorkspaceSection,
+    Addition, Compression, Debian, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
+    MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;
 pub use step::{Command, Defaults, Program};

@@ -17,21 +17,8 @@ use crate::step::{Command, Defaults};
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// Words of the design that this version does not know yet: they deserve another answer than "unknown".
-const LATER: [&str; 13] = [
-    "add",
-    "dockerfile",
-    "exec",
-    "image",
-    "mirror",
-    "network",
-    "platforms",
-    "policy",
-    "publish",
-    "remote",
-    "stamp",
-    "target",
-    "version",
-];
+const LATER: [&str; 10] =
+    ["dockerfile", "exec", "image", "network", "platforms", "policy", "publish", "remote", "stamp", "version"];
 
 /// A value with its place in the text.
 #[derive(Clone, Debug)]
@@ -51,6 +38,8 @@ pub struct Manifest {
     pub defaults: Defaults,
     /// The targets by name.
     pub targets: BTreeMap<Box<str>, Target>,
+    /// Where addresses lead that begin with a host, or a host and a path: the beginnings of both. In the root only.
+    pub mirrors: BTreeMap<String, String>,
 }
 
 /// `[workspace]`
@@ -136,6 +125,22 @@ pub struct Debian {
     pub packages: Vec<Box<str>>,
     /// Address of the archive, instead of the one that the machine's apt uses.
     pub mirror: Option<String>,
+    /// What is in the root beside the packages, in order.
+    pub add: Vec<Addition>,
+}
+
+/// Something put into a root.
+#[derive(Clone, Debug)]
+pub enum Addition {
+    /// Outputs of a target.
+    Outputs(ImageLayer),
+    /// A symbolic link.
+    Link {
+        /// Where it is.
+        at: RelPath,
+        /// Where it leads.
+        target: String,
+    },
 }
 
 /// `[fetch.NAME]`
@@ -208,7 +213,7 @@ pub struct Image {
     pub config: ImageConfig,
 }
 
-/// A layer of an image.
+/// Outputs that are put somewhere: a layer of an image, or a part of a root.
 #[derive(Clone, Debug)]
 pub struct ImageLayer {
     /// Whose outputs.
@@ -342,6 +347,7 @@ impl Checker {
             (Some(section), None) => self.defaults(section.into_inner()),
             (None, inherited) => inherited.cloned().unwrap_or_default(),
         };
+        let mirrors = self.mirrors(file.mirror, inherited.is_none());
         let mut targets = BTreeMap::new();
         for (name, section) in file.toolchain {
             let span = section.span();
@@ -380,7 +386,37 @@ impl Checker {
             });
             self.add(&mut targets, &name, TargetKind::Npm(Npm { from }));
         }
-        Manifest { workspace, defaults, targets }
+        Manifest { workspace, defaults, targets, mirrors }
+    }
+
+    /// `[mirror]`: beginnings of addresses, without a scheme on the left.
+    fn mirrors(&mut self, section: BTreeMap<raw::Text, raw::Text>, is_root: bool) -> BTreeMap<String, String> {
+        let mut mirrors = BTreeMap::new();
+        for (from, to) in section {
+            if !is_root {
+                let finding = Diagnostic::new("`[mirror]` is for the root of the workspace", from.span());
+                self.report(finding.with_hint("move it to the root's `cas.toml`"));
+                break;
+            }
+            let (host, address) = (from.get_ref().trim_end_matches('/'), to.get_ref().trim_end_matches('/'));
+            if host.is_empty() || host.contains("://") || host.contains(['@', '?', '#', ' ']) {
+                let finding = Diagnostic::new(format!("`{}` is not a host", from.get_ref()), from.span());
+                self.report(
+                    finding.with_hint("write `registry.example.org`, or a host and a path, without `https://`"),
+                );
+            }
+            let address = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
+            let known = ["http://", "https://", "file:///"];
+            let place = address.split_once("://").map_or("", |(_, place)| place);
+            if !known.iter().any(|scheme| address.starts_with(scheme)) || place.is_empty() || place.contains('@') {
+                let message = format!("`{}` is not an address that can be fetched", to.get_ref());
+                self.report(
+                    Diagnostic::new(message, to.span()).with_hint("write a host, or an address without credentials"),
+                );
+            }
+            mirrors.insert(host.to_owned(), address);
+        }
+        mirrors
     }
 
     fn add(&mut self, targets: &mut BTreeMap<Box<str>, Target>, name: &raw::Text, kind: TargetKind) {
@@ -413,10 +449,45 @@ impl Checker {
 
     fn toolchain(&mut self, section: raw::Toolchain, span: Range<usize>) -> Option<Toolchain> {
         match section {
-            raw::Toolchain { debian: Some(debian), host: None } => Some(Toolchain::Debian(self.debian(debian))),
-            raw::Toolchain { debian: None, host: Some(host) } => Some(Toolchain::Host(self.host(host))),
+            raw::Toolchain { debian: Some(debian), host: None, add } => {
+                let add = add.into_iter().filter_map(|addition| self.addition(addition)).collect();
+                Some(Toolchain::Debian(Debian { add, ..self.debian(debian) }))
+            }
+            raw::Toolchain { debian: None, host: Some(host), add } => {
+                if let Some(first) = add.first() {
+                    let finding = Diagnostic::new("nothing is added to what a machine has", first.span());
+                    self.report(finding.with_hint("name it in `deps` of the steps, or use a `debian` toolchain"));
+                }
+                Some(Toolchain::Host(self.host(host)))
+            }
             _ => {
                 self.report(Diagnostic::new("a toolchain is one of `debian` and `host`", span));
+                None
+            }
+        }
+    }
+
+    fn addition(&mut self, section: Spanned<raw::Addition>) -> Option<Addition> {
+        let span = section.span();
+        match section.into_inner() {
+            raw::Addition { from: Some(from), path, to: Some(to), link: None, target: None } => {
+                let path = path.as_ref().and_then(|text| self.path(text));
+                let (from, to) = (self.located(&from)?, self.absolute(&to)?);
+                Some(Addition::Outputs(ImageLayer { from, path, to, production: false }))
+            }
+            raw::Addition { from: None, path: None, to: None, link: Some(link), target: Some(target) } => {
+                if target.get_ref().is_empty() || target.get_ref().contains('\0') {
+                    self.report(Diagnostic::new("a link leads somewhere", target.span()));
+                }
+                if let Some(None) = self.absolute(&link) {
+                    self.report(Diagnostic::new("the root is no link", link.span()));
+                }
+                let at = RelPath::new(link.get_ref().trim_start_matches('/').trim_end_matches('/')).ok()?;
+                Some(Addition::Link { at, target: target.into_inner() })
+            }
+            _ => {
+                let finding = Diagnostic::new("an addition is one of `from` with `to`, and `link` with `target`", span);
+                self.report(finding);
                 None
             }
         }
@@ -473,7 +544,7 @@ impl Checker {
             self.address(&mirror);
             mirror.get_ref().trim_end_matches('/').to_owned()
         });
-        Debian { suite: suite.get_ref().as_str().into(), components, packages, mirror }
+        Debian { suite: suite.get_ref().as_str().into(), components, packages, mirror, add: Vec::new() }
     }
 
     fn address(&mut self, url: &raw::Text) {
@@ -750,6 +821,24 @@ from = ":build"
                 "[fetch.a]\nlockfile = \"../package-lock.json\"".to_owned(),
                 "\"../package-lock.json\"",
                 "`../package-lock.json` is not a path in the package: path has a `.` or `..` component",
+                "",
+            ),
+            (
+                "[mirror]\n\"https://x\" = \"y\"".to_owned(),
+                "\"https://x\"",
+                "`https://x` is not a host",
+                "write `registry.example.org`, or a host and a path, without `https://`",
+            ),
+            (
+                "[mirror]\nx = \"https://u:p@y\"".to_owned(),
+                "\"https://u:p@y\"",
+                "`https://u:p@y` is not an address that can be fetched",
+                "write a host, or an address without credentials",
+            ),
+            (
+                "[toolchain.a]\ndebian = { suite = \"s\", packages = [] }\nadd = [{ from = \":x\" }]".to_owned(),
+                "{ from = \":x\" }",
+                "an addition is one of `from` with `to`, and `link` with `target`",
                 "",
             ),
             (

@@ -14,6 +14,8 @@ pub(crate) struct File {
     pub(crate) workspace: Option<Spanned<Workspace>>,
     pub(crate) defaults: Option<Spanned<Defaults>>,
     #[serde(default)]
+    pub(crate) mirror: BTreeMap<Text, Text>,
+    #[serde(default)]
     pub(crate) toolchain: Table<Toolchain>,
     #[serde(default)]
     pub(crate) fetch: Table<Fetch>,
@@ -42,6 +44,19 @@ pub(crate) struct Workspace {
 pub(crate) struct Toolchain {
     pub(crate) debian: Option<Debian>,
     pub(crate) host: Option<Host>,
+    #[serde(default)]
+    pub(crate) add: Vec<Spanned<Addition>>,
+}
+
+/// Something put into a root: outputs of a target, or a symbolic link.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Addition {
+    pub(crate) from: Option<Text>,
+    pub(crate) path: Option<Text>,
+    pub(crate) to: Option<Text>,
+    pub(crate) link: Option<Text>,
+    pub(crate) target: Option<Text>,
 }
 
 #[derive(Deserialize)]

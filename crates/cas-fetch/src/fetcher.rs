@@ -1,5 +1,6 @@
 //! The client.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,7 @@ pub struct Fetcher {
     offline: bool,
     client: OnceLock<Client>,
     stop: Option<Stop>,
+    mirrors: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -54,13 +56,13 @@ impl Fetcher {
     /// A fetcher that uses the network.
     #[must_use]
     pub const fn new() -> Self {
-        Self { offline: false, client: OnceLock::new(), stop: None }
+        Self { offline: false, client: OnceLock::new(), stop: None, mirrors: BTreeMap::new() }
     }
 
     /// One that refuses every address, local files too: what is not in the store is not there.
     #[must_use]
     pub const fn offline() -> Self {
-        Self { offline: true, client: OnceLock::new(), stop: None }
+        Self { offline: true, client: OnceLock::new(), stop: None, mirrors: BTreeMap::new() }
     }
 
     /// The same, which gives up when `stop` says so: nothing is asked again, bodies end with an error.
@@ -68,6 +70,23 @@ impl Fetcher {
     pub fn until(mut self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.stop = Some(Arc::new(stop));
         self
+    }
+
+    /// The same, which fetches from elsewhere what begins with a host, or a host and a path: `host/path` leads to an address.
+    #[must_use]
+    pub fn through(mut self, mirrors: BTreeMap<String, String>) -> Self {
+        self.mirrors = mirrors;
+        self
+    }
+
+    /// Where an address leads: the longest beginning of whole parts counts.
+    fn mirrored(&self, url: &str) -> Option<String> {
+        let place = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+        let matches =
+            |from: &str| place.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let found = self.mirrors.iter().filter_map(|(from, to)| Some((from.len(), to, matches(from)?)));
+        let (_, to, rest) = found.max_by_key(|(length, ..)| *length)?;
+        Some(format!("{to}{rest}"))
     }
 
     fn stoppable<R: Read + Send + 'static>(&self, body: R) -> Box<dyn Read + Send> {
@@ -86,6 +105,8 @@ impl Fetcher {
         if self.offline {
             return Err(FetchError::Offline { url: redact(url) });
         }
+        let mirrored = self.mirrored(url);
+        let url = mirrored.as_deref().unwrap_or(url);
         if let Some(path) = url.strip_prefix("file://") {
             if !path.starts_with('/') {
                 return Err(FetchError::Address { url: url.to_owned() });
@@ -163,6 +184,27 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn the_longest_beginning_leads_to_its_mirror() {
+        let mirrors = [
+            ("registry.example.org", "https://mirror.example.net/npm"),
+            ("registry.example.org/debian", "file:///srv/debian"),
+        ];
+        let owned = mirrors.map(|(from, to)| (from.to_owned(), to.to_owned()));
+        let fetcher = Fetcher::new().through(owned.into());
+        for (url, expected) in [
+            ("https://registry.example.org/left-pad", Some("https://mirror.example.net/npm/left-pad")),
+            ("http://registry.example.org/debian/dists/x", Some("file:///srv/debian/dists/x")),
+            ("https://registry.example.org/debianish/x", Some("https://mirror.example.net/npm/debianish/x")),
+            ("https://registry.example.org", Some("https://mirror.example.net/npm")),
+            ("https://registry.example.org.evil/x", None),
+            ("https://other.example.org/registry.example.org/", None),
+            ("file:///registry.example.org/x", None),
+        ] {
+            assert_eq!(fetcher.mirrored(url).as_deref(), expected, "{url}");
+        }
+    }
 
     /// A server on loopback that gives one answer to each request, then ends.
     fn server(answers: &'static [&'static str]) -> (String, std::thread::JoinHandle<Vec<String>>) {

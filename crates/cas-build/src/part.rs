@@ -1,0 +1,95 @@
+//! Parts of outputs, where somebody wants them: in a layer of an image, in a root.
+
+use cas_config::{ImageLayer, Label};
+use cas_npm::Part;
+use cas_store::Store;
+use cas_tree::{Directory, Metadata, Node, RelPath};
+
+use crate::{BuildError, Files, Output, Workspace, modules};
+
+/// What is needed to find them.
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) workspace: &'a Workspace,
+    /// Who wants them.
+    pub(crate) label: &'a Label,
+    /// What they become: "a layer of an image".
+    pub(crate) role: &'static str,
+}
+
+impl Context<'_> {
+    /// The part of an output that `wanted` names, where it wants it.
+    pub(crate) fn part(&self, from: &str, output: &Output, wanted: &ImageLayer) -> Result<Directory, BuildError> {
+        let to = wanted.to.as_ref();
+        match output {
+            Output::Download(download) => {
+                let mut tree = Directory::root();
+                let node = Node::file(download.blob, 0o644);
+                tree.insert(&place(to, &download.file_name), node, &Metadata::root_owned(0o755))
+                    .expect("the tree is empty");
+                Ok(tree)
+            }
+            Output::Files(files) => files_at(from, files, wanted),
+            Output::Package(package) => placed(&package.tree, to),
+            Output::Tarball(tarball) => placed(&tarball.tree, to),
+            Output::Packages(packages) => {
+                let part = if wanted.production { Part::Production } else { Part::All };
+                placed(&modules::portable(self.store, packages, self.workspace, self.label, part)?, to)
+            }
+            Output::Toolchain(_) | Output::Image(_) | Output::Crates(_) => {
+                Err(BuildError::Role { label: from.to_owned(), kind: output.kind(), role: self.role })
+            }
+        }
+    }
+}
+
+/// A tree where a layer wants it; without a place, at the root.
+fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildError> {
+    let Some(to) = to else { return Ok(tree.clone()) };
+    let mut whole = Directory::root();
+    let parents = Metadata::root_owned(0o755);
+    whole.graft(to, tree.clone(), &parents).map_err(|source| BuildError::Place { source })?;
+    Ok(whole)
+}
+
+/// The part of a step's outputs that a layer takes, where it wants it.
+fn files_at(from: &str, files: &Files, wanted_part: &ImageLayer) -> Result<Directory, BuildError> {
+    let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
+    let package = RelPath::new(package).ok();
+    let wanted = match (&package, &wanted_part.path) {
+        (None, path) => path.clone(),
+        (Some(package), None) => Some(package.clone()),
+        (Some(package), Some(path)) => Some(package.join_path(path)),
+    };
+    let mut tree = Directory::root();
+    let place = |source| BuildError::Place { source };
+    let parents = Metadata::root_owned(0o755);
+    let Some(wanted) = wanted else {
+        return placed(&files.tree, wanted_part.to.as_ref());
+    };
+    match files.tree.get(&wanted) {
+        Some(Node::Directory(_)) => {
+            let part = files.tree.subtree(&wanted).expect("it is a directory");
+            tree = placed(&part, wanted_part.to.as_ref())?;
+        }
+        Some(node) => {
+            let name = RelPath::from(wanted.name());
+            let to = wanted_part.to.as_ref().map_or_else(|| name.clone(), |to| to.join_path(&name));
+            tree.insert(&to, node.clone(), &parents).map_err(place)?;
+        }
+        None => {
+            let path = wanted_part.path.as_ref().map_or_else(String::new, ToString::to_string);
+            return Err(BuildError::NoSuchOutput { label: from.to_owned(), path });
+        }
+    }
+    Ok(tree)
+}
+
+/// A file keeps its name below a folder; the root is a folder.
+fn place(to: Option<&RelPath>, file_name: &str) -> RelPath {
+    let name = RelPath::new(file_name).expect("a download's name is one");
+    match to {
+        None => name,
+        Some(to) => to.join_path(&name),
+    }
+}
