@@ -8,7 +8,7 @@ use cas_config::{Diagnostic, LockError};
 use cas_fetch::FetchError;
 use cas_fs::FsError;
 use cas_sandbox::SandboxError;
-use cas_snapshot::SnapshotError;
+use cas_snapshot::{RevisionError, SnapshotError};
 use cas_store::StoreError;
 use cas_tar::ReadTarError;
 use cas_tree::RelPath;
@@ -340,6 +340,9 @@ pub enum BuildError {
     /// The workspace could not be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A revision could not be read.
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
     /// A file of the workspace, or of a package, could not be put into the store.
     #[error("could not store `{path}`")]
     Keep {
@@ -553,6 +556,7 @@ impl BuildError {
             Self::TwoVersions { .. } => "let the lockfile have one version of it, with `npm dedupe`".to_owned(),
             Self::NoManifest { .. } => "name the targets instead".to_owned(),
             Self::Snapshot(error) => return error.hint(),
+            Self::Revision(error) => return error.hint(),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),

@@ -396,6 +396,7 @@ impl Sources<'_> {
                 BuildError::Keep { path: String::from_utf8_lossy(&path).into_owned(), source }
             }
             KeepError::Snapshot(error) => error.into(),
+            KeepError::Revision(error) => error.into(),
         })
     }
 }

@@ -93,6 +93,7 @@ fn exit_of(error: &BuildError) -> Exit {
         )
         | BuildError::SecretMissing { .. }
         | BuildError::SecretSize { .. }
+        | BuildError::Revision(_)
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
         BuildError::Fetch(_) | BuildError::PackageGone { .. } | BuildError::NotInRegistry { .. } => Exit::Remote,

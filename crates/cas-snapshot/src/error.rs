@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use cas_fs::FsError;
 
+use crate::RevisionError;
+
 /// Why the workspace could not be read. Paths are from its root on, but for those of operations.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -144,6 +146,9 @@ pub enum KeepError<E: std::error::Error + 'static> {
     /// The file cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The revision cannot be read.
+    #[error(transparent)]
+    Revision(RevisionError),
     /// The keeper failed.
     #[error("could not store `{}`", show(path))]
     Keep {

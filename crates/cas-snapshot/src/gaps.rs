@@ -13,8 +13,10 @@ use crate::{Selection, Snapshot, SnapshotError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
     /// From the workspace's root on.
-    path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     what: What,
+    /// What git has there: the object's name, in hexadecimal.
+    pub(crate) id: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,24 @@ enum What {
 }
 
 impl Gap {
+    /// A submodule whose files at a commit are not here.
+    pub(crate) fn submodule(path: Vec<u8>, id: String) -> Self {
+        Self { path, what: What::Submodule, id }
+    }
+
+    /// The same place with another object.
+    pub(crate) fn with_id(&self, id: String) -> Self {
+        Self { id, ..self.clone() }
+    }
+
+    /// Whether a path is in it.
+    pub(crate) fn holds(&self, path: &[u8]) -> bool {
+        match self.what {
+            What::File => self.path == path,
+            What::Folder | What::Submodule => below(path, &self.path).is_some(),
+        }
+    }
+
     fn error(&self) -> SnapshotError {
         let path = match self.what {
             What::Submodule => return SnapshotError::Submodule { path: self.path.clone() },
@@ -63,10 +83,21 @@ impl Snapshot {
                 _ if is_there(&path) => continue,
                 _ => What::File,
             };
-            gaps.push(Gap { path: path.strip_suffix(b"/").unwrap_or(&path).to_vec(), what });
+            let id = entry.id.iter().map(|byte| format!("{byte:02x}")).collect();
+            gaps.push(Gap { path: path.strip_suffix(b"/").unwrap_or(&path).to_vec(), what, id });
         }
         gaps.sort_by(|a, b| a.path.cmp(&b.path));
         gaps
+    }
+
+    pub(crate) fn is_gap(&self, path: &[u8]) -> bool {
+        self.gaps.iter().any(|gap| gap.path == path)
+    }
+
+    /// What git has in the places without files, as text: where that differs, what cannot be selected differs, too.
+    #[must_use]
+    pub fn absent(&self) -> String {
+        self.gaps.iter().map(|gap| format!("{} {}\n", String::from_utf8_lossy(&gap.path), gap.id)).collect()
     }
 
     /// Fails with the first gap that would have been picked.
@@ -98,10 +129,7 @@ impl Snapshot {
 
     /// Fails when one of these paths is a gap, or may be in one.
     pub(crate) fn check_paths(&self, paths: &[RelPath]) -> Result<(), SnapshotError> {
-        let is_in = |gap: &&Gap| match gap.what {
-            What::File => paths.iter().any(|path| path.as_bytes() == gap.path),
-            What::Folder | What::Submodule => paths.iter().any(|path| below(path.as_bytes(), &gap.path).is_some()),
-        };
+        let is_in = |gap: &&Gap| paths.iter().any(|path| gap.holds(path.as_bytes()));
         self.gaps.iter().find(is_in).map_or(Ok(()), |gap| Err(gap.error()))
     }
 

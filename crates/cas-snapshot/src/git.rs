@@ -42,6 +42,13 @@ impl Repository {
         [&self.prefix, below].concat()
     }
 
+    /// Paths from the workspace's root on whose files git does not look at, because it was told so.
+    pub(crate) fn flagged(&self) -> impl Iterator<Item = Vec<u8>> {
+        let prefix = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
+        let below = self.index.below(prefix).filter(|entry| entry.is_skipped || entry.is_assumed_valid);
+        below.map(|entry| join(&self.folder, &entry.path[self.prefix.len()..]))
+    }
+
     /// The entries that may have no files, with their paths from the workspace's root on: those that a sparse checkout
     /// leaves out, and submodules. What never belongs to a package is none of them.
     pub(crate) fn absent(&self) -> impl Iterator<Item = (Vec<u8>, Entry<'_>)> {
@@ -60,6 +67,8 @@ impl Repository {
 #[derive(Debug, Default)]
 pub(crate) struct Tracked {
     top: Option<Repository>,
+    /// The top of the working tree.
+    top_folder: Option<PathBuf>,
     /// By folder, from the workspace's root on. `None`: it is not checked out.
     submodules: BTreeMap<Vec<u8>, Option<Repository>>,
     /// `.git` files that lead to nothing.
@@ -77,6 +86,7 @@ impl Tracked {
         let repository = open(&git_dir, prefix, Vec::new())?;
         let mut open_links = gitlinks(&repository, 0);
         tracked.top = Some(repository);
+        tracked.top_folder = Some(top);
         while let Some((folder, depth)) = open_links.pop() {
             let repository = match git_dir_of(&root.at(&folder), &mut tracked.lost)? {
                 Some(git_dir) => Some(open(&git_dir, Vec::new(), folder.clone())?),
@@ -87,6 +97,11 @@ impl Tracked {
             tracked.submodules.insert(folder, repository);
         }
         Ok(tracked)
+    }
+
+    /// The top of the working tree that holds the workspace.
+    pub(crate) fn top_folder(&self) -> Option<&Path> {
+        self.top_folder.as_deref()
     }
 
     /// Whether git tracks a file at a path from the workspace's root on, or something below a folder.

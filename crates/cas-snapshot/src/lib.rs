@@ -1,7 +1,7 @@
 //! Digests the workspace: which files belong to it, and what they hold.
 //!
 //! [`Snapshot::take`] looks at every file once; [`Snapshot::read`] reads those that a target picks and whose digests no
-//! earlier snapshot recorded. [`Snapshot::fingerprint`] and [`Snapshot::tree`] name what was picked. Rules, and the format
+//! earlier snapshot recorded. [`Snapshot::at`] is the same of a revision of git. [`Snapshot::fingerprint`] and [`Snapshot::tree`] name what was picked. Rules, and the format
 //! of the record: docs/formats/snapshot.md.
 //!
 //! Not here: where content is kept (the caller of [`Snapshot::keep`]), what a target selects by default (`cas-build`).
@@ -13,6 +13,8 @@ mod git;
 mod notes;
 mod read;
 mod record;
+mod revised;
+mod revision;
 mod rules;
 mod select;
 mod slot;
@@ -22,12 +24,16 @@ mod stamp;
 mod tests;
 #[cfg(test)]
 mod tests_git;
+#[cfg(test)]
+mod tests_revision;
 mod text;
 mod walk;
 pub mod watch;
 
 pub use error::{KeepError, SnapshotError};
 pub use notes::Note;
+pub use revised::{KeepContent, Revised};
+pub use revision::{Revision, RevisionError};
 pub use select::Selection;
 pub use snapshot::{Options, Picked, Snapshot};
 pub use stamp::Trust;

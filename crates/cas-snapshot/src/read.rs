@@ -125,6 +125,9 @@ impl Snapshot {
 
     /// What a link holds, if that is still what it held.
     pub(crate) fn symlink_target(&self, path: &[u8], held: &Held) -> Result<Vec<u8>, SnapshotError> {
+        if let Some(target) = self.links.get(path) {
+            return Ok(target.clone());
+        }
         let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&b""[..], path),

@@ -115,6 +115,14 @@ impl Slot {
         self.is_changed.load(Ordering::Relaxed)
     }
 
+    /// What is known of it.
+    pub(crate) fn known(&self) -> Known {
+        match self.record() {
+            Some(record) => Known::Record(record.clone()),
+            None => Known::Folder(Box::new(self.read().clone())),
+        }
+    }
+
     /// The record, while it is right.
     fn record(&self) -> Option<&Record> {
         self.record.as_ref().filter(|_| !self.is_changed())

@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub(crate) root: Root,
     pub(crate) function: DigestFunction,
     pub(crate) volumes: Volumes,
-    cache: Option<(PathBuf, cache::State)>,
+    pub(crate) cache: Option<(PathBuf, cache::State)>,
     /// In the order of a tree's walk.
     pub(crate) folders: Vec<Slot>,
     /// In the order of a tree's walk.
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub(crate) gaps: Vec<Gap>,
     /// Files that globs over the whole workspace picked, by globs: the same for every target.
     pub(crate) everywhere: Mutex<Vec<(Vec<String>, Vec<u32>)>>,
+    /// Targets of symbolic links that are not on the disk, by path: those of a revision.
+    pub(crate) links: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Folders that a watcher spared looking at.
     #[cfg(test)]
     pub(crate) spared_count: usize,
@@ -130,6 +132,7 @@ impl Snapshot {
             tracked,
             gaps: Vec::new(),
             everywhere: Mutex::new(Vec::new()),
+            links: BTreeMap::new(),
             #[cfg(test)]
             spared_count,
         };
@@ -297,7 +300,7 @@ impl Snapshot {
     }
 
     /// Position of the file at a path.
-    fn position(&self, path: &RelPath) -> Option<u32> {
+    pub(crate) fn position(&self, path: &RelPath) -> Option<u32> {
         let bytes = path.as_bytes();
         let (parent, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&bytes[..at], &bytes[at + 1..]),
@@ -336,7 +339,7 @@ impl Snapshot {
 }
 
 /// Gives folders and files their positions in the order of a walk. `visited` has the folders in that order.
-fn place(visited: Vec<Visited>) -> (Vec<Slot>, Vec<FileAt>) {
+pub(crate) fn place(visited: Vec<Visited>) -> (Vec<Slot>, Vec<FileAt>) {
     let position = |len: usize| u32::try_from(len).expect("a workspace has fewer than 2^32 files");
     let mut files = Vec::new();
     // For each folder: the files in it and below it, and the number of those in it.

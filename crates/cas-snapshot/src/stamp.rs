@@ -96,6 +96,10 @@ impl Volumes {
         Self { trust, known: Mutex::new(BTreeMap::new()) }
     }
 
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
+    }
+
     /// Whether an inode that looked like this, in a folder that is open, looks otherwise after any write later than `begun`,
     /// which is from before its content was read.
     pub(crate) fn is_trusted(&self, stamp: &Stamp, begun: Begun, folder: BorrowedFd<'_>) -> bool {
