@@ -14,6 +14,7 @@ mod random;
 mod registry;
 mod roots;
 mod secrets;
+mod since;
 mod steps;
 mod store;
 mod together;

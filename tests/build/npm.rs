@@ -131,7 +131,7 @@ fn registry(home: &Home, packages: &[Made<'_>]) -> Vec<String> {
 }
 
 /// A workspace with a lockfile: an application that uses a library, and third parties.
-fn workspace() -> Option<(Home, String)> {
+pub(crate) fn workspace() -> Option<(Home, String)> {
     let manifest = "[workspace]\nmembers = [\"apps/*\", \"libs/*\"]\n[fetch.npm]\nlockfile = \"package-lock.json\"\n";
     let look = "toolchain = \"//:sh\"\nrun = \"cd /src; find . -name node_modules -prune -o -print > /tmp/x; find . | sort > apps/web/list; ls -l node_modules/.bin/* | tr -s ' ' > apps/web/bins\"\noutputs = [\"list\", \"bins\"]\n";
     let home = Home::with_busybox(
@@ -181,7 +181,7 @@ fn workspace() -> Option<(Home, String)> {
     Some((home, lock))
 }
 
-fn build(home: &Home, arguments: &[&str]) -> std::process::Output {
+pub(crate) fn build(home: &Home, arguments: &[&str]) -> std::process::Output {
     let registry = format!("file://{}/registry", home.folder.path().display());
     home.command(arguments).env("npm_config_registry", registry).output().unwrap()
 }

@@ -49,7 +49,7 @@ impl Home {
         labels
     }
 
-    fn edit(&self, path: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, path: &str, from: &str, to: &str) {
         let before = self.read(path);
         assert!(before.contains(from), "{path} has no {from:?}");
         self.write(path, &before.replace(from, to));

@@ -16,6 +16,7 @@ use cas_sandbox::Cancel;
 use cas_snapshot::{Note, Options, Snapshot, Trust};
 use cas_store::{Depth, Store, StoreError};
 use cas_tree::{Directory, Metadata, Node};
+use rayon::prelude::*;
 
 use crate::cargo::Registries;
 use crate::debian::{self, Context};
@@ -24,9 +25,11 @@ use crate::history::{self, History};
 use crate::inputs::{Given, Known, Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
+use crate::outline::{Outlines, words_of_step};
 use crate::resources::{Amount, Resources};
 use crate::schedule::Values;
 use crate::step::Job;
+use crate::trace::Trace;
 use crate::{
     BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, host, image, modules,
     part, schedule,
@@ -99,9 +102,9 @@ pub(crate) struct Examined<'a> {
 const MAX_LOGGED_LABELS: usize = 20;
 
 /// What the targets of one build share.
-struct Shared<'a> {
-    graph: &'a Graph<'a>,
-    values: &'a Values<Output>,
+pub(crate) struct Shared<'a> {
+    pub(crate) graph: &'a Graph<'a>,
+    pub(crate) values: &'a Values<Output>,
     known: &'a Known,
     lock: &'a Mutex<Lock>,
     snapshot: Option<&'a Snapshot>,
@@ -111,13 +114,25 @@ struct Shared<'a> {
     resources: &'a Resources,
     /// What was done, for the history.
     steps: &'a Mutex<Vec<history::Built>>,
-    /// Whether no step may run.
-    is_dry: bool,
+    aim: Aim<'a>,
+}
+
+/// How far targets are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Aim<'a> {
+    /// Until they have their outputs.
+    Outputs,
+    /// As far as no step has to run.
+    Look,
+    /// As far as their names, with stand-ins for outputs that nobody has.
+    Outline(&'a Outlines),
+    /// As for an outline, that there is; what each is made of is told in words.
+    Words(&'a Mutex<BTreeMap<TargetId, Trace>>),
 }
 
 impl Shared<'_> {
     /// What a target gave that another one needs, with its label.
-    fn output(&self, target: TargetId) -> (String, Output) {
+    pub(crate) fn output(&self, target: TargetId) -> (String, Output) {
         (self.graph.label(target).to_string(), self.values.get(target).clone())
     }
 
@@ -202,7 +217,7 @@ impl Builder<'_> {
         let started = Instant::now();
         let asked: BTreeSet<TargetId> = labels.iter().filter_map(|label| graph.find(label)).collect();
         let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::new(Vec::new()));
-        let finished = self.go(&graph, snapshot.as_ref(), &asked, &lock, &steps, false);
+        let finished = self.go(&graph, snapshot.as_ref(), &asked, &lock, &steps, Aim::Outputs);
         self.done("targets", started);
         let started = Instant::now();
         let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -261,39 +276,62 @@ impl Builder<'_> {
                     | TargetKind::Fetch(Fetch::Lockfile(_))
             )
         };
-        if !graph.kinds().any(reads_files) {
-            return Ok(None);
-        }
+        if graph.kinds().any(reads_files) { self.whole_snapshot().map(Some) } else { Ok(None) }
+    }
+
+    /// The files of the workspace.
+    pub(crate) fn whole_snapshot(&self) -> Result<Snapshot, BuildError> {
         let (caches, watchers) = (self.store.scans(), self.store.watchers());
         let function = self.workspace.section.digest_function;
         let options = Options { function, trust: self.trust, caches: Some(&caches), watchers: Some(&watchers) };
-        Ok(Some(Snapshot::take(&self.workspace.root, &options)?))
+        Ok(Snapshot::take(&self.workspace.root, &options)?)
     }
 
-    /// Builds what is in the graph; with `is_dry`, as far as no step has to run.
-    fn go(
+    /// Builds what is in the graph.
+    pub(crate) fn go(
         &self,
         graph: &Graph<'_>,
         snapshot: Option<&Snapshot>,
         asked: &BTreeSet<TargetId>,
         lock: &Mutex<Lock>,
         steps: &Mutex<Vec<history::Built>>,
-        is_dry: bool,
+        aim: Aim<'_>,
     ) -> schedule::Finished<Output, BuildError> {
         let (written, merged, known) = (&WrittenInputs::default(), &Mutex::default(), &Known::default());
         let cpus = self.jobs.get() as u64;
         let resources = &Resources::new(Amount { cpus, memory_bytes: self.memory_bytes.unwrap_or(u64::MAX) });
         let stop = || self.cancel.is_cancelled();
-        let keep_going = self.keep_going || is_dry;
+        let keep_going = self.keep_going || !matches!(aim, Aim::Outputs);
         schedule::run(&graph.to_build(), self.jobs, keep_going, &stop, &|target, values| {
-            let shared =
-                Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, is_dry };
+            let shared = Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, aim };
             let started = Instant::now();
-            let result = self.one(target, &shared);
+            let result = match aim {
+                Aim::Outputs | Aim::Look => self.one(target, &shared),
+                Aim::Outline(outlines) => self.outline(target, &shared, outlines),
+                Aim::Words(words) => self.words(target, &shared, words),
+            };
             let (name, kind) = (graph.label(target).to_string(), graph.target(target).kind.name());
             self.observer.event(Event::Span { name: &name, kind, started });
             result
         })
+    }
+
+    /// Tells what targets are made of whose needs have values.
+    pub(crate) fn all_words(
+        &self,
+        graph: &Graph<'_>,
+        snapshot: &Snapshot,
+        lock: &Mutex<Lock>,
+        values: &Values<Output>,
+        targets: &[TargetId],
+        words: &Mutex<BTreeMap<TargetId, Trace>>,
+    ) -> Result<(), BuildError> {
+        let (written, merged, known) = (&WrittenInputs::default(), &Mutex::default(), &Known::default());
+        let (asked, steps) = (&BTreeSet::new(), &Mutex::default());
+        let resources = &Resources::new(Amount { cpus: 1, memory_bytes: u64::MAX });
+        let (snapshot, aim) = (Some(snapshot), Aim::Words(words));
+        let shared = Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, aim };
+        targets.par_iter().try_for_each(|target| self.words(*target, &shared, words).map(drop))
     }
 
     /// What of these targets is there, without running anything.
@@ -301,7 +339,7 @@ impl Builder<'_> {
         let graph = Graph::new(self.workspace, labels)?;
         let snapshot = self.snapshot(&graph)?;
         let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::new(Vec::new()));
-        let finished = self.go(&graph, snapshot.as_ref(), &BTreeSet::new(), &lock, &steps, true);
+        let finished = self.go(&graph, snapshot.as_ref(), &BTreeSet::new(), &lock, &steps, Aim::Look);
         if let Some(snapshot) = &snapshot {
             // As after a build.
             let _ = snapshot.save();
@@ -326,17 +364,17 @@ impl Builder<'_> {
                         let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
                         let locked = self.locked(&context, label, debian, lock)?;
                         let base = debian::toolchain(&context, locked)?;
-                        self.with_additions(base, target, &debian.add, shared)?
+                        self.with_additions(Arc::new(base), target, &debian.add, shared)?
                     }
                     cas_config::Toolchain::Host(host) => {
-                        host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?
+                        Arc::new(host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?)
                     }
                 };
                 // What others need of it is looked at when they do; what was asked for is there afterwards.
                 if shared.asked.contains(&target) {
                     toolchain.tree(self.store, self.fetcher)?;
                 }
-                Ok(Output::Toolchain(Arc::new(toolchain)))
+                Ok(Output::Toolchain(toolchain))
             }
             TargetKind::Fetch(Fetch::Url { url, digest }) => self.download(&url.value, *digest),
             TargetKind::Image(image) => {
@@ -385,13 +423,13 @@ impl Builder<'_> {
     }
 
     /// A root with what its section adds.
-    fn with_additions(
+    pub(crate) fn with_additions(
         &self,
-        base: Toolchain,
+        base: Arc<Toolchain>,
         target: TargetId,
         additions: &[Addition],
         shared: &Shared<'_>,
-    ) -> Result<Toolchain, BuildError> {
+    ) -> Result<Arc<Toolchain>, BuildError> {
         if additions.is_empty() {
             return Ok(base);
         }
@@ -417,20 +455,21 @@ impl Builder<'_> {
                 }
             }
         }
-        Toolchain::added(base, parts, taints)
+        Ok(Arc::new(Toolchain::added(base, parts, taints)?))
     }
 
-    fn registry(&self) -> Registry<'_> {
+    pub(crate) fn registry(&self) -> Registry<'_> {
         let function = self.workspace.section.digest_function;
-        Registry { store: self.store, fetcher: self.fetcher, function, address: &self.npm_registry }
+        let (store, fetcher, address) = (self.store, self.fetcher, &*self.npm_registry);
+        Registry { store, fetcher, function, address, is_outline: false }
     }
 
-    fn sources<'a>(&'a self, shared: &Shared<'a>) -> Sources<'a> {
+    pub(crate) fn sources<'a>(&'a self, shared: &Shared<'a>) -> Sources<'a> {
         let snapshot = shared.snapshot.expect("it was taken for targets that read files");
         Sources { workspace: self.workspace, snapshot, store: self.store, known: shared.known }
     }
 
-    fn step(&self, target: TargetId, command: &Command, shared: &Shared<'_>) -> Result<Output, BuildError> {
+    pub(crate) fn step(&self, target: TargetId, command: &Command, shared: &Shared<'_>) -> Result<Output, BuildError> {
         let (graph, values) = (shared.graph, shared.values);
         let (label, needs) = (graph.label(target), graph.needs(target));
         // Toolchains are named first.
@@ -474,10 +513,13 @@ impl Builder<'_> {
             resources,
         };
         let static_name = job.static_name();
-        let done = match shared.is_dry {
-            true => job.look(&static_name).map(|files| (files, Origin::Cached)),
-            false => job.run(&static_name),
+        let done = match shared.aim {
+            Aim::Outputs => job.run(&static_name),
+            Aim::Look => job.look(&static_name).map(|files| (files, Origin::Cached)),
+            Aim::Outline(outlines) => return outlines.step(target, &job, &static_name, shared),
+            Aim::Words(words) => return words_of_step(target, &job, shared, words),
         };
+        let is_dry = matches!(shared.aim, Aim::Look);
         let (action, ran_ms) = match &done {
             Ok((files, Origin::Ran { elapsed, .. })) => {
                 (Some(files.action), Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))
@@ -486,12 +528,12 @@ impl Builder<'_> {
             Err(_) => (None, None),
         };
         // A step that would run is told of by its error.
-        if done.is_ok() || !shared.is_dry {
+        if done.is_ok() || !is_dry {
             let step = history::Built { label: label.to_string(), static_name, action, ran_ms };
             shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
         }
         let (files, origin) = done?;
-        if !shared.is_dry {
+        if !is_dry {
             self.observer.event(Event::Step { label, origin: &origin });
         }
         Ok(Output::Files(Arc::new(files)))
@@ -526,9 +568,7 @@ impl Builder<'_> {
     }
 
     fn download(&self, url: &str, digest: cas_digest::Digest) -> Result<Output, BuildError> {
-        let path = url.split(['?', '#']).next().unwrap_or(url);
-        let last = path.rsplit('/').next().filter(|name| cas_tree::Name::new(name).is_ok()).unwrap_or("download");
-        let file_name = last.to_owned();
+        let file_name = file_name(url);
         let function = self.workspace.section.digest_function;
         let blob = fetch_pinned(self.store, self.fetcher, function, url, digest)?;
         Ok(Output::Download(Arc::new(Download { blob, file_name })))
@@ -560,6 +600,13 @@ impl Builder<'_> {
         lock.npm.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(entry)
     }
+}
+
+/// Name of what is downloaded from an address.
+pub(crate) fn file_name(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let last = path.rsplit('/').next().filter(|name| cas_tree::Name::new(name).is_ok());
+    last.unwrap_or("download").to_owned()
 }
 
 /// How often something is done when the store turns out to have lost what it said to have.

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use crate::inputs::{Sources, in_package};
 use crate::modules::read_lockfile;
+use crate::outline::stand_in;
 use crate::{BuildError, Crates};
 
 /// Largest content of one crate; registries take 10 MiB of archive, some a little more.
@@ -40,6 +41,8 @@ pub(crate) struct Registries<'a> {
     configs: Vec<CargoConfig>,
     /// Where registries keep archives, as far as it was asked for.
     downloads: Mutex<BTreeMap<String, Downloads>>,
+    /// Whether crates that are not in the store are named by what pins them, and not fetched.
+    is_outline: bool,
 }
 
 impl<'a> Registries<'a> {
@@ -72,7 +75,12 @@ impl<'a> Registries<'a> {
             }
         }
         let function = sources.workspace.section.digest_function;
-        Ok(Self { sources, fetcher, function, configs, downloads: Mutex::default() })
+        Ok(Self { sources, fetcher, function, configs, downloads: Mutex::default(), is_outline: false })
+    }
+
+    /// The same, but nothing is fetched.
+    pub(crate) fn outlined(self) -> Self {
+        Self { is_outline: true, ..self }
     }
 
     /// Every crate of a lockfile, for the target `label`.
@@ -137,6 +145,9 @@ impl<'a> Registries<'a> {
             && store.find_tree(&name)?.is_some()
         {
             return Ok(name);
+        }
+        if self.is_outline {
+            return Ok(stand_in(self.function, "cargo-crate", &key));
         }
         let what = format!("{} {}", one.name, one.version);
         let url = self.address(lockfile, one)?;

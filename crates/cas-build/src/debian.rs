@@ -12,6 +12,7 @@ use cas_tar::{Compression, ReadTarError, ReadTarLimits, Whiteouts, decompress, r
 use cas_tree::{Directory, RelPath};
 use rayon::prelude::*;
 
+use crate::outline::stand_in;
 use crate::{BuildError, Toolchain};
 
 /// Longest `InRelease`; Debian's has 150 KiB.
@@ -107,6 +108,14 @@ pub(crate) fn toolchain(context: &Context<'_>, locked: LockedDebian) -> Result<T
     }
     let (name, tree) = make(context, &locked)?;
     Ok(Toolchain::debian(locked, context.mirror.clone(), name, Some(tree)))
+}
+
+/// The same without making anything: where the name is not remembered, what pins the packages stands for it.
+pub(crate) fn outline(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
+    let key = tree_key(context, &locked);
+    let known = recorded(context.store.memo(TREE_MEMO, key.as_bytes())?);
+    let name = known.unwrap_or_else(|| stand_in(context.function, TREE_MEMO, &key));
+    Ok(Toolchain::debian(locked, context.mirror.clone(), name, None))
 }
 
 /// The tree of pinned packages, whole: from the store, or made again where something of it is gone.

@@ -11,7 +11,7 @@ use cas_snapshot::{KeepError, Picked, Selection, Snapshot, SnapshotError};
 use cas_store::{Store, StoreError};
 use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 
-use crate::graph::{Every, Graph, TargetId};
+use crate::graph::{Edge, Every, Graph, TargetId};
 use crate::schedule::Values;
 use crate::trace::Trace;
 use crate::{BuildError, Output, Taints, Workspace};
@@ -22,7 +22,7 @@ const PACKAGE_JSON: &str = "package.json";
 /// What a step will find in `/src`, before any of it is read into a tree.
 pub(crate) struct Plan {
     /// The files of the workspace, less what outputs replace.
-    picked: Picked,
+    pub(crate) picked: Picked,
     /// Names everything that the inputs are made of: equal plans give equal inputs.
     pub(crate) name: Digest,
 }
@@ -200,6 +200,25 @@ impl Sources<'_> {
         Ok(())
     }
 
+    /// Notes what a step names itself: with a target that waits for others, all that it gets through it.
+    pub(crate) fn trace_nearest(&self, trace: &mut Trace, given: &Given<'_>) -> Result<(), BuildError> {
+        let mut add = |target: TargetId, text: &Lines| {
+            let name = Digest::of(self.workspace.section.digest_function, text.0.as_bytes());
+            trace.add("dependency", given.graph.label(target).to_string(), name.to_string());
+        };
+        let edges = given.every.iter().flat_map(|every| every.edges.iter().copied());
+        let named = given.named.iter().map(|target| Edge { target: *target, is_deep: false });
+        for edge in edges.chain(named) {
+            let mut text = Lines::default();
+            self.describe(&mut text, given, edge.target, Some(given.label))?;
+            if edge.is_deep {
+                text.add(&["through", &self.through(given, edge.target)?.to_string()]);
+            }
+            add(edge.target, &text);
+        }
+        Ok(())
+    }
+
     /// Names what others get through a target that itself waits for all of its name: its own outputs, and what is behind it.
     fn through(&self, given: &Given<'_>, target: TargetId) -> Result<Digest, BuildError> {
         let lock = || self.known.through.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,7 +271,7 @@ impl Sources<'_> {
         Ok(*self.known.shares_packages_files.get_or_init(|| found))
     }
 
-    fn manifest(&self, package: Option<&RelPath>) -> Result<Picked, SnapshotError> {
+    pub(crate) fn manifest(&self, package: Option<&RelPath>) -> Result<Picked, SnapshotError> {
         let manifest = RelPath::new(PACKAGE_JSON).expect("it is a name");
         self.snapshot.pick(&[in_package(package, &manifest)])
     }

@@ -68,7 +68,9 @@ pub(crate) fn packages(
                 }
                 other => other,
             })?;
-            let programs = match package.has_unnamed_programs {
+            // Of a package that is named only by what pins it, the name stands for its programs.
+            let is_here = || Ok::<_, BuildError>(!registry.is_outline || registry.store.find_tree(&tree)?.is_some());
+            let programs = match package.has_unnamed_programs && is_here()? {
                 true => Some(programs_of(registry.store, &what, &tree)?),
                 false => None,
             };
@@ -199,14 +201,32 @@ pub(crate) fn portable(
     label: &Label,
     part: Part,
 ) -> Result<Directory, BuildError> {
-    let folder = own_folder(packages, workspace, label)?;
-    let layout = packages.lockfile.portable_layout(&folder, part, &packages.programs).map_err(|error| match error {
-        LockfileError::TwoVersions { places } => BuildError::TwoVersions { label: label.to_string(), places },
-        source => BuildError::Lockfile { path: packages.path.clone(), source },
-    })?;
-    let tree = assemble(store, packages, &layout)?;
+    let tree = assemble(store, packages, &portable_layout(packages, workspace, label, part)?)?;
     let modules = RelPath::new("node_modules").expect("it is a name");
     Ok(tree.subtree(&modules).unwrap_or_else(Directory::root))
+}
+
+/// Names everything that [`portable`] is made of.
+pub(crate) fn portable_name(
+    packages: &Packages,
+    workspace: &Workspace,
+    label: &Label,
+    part: Part,
+) -> Result<Digest, BuildError> {
+    Ok(name_of(packages, &portable_layout(packages, workspace, label, part)?))
+}
+
+fn portable_layout(
+    packages: &Packages,
+    workspace: &Workspace,
+    label: &Label,
+    part: Part,
+) -> Result<Layout, BuildError> {
+    let folder = own_folder(packages, workspace, label)?;
+    packages.lockfile.portable_layout(&folder, part, &packages.programs).map_err(|error| match error {
+        LockfileError::TwoVersions { places } => BuildError::TwoVersions { label: label.to_string(), places },
+        source => BuildError::Lockfile { path: packages.path.clone(), source },
+    })
 }
 
 /// The folder of a target's package, from the lockfile's on; the lockfile must have been made for its `package.json`.

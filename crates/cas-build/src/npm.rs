@@ -15,6 +15,7 @@ use cas_tree::{Directory, Metadata, Name, Node, RelPath};
 use serde::Deserialize;
 
 use crate::inputs::{Sources, in_package};
+use crate::outline::stand_in;
 use crate::{BuildError, Package, Taints, Tarball, Workspace, layer};
 
 /// Largest content of one package.
@@ -32,6 +33,8 @@ pub(crate) struct Registry<'a> {
     pub(crate) function: DigestFunction,
     /// Its address.
     pub(crate) address: &'a str,
+    /// Whether packages that are not in the store are named by what pins them, and not fetched.
+    pub(crate) is_outline: bool,
 }
 
 impl Registry<'_> {
@@ -43,6 +46,9 @@ impl Registry<'_> {
             && self.store.find_tree(&name)?.is_some()
         {
             return Ok(name);
+        }
+        if self.is_outline {
+            return Ok(stand_in(self.function, "npm-package", &key));
         }
         let blob = self.fetch(url, integrity.0)?;
         let damaged =
@@ -244,6 +250,21 @@ fn outer_rules(sources: &Sources<'_>, package: Option<&RelPath>) -> Result<Vec<S
     let Some(package) = package else {
         return Ok(sources.workspace.packages.keys().flatten().map(|folder| format!("/{folder}")).collect());
     };
+    let folders = folders_above(package);
+    let mut rules = Vec::new();
+    for folder in folders {
+        for path in ignore_files(folder.as_ref()) {
+            if let Some((_, blob)) = sources.files(std::slice::from_ref(&path))?.get_file(&path) {
+                rules.push(String::from_utf8_lossy(&sources.store.load(&blob, MAX_FILE_BYTES)?).into_owned());
+                break;
+            }
+        }
+    }
+    Ok(rules)
+}
+
+/// The folders above a package, from the root on.
+pub(crate) fn folders_above(package: &RelPath) -> Vec<Option<RelPath>> {
     let mut folders = vec![None];
     let mut above = Vec::new();
     let mut next = package.parent();
@@ -252,17 +273,12 @@ fn outer_rules(sources: &Sources<'_>, package: Option<&RelPath>) -> Result<Vec<S
         above.push(Some(folder));
     }
     folders.extend(above.into_iter().rev());
-    let mut rules = Vec::new();
-    for folder in folders {
-        for name in [".npmignore", ".gitignore"] {
-            let path = in_package(folder.as_ref(), &RelPath::from(Name::new(name).expect("it is a name")));
-            if let Some((_, blob)) = sources.files(std::slice::from_ref(&path))?.get_file(&path) {
-                rules.push(String::from_utf8_lossy(&sources.store.load(&blob, MAX_FILE_BYTES)?).into_owned());
-                break;
-            }
-        }
-    }
-    Ok(rules)
+    folders
+}
+
+/// The files that tell npm what to leave out in a folder; the first one that is there counts.
+pub(crate) fn ignore_files(folder: Option<&RelPath>) -> [RelPath; 2] {
+    [".npmignore", ".gitignore"].map(|name| in_package(folder, &RelPath::new(name).expect("it is a name")))
 }
 
 impl Workspace {

@@ -53,7 +53,7 @@ fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildErro
 }
 
 /// The part of a step's outputs that a layer takes, where it wants it.
-fn files_at(from: &str, files: &Files, wanted_part: &ImageLayer) -> Result<Directory, BuildError> {
+pub(crate) fn files_at(from: &str, files: &Files, wanted_part: &ImageLayer) -> Result<Directory, BuildError> {
     let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
     let package = RelPath::new(package).ok();
     let wanted = match (&package, &wanted_part.path) {

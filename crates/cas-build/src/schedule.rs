@@ -16,6 +16,11 @@ pub(crate) type Node = u32;
 pub(crate) struct Values<V>(HashMap<Node, OnceLock<V>>);
 
 impl<V> Values<V> {
+    /// Those that a run gave.
+    pub(crate) fn of(values: BTreeMap<Node, V>) -> Self {
+        Self(values.into_iter().map(|(node, value)| (node, OnceLock::from(value))).collect())
+    }
+
     /// That of a node which another one depends on, by itself or by what it depends on.
     pub(crate) fn get(&self, node: Node) -> &V {
         self.0.get(&node).and_then(OnceLock::get).expect("what a node depends on is finished before it")

@@ -12,6 +12,7 @@ use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::{Cancel, Ending};
+use cas_snapshot::Picked;
 use cas_store::{ActionLane, Store};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
@@ -21,7 +22,7 @@ use crate::resources::{Amount, Resources};
 use crate::secret::SecretSources;
 use crate::trace::{EXECUTABLE, Trace};
 use crate::why::TRACE_MEMO;
-use crate::{BuildError, Files, Toolchain};
+use crate::{BuildError, Files, Taints, Toolchain};
 
 /// Where programs are looked for.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -254,7 +255,7 @@ impl Job<'_> {
     }
 
     /// The outputs of the action that an equal step led to before, if all of them are here.
-    fn remembered(&self, static_name: &Descriptor) -> Result<Option<Files>, BuildError> {
+    pub(crate) fn remembered(&self, static_name: &Descriptor) -> Result<Option<Files>, BuildError> {
         let function = self.toolchain.name.digest.function();
         let known = self.store.memo(STATIC_NAME, static_name.to_string().as_bytes())?;
         let key = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
@@ -288,6 +289,13 @@ impl Job<'_> {
 
     /// What it is made of, in words.
     fn trace(&self, inputs: &Inputs) -> Result<Trace, BuildError> {
+        let mut trace = self.own_trace(&inputs.picked)?;
+        self.sources.trace_needs(&mut trace, self.given)?;
+        Ok(trace)
+    }
+
+    /// The same without what it depends on, of these files.
+    pub(crate) fn own_trace(&self, picked: &Picked) -> Result<Trace, BuildError> {
         let mut trace = Trace::default();
         trace.add("rules", "", STATIC_NAME);
         trace.add("toolchain", self.root, self.toolchain.name.to_string());
@@ -308,8 +316,7 @@ impl Job<'_> {
         for output in &self.command.outputs {
             trace.add("output", output.value.to_string(), "");
         }
-        self.sources.trace_needs(&mut trace, self.given)?;
-        for (path, node) in self.sources.snapshot.tree(&inputs.picked)?.walk() {
+        for (path, node) in self.sources.snapshot.tree(picked)?.walk() {
             match node {
                 Node::File { blob, metadata } => {
                     let executable = if metadata.mode & 0o100 != 0 { EXECUTABLE } else { "" };
@@ -459,6 +466,11 @@ impl Job<'_> {
             Some(_) => {}
         }
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
+        Ok(Files { tree, name, action, paths: self.output_paths(), taints: self.taints() })
+    }
+
+    /// What it is made with beside its inputs.
+    pub(crate) fn taints(&self) -> Taints {
         let mut taints = self.given.taints();
         taints.extend(&self.toolchain.taints);
         if self.toolchain.host_parts().is_some() {
@@ -467,7 +479,7 @@ impl Job<'_> {
         if !self.command.cache.is_empty() {
             taints.incremental.insert(self.label.to_string());
         }
-        Ok(Files { tree, name, action, paths: self.output_paths(), taints })
+        taints
     }
 
     pub(crate) fn output_paths(&self) -> Vec<RelPath> {

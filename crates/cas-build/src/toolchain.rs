@@ -82,14 +82,14 @@ impl Toolchain {
     }
 
     /// One with more in it.
-    pub(crate) fn added(base: Self, parts: Vec<(String, Directory)>, taints: Taints) -> Result<Self, BuildError> {
+    pub(crate) fn added(base: Arc<Self>, parts: Vec<(String, Directory)>, taints: Taints) -> Result<Self, BuildError> {
         let function = base.name.digest.function();
         let mut text = format!("added-1\n{}\n", base.name);
         for (_, part) in &parts {
             text.push_str(&format!("{}\n", part.encode(function).map_err(cas_store::StoreError::from)?.root));
         }
         let name = Descriptor::of(function, text.as_bytes());
-        Ok(Self { taints, ..Self::new(name, Source::Added(Arc::new(base), parts), None) })
+        Ok(Self { taints, ..Self::new(name, Source::Added(base, parts), None) })
     }
 
     fn new(name: Descriptor, source: Source, tree: Option<Directory>) -> Self {

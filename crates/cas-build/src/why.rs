@@ -49,6 +49,19 @@ pub enum Verdict {
     Absent,
     /// Nobody keeps what it was made of.
     Unknown,
+    /// Compared with a revision: it is made of the same.
+    Same,
+    /// Compared with a revision: it is made of something else.
+    Differs,
+    /// Compared with a revision: that has no such target.
+    Added,
+}
+
+impl Reason {
+    /// One without words.
+    pub(crate) fn of(label: &Label, verdict: Verdict) -> Self {
+        Self { label: label.clone(), verdict, differences: Vec::new(), because: Vec::new() }
+    }
 }
 
 /// Whether something is missing that a build would fetch.

@@ -1,6 +1,7 @@
 //! The workspace: its packages, their targets, its lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use rayon::prelude::*;
 
 use crate::BuildError;
+use crate::npm::PACKAGE_JSON;
 
 /// Name of the file that describes a package.
 pub const MANIFEST_FILE: &str = "cas.toml";
@@ -17,7 +19,7 @@ pub const MANIFEST_FILE: &str = "cas.toml";
 pub const LOCK_FILE: &str = "cas.lock";
 
 /// Longest lock that is read.
-const MAX_LOCK_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_LOCK_BYTES: u64 = 64 << 20;
 
 /// A folder with a `cas.toml`.
 #[derive(Debug)]
@@ -70,24 +72,33 @@ impl Workspace {
     ///
     /// [`BuildError::Manifest`], [`BuildError::Lock`], [`BuildError::Members`], [`BuildError::NoWorkspace`].
     pub fn load(root: &Path) -> Result<Self, BuildError> {
-        let manifest = parse(&root.join(MANIFEST_FILE), Manifest::parse)?;
+        Self::load_from(root, &Disk { root })
+    }
+
+    /// Reads every `cas.toml` and the lock where `source` has them. Paths of errors are below `root`.
+    pub(crate) fn load_from(root: &Path, source: &dyn Source) -> Result<Self, BuildError> {
+        let path = root.join(MANIFEST_FILE);
+        let none = || BuildError::NoWorkspace { start: root.to_owned() };
+        let text = source.text(None, MANIFEST_FILE)?.ok_or_else(none)?;
+        let manifest = checked(&path, text, Manifest::parse)?;
         let (defaults, mirrors) = (manifest.defaults.clone(), manifest.mirrors.clone());
-        let section = manifest.workspace.clone().ok_or_else(|| BuildError::NoWorkspace { start: root.to_owned() })?;
-        let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm: package_json(root)? })]);
+        let section = manifest.workspace.clone().ok_or_else(none)?;
+        let npm = package_json(root, source, None)?;
+        let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm })]);
         let mut folders = BTreeSet::new();
         for pattern in &section.members {
-            folders.extend(members(root, pattern)?);
+            folders.extend(members(source, pattern)?);
         }
         let read: Vec<Result<(RelPath, Option<WorkspacePackage>), BuildError>> = folders
             .into_par_iter()
             .map(|folder| {
-                let at = root.join(std::ffi::OsStr::from_bytes(folder.as_bytes()));
-                let package = match read_if_there(&at.join(MANIFEST_FILE))? {
+                let at = at(root, Some(&folder));
+                let package = match source.text(Some(&folder), MANIFEST_FILE)? {
                     None => None,
                     Some(text) => {
                         let manifest =
                             checked(&at.join(MANIFEST_FILE), text, |text| Manifest::parse_member(text, &defaults))?;
-                        Some(WorkspacePackage { manifest, npm: package_json(&at)? })
+                        Some(WorkspacePackage { manifest, npm: package_json(root, source, Some(&folder))? })
                     }
                 };
                 Ok((folder, package))
@@ -107,13 +118,10 @@ impl Workspace {
                 return Err(BuildError::SameName { name: name.to_owned(), one: show(other), other: show(folder) });
             }
         }
-        let path = root.join(LOCK_FILE);
-        let lock = match cas_fs::read_limited(&path, MAX_LOCK_BYTES) {
-            Ok(bytes) => {
-                Lock::parse(&String::from_utf8_lossy(&bytes)).map_err(|source| BuildError::Lock { path, source })?
-            }
-            Err(error) if error.is_not_found() => Lock::default(),
-            Err(error) => return Err(error.into()),
+        let lock = match source.bytes(None, LOCK_FILE, MAX_LOCK_BYTES)? {
+            Some(bytes) => Lock::parse(&String::from_utf8_lossy(&bytes))
+                .map_err(|source| BuildError::Lock { path: root.join(LOCK_FILE), source })?,
+            None => Lock::default(),
         };
         Ok(Self { root: root.to_owned(), section, mirrors, packages, lock })
     }
@@ -207,30 +215,74 @@ fn read(path: &Path) -> Result<String, BuildError> {
     String::from_utf8(bytes).map_err(|error| wrong(format!("not UTF-8: {}", error.utf8_error())))
 }
 
-fn package_json(folder: &Path) -> Result<Option<cas_npm::Manifest>, BuildError> {
-    let path = folder.join("package.json");
-    match cas_fs::read_limited(&path, MAX_MANIFEST_BYTES) {
-        Ok(bytes) => {
-            cas_npm::Manifest::parse(&bytes).map(Some).map_err(|source| BuildError::PackageJson { path, source })
+/// Where the files are that describe a workspace.
+pub(crate) trait Source: Sync {
+    /// The text of a file of a folder of the workspace, which is a manifest; `None` when it is not there.
+    fn text(&self, folder: Option<&RelPath>, name: &str) -> Result<Option<String>, BuildError>;
+
+    /// The bytes of a file of a folder of the workspace; `None` when it is not there.
+    fn bytes(&self, folder: Option<&RelPath>, name: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, BuildError>;
+
+    /// The names of the folders in a folder that may lead to packages.
+    fn folders(
+        &self,
+        folder: Option<&RelPath>,
+        is_wanted: &dyn Fn(&OsStr) -> bool,
+    ) -> Result<Vec<OsString>, BuildError>;
+}
+
+/// The working tree.
+struct Disk<'a> {
+    root: &'a Path,
+}
+
+impl Source for Disk<'_> {
+    fn text(&self, folder: Option<&RelPath>, name: &str) -> Result<Option<String>, BuildError> {
+        match read(&at(self.root, folder).join(name)) {
+            Ok(text) => Ok(Some(text)),
+            // Without the root's there is no workspace, and whoever looks for it is told so.
+            Err(BuildError::Fs(error)) if error.is_not_found() && folder.is_some() => Ok(None),
+            Err(error) => Err(error),
         }
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
+    }
+
+    fn bytes(&self, folder: Option<&RelPath>, name: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, BuildError> {
+        match cas_fs::read_limited(&at(self.root, folder).join(name), limit_bytes) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn folders(
+        &self,
+        folder: Option<&RelPath>,
+        is_wanted: &dyn Fn(&OsStr) -> bool,
+    ) -> Result<Vec<OsString>, BuildError> {
+        let folder = at(self.root, folder);
+        let mut names = Vec::new();
+        for entry in cas_fs::read_dir(&folder)? {
+            if is_wanted(&entry.name) && cas_fs::metadata(&folder.join(&entry.name))?.is_dir() {
+                names.push(entry.name);
+            }
+        }
+        Ok(names)
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>, BuildError> {
-    match read(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(BuildError::Fs(error)) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Where a folder of the workspace at `root` is.
+pub(crate) fn at(root: &Path, folder: Option<&RelPath>) -> PathBuf {
+    folder.map_or_else(|| root.to_owned(), |folder| root.join(OsStr::from_bytes(folder.as_bytes())))
 }
 
-fn parse(
-    path: &Path,
-    parse: impl FnOnce(&str) -> Result<Manifest, Vec<cas_config::Diagnostic>>,
-) -> Result<Manifest, BuildError> {
-    checked(path, read(path)?, parse)
+fn package_json(
+    root: &Path,
+    source: &dyn Source,
+    folder: Option<&RelPath>,
+) -> Result<Option<cas_npm::Manifest>, BuildError> {
+    let Some(bytes) = source.bytes(folder, PACKAGE_JSON, MAX_MANIFEST_BYTES)? else { return Ok(None) };
+    let failed = |source| BuildError::PackageJson { path: at(root, folder).join(PACKAGE_JSON), source };
+    cas_npm::Manifest::parse(&bytes).map(Some).map_err(failed)
 }
 
 fn checked(
@@ -242,7 +294,7 @@ fn checked(
 }
 
 /// The folders that a pattern of `members` selects, in order. Hidden folders are not looked at.
-fn members(root: &Path, pattern: &str) -> Result<Vec<RelPath>, BuildError> {
+fn members(source: &dyn Source, pattern: &str) -> Result<Vec<RelPath>, BuildError> {
     let wrong = || BuildError::Members { pattern: pattern.to_owned() };
     let matcher = |part: &str| -> Result<GlobMatcher, BuildError> {
         let glob = GlobBuilder::new(part).literal_separator(true).build().map_err(|_| wrong())?;
@@ -256,18 +308,11 @@ fn members(root: &Path, pattern: &str) -> Result<Vec<RelPath>, BuildError> {
         let matcher = matcher(part)?;
         let mut next = Vec::new();
         for parent in found {
-            let folder = match &parent {
-                None => root.to_owned(),
-                Some(parent) => root.join(std::ffi::OsStr::from_bytes(parent.as_bytes())),
-            };
-            for entry in cas_fs::read_dir(&folder)? {
-                let hidden = entry.name.as_bytes().first() == Some(&b'.');
-                if hidden || !matcher.is_match(&entry.name) || !cas_fs::metadata(&folder.join(&entry.name))?.is_dir() {
-                    continue;
-                }
+            let is_wanted = |name: &OsStr| name.as_bytes().first() != Some(&b'.') && matcher.is_match(Path::new(name));
+            for name in source.folders(parent.as_ref(), &is_wanted)? {
                 let path = match &parent {
-                    None => RelPath::new(entry.name.as_bytes()),
-                    Some(parent) => RelPath::new([parent.as_bytes(), b"/", entry.name.as_bytes()].concat()),
+                    None => RelPath::new(name.as_bytes()),
+                    Some(parent) => RelPath::new([parent.as_bytes(), b"/", name.as_bytes()].concat()),
                 };
                 next.push(Some(path.map_err(|_| wrong())?));
             }

@@ -76,6 +76,14 @@ pub(crate) enum Command {
     /// Compares what the target is made of with what it was made of in its last build: files, variables, toolchains, what
     /// it depends on. Nothing is run and nothing is fetched.
     Why(WhyArgs),
+    /// List the targets that differ from a revision of git
+    ///
+    /// Compares what each target is made of in the working tree, untracked files included, with what it is made of at the
+    /// revision: files, definitions, pins, lockfiles, and the same of all it depends on. Nothing is checked out, run or
+    /// fetched. Everything that a build would do otherwise is listed. Where results of both states are in the store, a
+    /// target is not listed whose dependencies changed and give the same; what could not be looked at so closely is listed
+    /// `by static keys`. For a branch, name where it began: `--since "$(git merge-base main HEAD)"`.
+    Affected(AffectedArgs),
     /// List targets, with what they need or what needs them
     Query(QueryArgs),
     /// Print how targets depend on each other
@@ -206,6 +214,25 @@ pub(crate) struct StepArgs {
 pub(crate) struct WhyArgs {
     /// Target: `//package:name` or `:name`
     pub(crate) target: String,
+    /// Compare with a revision of git instead: a commit, branch or tag
+    #[arg(long, value_name = "REV")]
+    pub(crate) since: Option<String>,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AffectedArgs {
+    /// Revision: a commit, branch or tag, or what git makes one of
+    #[arg(long, value_name = "REV")]
+    pub(crate) since: String,
+    /// Only targets of this kind; several with commas
+    #[arg(long, value_name = "KIND", value_delimiter = ',',
+          value_parser = ["toolchain", "fetch", "command", "test", "image", "npm"])]
+    pub(crate) kind: Vec<String>,
+    /// Targets: `//package:name`, `:name`, `//package/...` [default: all]
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
 }

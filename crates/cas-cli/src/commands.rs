@@ -36,7 +36,7 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{pages, store, why};
+use crate::{affected, pages, store, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 const SIGNAL_BASE: i32 = 128;
@@ -54,6 +54,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Test(args) => build(&global, &args, Purpose::Test),
         Command::Run(args) => run_command(&global, args),
         Command::Why(args) => why::why(&global, &args),
+        Command::Affected(args) => affected::run(&global, &args),
         Command::Query(args) => why::query(&global, &args),
         Command::Graph(args) => why::graph(&global, &args),
         Command::Lock(args) => lock(&global, &args),

@@ -2,6 +2,7 @@
 //!
 //! Not here: anything that a server or a test would also need (`cas-build` and below).
 
+mod affected;
 mod args;
 mod commands;
 mod exit;

@@ -23,7 +23,10 @@ pub(crate) fn why(global: &Global, args: &WhyArgs) -> Result<Exit, Failure> {
     // Explaining fetches nothing.
     inputs.offline = true;
     let options = build_options(None, &inputs);
-    let reason = with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.why(&label))?;
+    let reason = with_builder(&workspace, &store, &options, &Progress::default(), |builder| match &args.since {
+        Some(revision) => builder.why_since(&label, revision),
+        None => builder.why(&label),
+    })?;
     match global.format {
         Format::Json => {
             render::lines([json!({ "exit": Exit::Done.word(), "reason": document(&reason) }).to_string()])?;
@@ -46,6 +49,9 @@ fn word(verdict: Verdict) -> (&'static str, &'static str) {
         Verdict::New => ("new", "would run: it never did in this workspace"),
         Verdict::Again => ("again", "would run: nothing changed, but its last run failed or its result is gone"),
         Verdict::Absent => ("absent", "has to be fetched first"),
+        Verdict::Same => ("same", "is made of the same"),
+        Verdict::Differs => ("differs", "is made of something else"),
+        Verdict::Added => ("added", "is new"),
         Verdict::Unknown => ("unknown", "is up to date or not, but nobody remembers what it was made of"),
     }
 }
@@ -70,6 +76,9 @@ fn describe(difference: &Difference) -> String {
     // Contents are told by their digests, which say nothing to a reader but that they differ.
     let is_content = matches!(kind.as_str(), "file" | "dependency");
     match what {
+        _ if kind == "revision" => format!("nothing can be compared: {}", difference.name),
+        What::Added if kind == "failure" => format!("it cannot be built: {}", difference.name),
+        What::Removed if kind == "failure" => format!("it could not be built: {}", difference.name),
         What::Added => format!("{name} is new"),
         What::Removed => format!("{name} is gone"),
         What::Mode => format!("{name} may be executed now, or no longer"),
