@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
 mod cargo;
+mod daily;
 mod example;
 mod failures;
 mod init;
@@ -17,6 +18,7 @@ mod secrets;
 mod since;
 mod steps;
 mod store;
+mod test_command;
 mod together;
 #[path = "../common/toolchain.rs"]
 mod toolchain;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cas_blob::Descriptor;
 use cas_config::{
@@ -18,6 +18,7 @@ use cas_store::{Depth, Store, StoreError};
 use cas_tree::{Directory, Metadata, Node};
 use rayon::prelude::*;
 
+use crate::attached::Attached;
 use crate::cargo::Registries;
 use crate::debian::{self, Context};
 use crate::graph::{Graph, TargetId};
@@ -30,6 +31,7 @@ use crate::resources::{Amount, Resources};
 use crate::schedule::Values;
 use crate::step::Job;
 use crate::trace::Trace;
+use crate::trial::{Trial, Trials, with_arguments};
 use crate::{
     BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, host, image, modules,
     part, schedule,
@@ -55,6 +57,19 @@ pub enum Event<'a> {
         label: &'a Label,
         /// From where.
         origin: &'a Origin,
+    },
+    /// A test that was asked for failed.
+    Attempt {
+        /// The target.
+        label: &'a Label,
+        /// How long it took.
+        elapsed: Duration,
+        /// How it failed.
+        error: &'a BuildError,
+        /// Whether it is not tried again.
+        is_last: bool,
+        /// Whether an equal one passed before.
+        passed_before: bool,
     },
     /// Something is done, that this thread began a while ago.
     Span {
@@ -122,6 +137,8 @@ pub(crate) struct Shared<'a> {
 pub(crate) enum Aim<'a> {
     /// Until they have their outputs.
     Outputs,
+    /// The same, but for one step that gives nothing and has the streams of whoever asked for it.
+    Attached(&'a Attached),
     /// As far as no step has to run.
     Look,
     /// As far as their names, with stand-ins for outputs that nobody has.
@@ -173,6 +190,8 @@ pub struct Builder<'a> {
     pub keep_going: bool,
     /// Whether steps run although their outputs are known, and twice if they are not, to see whether they repeat.
     pub check_repeat: bool,
+    /// How the tests are run that were asked for.
+    pub trials: Trials,
     /// Whose times of files are believed.
     pub trust: Trust,
     /// Who is told what happens.
@@ -266,13 +285,14 @@ impl Builder<'_> {
     }
 
     /// The files of the workspace, if any of what is to be built reads them.
-    fn snapshot(&self, graph: &Graph<'_>) -> Result<Option<Snapshot>, BuildError> {
+    pub(crate) fn snapshot(&self, graph: &Graph<'_>) -> Result<Option<Snapshot>, BuildError> {
         let reads_files = |kind: &TargetKind| {
             matches!(
                 kind,
                 TargetKind::Command(_)
                     | TargetKind::Test(_)
                     | TargetKind::Npm(_)
+                    | TargetKind::Run(_)
                     | TargetKind::Fetch(Fetch::Lockfile(_))
             )
         };
@@ -287,7 +307,7 @@ impl Builder<'_> {
         Ok(Snapshot::take(&self.workspace.root, &options)?)
     }
 
-    /// Builds what is in the graph.
+    /// Builds what is in the graph, as far as the aim says.
     pub(crate) fn go(
         &self,
         graph: &Graph<'_>,
@@ -301,12 +321,12 @@ impl Builder<'_> {
         let cpus = self.jobs.get() as u64;
         let resources = &Resources::new(Amount { cpus, memory_bytes: self.memory_bytes.unwrap_or(u64::MAX) });
         let stop = || self.cancel.is_cancelled();
-        let keep_going = self.keep_going || !matches!(aim, Aim::Outputs);
+        let keep_going = self.keep_going || !matches!(aim, Aim::Outputs | Aim::Attached(_));
         schedule::run(&graph.to_build(), self.jobs, keep_going, &stop, &|target, values| {
             let shared = Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, aim };
             let started = Instant::now();
             let result = match aim {
-                Aim::Outputs | Aim::Look => self.one(target, &shared),
+                Aim::Outputs | Aim::Attached(_) | Aim::Look => self.one(target, &shared),
                 Aim::Outline(outlines) => self.outline(target, &shared, outlines),
                 Aim::Words(words) => self.words(target, &shared, words),
             };
@@ -388,6 +408,12 @@ impl Builder<'_> {
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
             TargetKind::Command(command) | TargetKind::Test(command) => self.step(target, command, shared),
+            TargetKind::Run(run) if matches!(shared.aim, Aim::Attached(attached) if attached.target == target) => {
+                self.step(target, &run.command, shared)
+            }
+            TargetKind::Run(_) => {
+                Err(BuildError::Role { label: label.to_string(), kind: "run", role: "built, but run by `cas run`" })
+            }
             TargetKind::Fetch(Fetch::Npm(package)) => {
                 let registry = self.registry();
                 let locked = self.locked_npm(&registry, label, &package.value, lock)?;
@@ -472,6 +498,17 @@ impl Builder<'_> {
     pub(crate) fn step(&self, target: TargetId, command: &Command, shared: &Shared<'_>) -> Result<Output, BuildError> {
         let (graph, values) = (shared.graph, shared.values);
         let (label, needs) = (graph.label(target), graph.needs(target));
+        let is_trial = matches!(graph.target(target).kind, TargetKind::Test(_)) && shared.asked.contains(&target);
+        let has_arguments = is_trial && !self.trials.arguments.is_empty();
+        let attached = match shared.aim {
+            Aim::Attached(attached) if attached.target == target => Some(attached),
+            _ => None,
+        };
+        let longer = match attached {
+            Some(attached) => Some(attached.command(command)),
+            None => has_arguments.then(|| with_arguments(command, &self.trials.arguments)),
+        };
+        let command = longer.as_ref().unwrap_or(command);
         // Toolchains are named first.
         let (toolchains, named) = needs.named.split_at(command.toolchains.len());
         let mut roots = Vec::new();
@@ -510,11 +547,15 @@ impl Builder<'_> {
             plan,
             written,
             check_repeat: self.check_repeat,
+            trial: is_trial.then_some(Trial { trials: &self.trials, observer: self.observer }),
             resources,
         };
+        if let Some(attached) = attached {
+            return Ok(Output::Files(Arc::new(job.run_attached(attached)?)));
+        }
         let static_name = job.static_name();
         let done = match shared.aim {
-            Aim::Outputs => job.run(&static_name),
+            Aim::Outputs | Aim::Attached(_) => job.run(&static_name),
             Aim::Look => job.look(&static_name).map(|files| (files, Origin::Cached)),
             Aim::Outline(outlines) => return outlines.step(target, &job, &static_name, shared),
             Aim::Words(words) => return words_of_step(target, &job, shared, words),
@@ -527,8 +568,8 @@ impl Builder<'_> {
             Ok((files, Origin::Cached)) => (Some(files.action), None),
             Err(_) => (None, None),
         };
-        // A step that would run is told of by its error.
-        if done.is_ok() || !is_dry {
+        // A step that would run is told of by its error; and one with arguments of today is not what the target is made of.
+        if (done.is_ok() || !is_dry) && !has_arguments {
             let step = history::Built { label: label.to_string(), static_name, action, ran_ms };
             shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
         }

@@ -72,6 +72,30 @@ pub enum BuildError {
         /// What it is used as.
         role: &'static str,
     },
+    /// A place for outputs is one of sources.
+    #[error("`{path}` is where `{label}` would be checked out, and git does not ignore it")]
+    NotIgnored {
+        /// The target.
+        label: String,
+        /// The place.
+        path: RelPath,
+    },
+    /// git tracks a place for outputs.
+    #[error("`{path}` is where `{label}` would be checked out, and git tracks it")]
+    PlaceTracked {
+        /// The target.
+        label: String,
+        /// The place.
+        path: RelPath,
+    },
+    /// What is not an output of `cas` would be replaced or removed.
+    #[error("{paths} {} in the way of outputs: {}", if paths.contains(", ") { "are" } else { "is" }, if *is_folder { "no folder" } else { "not as `cas checkout` left it" })]
+    InTheWay {
+        /// Some of the paths.
+        paths: String,
+        /// Whether a folder should be there.
+        is_folder: bool,
+    },
     /// Two packages have one name in their `package.json`.
     #[error("the packages in `{one}` and `{other}` are both named `{name}` in their `package.json`")]
     SameName {
@@ -526,6 +550,14 @@ impl BuildError {
                 "look for times, random names, or an order of files or threads in what it writes".to_owned()
             }
             Self::Cycle { .. } => "`^name` goes by the dependencies in `package.json`, `deps` by labels".to_owned(),
+            Self::NotIgnored { path, .. } => format!("add the line `/{path}` to `.gitignore` in the workspace's root"),
+            Self::PlaceTracked { path, .. } => {
+                format!("run `git rm -r --cached {path}` if it is not meant to be committed")
+            }
+            Self::InTheWay { is_folder: true, .. } => "remove or rename it".to_owned(),
+            Self::InTheWay { is_folder: false, .. } => {
+                "move away what is worth keeping; `--force` replaces all that is at these places".to_owned()
+            }
             Self::SameName { .. } => "rename one of them: `^name` and `node_modules` go by it".to_owned(),
             Self::RootConflict { .. } => "list toolchains that do not overlap, or make one of all packages".to_owned(),
             Self::HostMerged { .. } => "give the step this toolchain alone".to_owned(),

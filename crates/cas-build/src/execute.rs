@@ -13,10 +13,11 @@ use crate::BuildError;
 use crate::capture::{self, Allowed};
 use crate::inputs::{Inputs, in_package};
 use crate::kept::Kept;
-use crate::log::{Log, Recorder};
+use crate::log::Recorder;
 use crate::missed::{Missed, missed};
 use crate::secret::Finder;
 use crate::step::{Job, SOURCE, StepRoot, failure, for_sandbox};
+use crate::trial::Executed;
 
 /// A step that failed within this time runs once more, to see what it looked for.
 const MAX_SECOND_RUN: Duration = Duration::from_secs(20);
@@ -25,12 +26,7 @@ const SECOND_RUN_FACTOR: u32 = 5;
 
 impl Job<'_> {
     /// Runs the step; the tree that it gave is that of its package.
-    pub(crate) fn execute(
-        &self,
-        root: &StepRoot,
-        inputs: &Inputs,
-        key: &Descriptor,
-    ) -> Result<(Directory, Duration, Log), BuildError> {
+    pub(crate) fn execute(&self, root: &StepRoot, inputs: &Inputs, key: &Descriptor) -> Result<Executed, BuildError> {
         let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
         let result = self.execute_in(root, inputs, key, &scratch);
         let removed = cas_fs::remove_tree(&scratch);
@@ -50,7 +46,7 @@ impl Job<'_> {
         inputs: &Inputs,
         key: &Descriptor,
         scratch: &Path,
-    ) -> Result<(Directory, Duration, Log), BuildError> {
+    ) -> Result<Executed, BuildError> {
         let secrets = self.secrets.values(&self.label.to_string(), &self.command.secrets, self.variables)?;
         let finder = Finder::new(&secrets);
         let kept = self.kept_folders(scratch)?;
@@ -89,7 +85,7 @@ impl Job<'_> {
     }
 
     /// What the command will see, with what it writes below `scratch`.
-    fn world(
+    pub(crate) fn world(
         &self,
         root: &StepRoot,
         inputs: &Inputs,
@@ -128,7 +124,9 @@ impl Job<'_> {
         secrets: Vec<Secret>,
         first: &Outcome,
     ) -> Result<Vec<Missed>, BuildError> {
-        if !matches!(first.ending, Ending::Exited(_)) || first.elapsed > MAX_SECOND_RUN {
+        // One that is tried several times may fail for other reasons.
+        let is_tried_again = self.trial.is_some_and(|trial| trial.trials.retry_count > 0);
+        if !matches!(first.ending, Ending::Exited(_)) || first.elapsed > MAX_SECOND_RUN || is_tried_again {
             return Ok(Vec::new());
         }
         let scratch = scratch.join("watched");
@@ -147,7 +145,7 @@ impl Job<'_> {
     }
 
     /// Where the folders are that stay. To see whether a step repeats, it gets empty ones.
-    fn kept_folders(&self, scratch: &Path) -> Result<Kept, BuildError> {
+    pub(crate) fn kept_folders(&self, scratch: &Path) -> Result<Kept, BuildError> {
         if self.command.cache.is_empty() {
             return Ok(Kept::Nothing);
         }

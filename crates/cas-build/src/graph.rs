@@ -288,6 +288,27 @@ pub fn needs_of(workspace: &Workspace, labels: &[Label]) -> Result<BTreeMap<Labe
     Ok(graph.to_build().into_iter().map(|(target, needs)| (graph.label(target).clone(), named(needs))).collect())
 }
 
+/// What a target names in its `deps`, and all that its `^name`s stand for; not its toolchains.
+///
+/// # Errors
+///
+/// As for [`needs_of`].
+pub fn deps_of(workspace: &Workspace, label: &Label) -> Result<Vec<Label>, BuildError> {
+    let graph = Graph::new(workspace, std::slice::from_ref(label))?;
+    let target = graph.find(label).ok_or_else(|| workspace.unknown(label))?;
+    let needs = graph.needs(target);
+    let toolchain_count = match &graph.target(target).kind {
+        TargetKind::Command(command) | TargetKind::Test(command) => command.toolchains.len(),
+        TargetKind::Run(run) => run.command.toolchains.len(),
+        _ => 0,
+    };
+    let reach = needs.every.iter().flat_map(|every| graph.reach(label, &every.name));
+    let mut deps: Vec<TargetId> = needs.named.iter().skip(toolchain_count).copied().chain(reach).collect();
+    deps.sort_unstable();
+    deps.dedup();
+    Ok(deps.into_iter().map(|target| graph.label(target).clone()).collect())
+}
+
 /// What a target's section names, in order.
 fn references(target: &Target) -> impl Iterator<Item = &Reference> {
     let (steps, image, npm) = match &target.kind {
@@ -295,6 +316,7 @@ fn references(target: &Target) -> impl Iterator<Item = &Reference> {
         TargetKind::Command(command) | TargetKind::Test(command) => (Some(command), None, None),
         TargetKind::Image(image) => (None, Some(image), None),
         TargetKind::Npm(npm) => (None, None, Some(npm)),
+        TargetKind::Run(run) => (Some(&run.command), None, None),
     };
     let steps = steps.into_iter().flat_map(|command| command.toolchains.iter().chain(&command.deps));
     let image =

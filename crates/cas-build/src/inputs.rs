@@ -14,7 +14,7 @@ use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 use crate::graph::{Edge, Every, Graph, TargetId};
 use crate::schedule::Values;
 use crate::trace::Trace;
-use crate::{BuildError, Output, Taints, Workspace};
+use crate::{BuildError, Output, Taints, Workspace, checkout};
 
 /// The manifest that comes with a dependency's outputs.
 const PACKAGE_JSON: &str = "package.json";
@@ -68,6 +68,8 @@ pub(crate) struct Known {
     through: Mutex<HashMap<TargetId, Digest>>,
     /// Whether files that the workspace gives to all are in the folder of a package.
     shares_packages_files: OnceLock<bool>,
+    /// Places that hold outputs, where git does not tell that.
+    checked_out: OnceLock<Vec<RelPath>>,
     /// For packages with others in their folder, those.
     nested: OnceLock<HashMap<Option<RelPath>, Vec<RelPath>>>,
 }
@@ -387,7 +389,13 @@ impl Sources<'_> {
             inputs: inputs.cloned(),
             workspace_inputs: self.workspace.section.inputs.clone(),
         };
-        Ok(self.snapshot.select(&selection)?)
+        let selected = self.snapshot.select(&selection)?;
+        let checked_out = self.known.checked_out.get_or_init(|| match self.snapshot.has_repository() {
+            // There `.gitignore` says what is no source.
+            true => Vec::new(),
+            false => checkout::places(self.store, &self.workspace.root),
+        });
+        Ok(if checked_out.is_empty() { selected } else { self.snapshot.without(&selected, checked_out) })
     }
 
     /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.

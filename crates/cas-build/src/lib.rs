@@ -5,9 +5,11 @@
 //!
 //! Not here: rendering and exit codes (`cas-cli`), formats of any kind (the format crates).
 
+mod attached;
 mod builder;
 mod capture;
 mod cargo;
+mod checkout;
 mod debian;
 mod error;
 mod execute;
@@ -27,6 +29,7 @@ mod npm;
 mod outline;
 mod output;
 mod part;
+mod record;
 mod resources;
 mod run;
 mod schedule;
@@ -35,13 +38,16 @@ mod since;
 mod step;
 mod toolchain;
 mod trace;
+mod trial;
 mod why;
 mod workspace;
 
+pub use attached::Program;
 pub use builder::{Builder, Built, Event, Mode, Observer, healing};
+pub use checkout::{Force, Place, checkout, clean_checkout};
 pub use error::BuildError;
 pub use export::{Destination, DestinationError, export_image, write_tarball};
-pub use graph::needs_of;
+pub use graph::{deps_of, needs_of};
 pub use history::history_folder;
 pub use image::{find_image, list_images};
 pub use log::Log;
@@ -54,5 +60,6 @@ pub use since::{Affected, AffectedTarget, Cause};
 pub use step::Origin;
 pub use toolchain::Toolchain;
 pub use trace::{Difference, What};
+pub use trial::{Trials, command_line};
 pub use why::{Reason, Verdict};
 pub use workspace::{LOCK_FILE, MANIFEST_FILE, Workspace, WorkspacePackage};

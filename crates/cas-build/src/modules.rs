@@ -182,7 +182,11 @@ pub(crate) fn tree(
     workspace: &Workspace,
     label: &Label,
 ) -> Result<Directory, BuildError> {
-    let tree = assemble(store, packages, &subset(packages, workspace, label)?.layout)?;
+    in_folder(packages, assemble(store, packages, &subset(packages, workspace, label)?.layout)?)
+}
+
+/// A tree with paths from the lockfile's folder on as one of the workspace.
+fn in_folder(packages: &Packages, tree: Directory) -> Result<Directory, BuildError> {
     match &packages.folder {
         None => Ok(tree),
         Some(at) => {
@@ -191,6 +195,27 @@ pub(crate) fn tree(
             Ok(whole)
         }
     }
+}
+
+/// `node_modules` of all packages of the workspace that a lockfile was made for, with paths of the workspace.
+///
+/// A lockfile says where everything is, so that what packages reach fits together.
+pub(crate) fn whole(store: &Store, packages: &Packages, workspace: &Workspace) -> Result<Directory, BuildError> {
+    let failed = |source| BuildError::Lockfile { path: packages.path.clone(), source };
+    let layout_of = |folder: &str| packages.lockfile.layout(folder, Part::All, &packages.programs).map_err(failed);
+    let mut layout = layout_of("")?;
+    for package in workspace.packages.iter().filter(|(_, package)| package.npm.is_some()).map(|(folder, _)| folder) {
+        let label = Label { package: package.clone(), name: "package".into() };
+        match own_folder(packages, workspace, &label) {
+            Ok(folder) => layout.add(layout_of(&folder)?),
+            // Packages that the lockfile knows nothing of have others, or none.
+            Err(
+                BuildError::OutsideLockfile { .. } | BuildError::Lockfile { source: LockfileError::Unmet { .. }, .. },
+            ) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    in_folder(packages, assemble(store, packages, &layout)?)
 }
 
 /// What a package needs in its `node_modules` when that folder is taken elsewhere: no links to other folders.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_config::{Addition, Fetch, Image as ImageTarget, Label, LockfileKind, TargetKind};
+use cas_config::{Addition, Fetch, Image as ImageTarget, Label, LockfileKind, Run, TargetKind};
 use cas_digest::{Digest, DigestFunction};
 use cas_npm::{DependencyKind, Part};
 use cas_tree::{Directory, Node};
@@ -209,7 +209,7 @@ impl Builder<'_> {
         let tree = Directory::root();
         match &shared.graph.target(target).kind {
             TargetKind::Toolchain(_) => Output::Toolchain(Arc::new(no_toolchain(name))),
-            TargetKind::Command(command) | TargetKind::Test(command) => {
+            TargetKind::Command(command) | TargetKind::Test(command) | TargetKind::Run(Run { command, .. }) => {
                 let package = label.package.as_ref();
                 let paths = command.outputs.iter().map(|output| in_package(package, &output.value)).collect();
                 Output::Files(Arc::new(Files { tree, name, action: name, paths, taints: Taints::default() }))
@@ -252,6 +252,18 @@ impl Builder<'_> {
                 words.add("paths", "", host.paths.join(" "));
                 let name = made.name.digest;
                 Ok(Found { output: Output::Toolchain(Arc::new(made)), name, words, is_known: true })
+            }
+            // What it runs with; its sources are live, or are looked at when it runs.
+            TargetKind::Run(run) => {
+                let mut words = Trace::default();
+                words.add("run", "", format!("{:?} {:?} {:?}", run.command.run, run.command.env, run.command.env_in));
+                for need in shared.graph.needs(target).targets() {
+                    let (need, output) = shared.output(need);
+                    words.add("dependency", need, whole_name(&output));
+                }
+                let name = name_of(function, &words);
+                let output = self.failed(target, shared, stand_in(function, "run", &name.to_string()));
+                Ok(Found { output, name, words, is_known: true })
             }
             TargetKind::Fetch(Fetch::Url { url, digest }) => self.pinned_file(&url.value, *digest),
             TargetKind::Fetch(Fetch::Npm(package)) => self.pinned_package(label, &package.value),

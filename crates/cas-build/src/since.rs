@@ -284,6 +284,7 @@ impl Builder<'_> {
             workspace,
             variables: self.variables.clone(),
             secrets: self.secrets.clone(),
+            trials: self.trials.clone(),
             apt_sources: self.apt_sources.clone(),
             npm_registry: self.npm_registry.clone(),
             cargo_home: self.cargo_home.clone(),

@@ -21,6 +21,7 @@ use crate::log::Log;
 use crate::resources::{Amount, Resources};
 use crate::secret::SecretSources;
 use crate::trace::{EXECUTABLE, Trace};
+use crate::trial::Trial;
 use crate::why::TRACE_MEMO;
 use crate::{BuildError, Files, Taints, Toolchain};
 
@@ -155,6 +156,8 @@ pub enum Origin {
         elapsed: std::time::Duration,
         /// What it printed.
         log: Log,
+        /// How often it failed before, as a test that is tried again.
+        failure_count: u32,
     },
 }
 
@@ -180,6 +183,8 @@ pub(crate) struct Job<'a> {
     pub(crate) written: &'a WrittenInputs,
     /// Whether it runs although its outputs are known, and twice if they are not, to see whether they are the same.
     pub(crate) check_repeat: bool,
+    /// For a test that was asked for.
+    pub(crate) trial: Option<Trial<'a>>,
     /// What the machine has for all steps.
     pub(crate) resources: &'a Resources,
 }
@@ -337,9 +342,14 @@ impl Job<'_> {
         Ok(self.store.put_memo(TRACE_MEMO, static_name.to_string().as_bytes(), blob.to_string().as_bytes())?)
     }
 
+    /// Whether it runs although its outputs are known.
+    fn runs_anyway(&self) -> bool {
+        self.check_repeat || self.trial.is_some_and(|trial| trial.trials.rerun)
+    }
+
     /// The outputs, from the cache or by running.
     pub(crate) fn run(&self, static_name: &Descriptor) -> Result<(Files, Origin), BuildError> {
-        if !self.check_repeat
+        if !self.runs_anyway()
             && let Some(files) = self.remembered(static_name)?
         {
             return Ok((files, Origin::Cached));
@@ -360,7 +370,7 @@ impl Job<'_> {
         if let Some(result) = self.store.action_result(&lane, &key)? {
             known = self.complete(&result, function)?;
             match &known {
-                Some(outputs) if !self.check_repeat => return Ok((self.files(key, outputs)?, Origin::Cached)),
+                Some(outputs) if !self.runs_anyway() => return Ok((self.files(key, outputs)?, Origin::Cached)),
                 Some(_) => {}
                 // What it names is gone or it makes no sense: it is made again.
                 None => self.store.remove_action_result(&lane, &key)?,
@@ -373,7 +383,8 @@ impl Job<'_> {
             self.store.put_bytes(function, bytes)?;
         }
         let share = self.resources.take(Amount::of(self.command), &is_cancelled).ok_or(BuildError::Interrupted)?;
-        let (in_package, elapsed, log) = self.execute(&root, &inputs, &key)?;
+        let ((in_package, elapsed, log), failure_count) =
+            self.tried(known.is_some(), &|| self.execute(&root, &inputs, &key))?;
         if self.check_repeat {
             let before = match known {
                 Some(known) => known,
@@ -382,6 +393,10 @@ impl Job<'_> {
             self.compare(&before, &in_package)?;
         }
         drop(share);
+        if failure_count > 0 {
+            // That it passes is as true as that it fails: whoever asks next finds out again.
+            return Ok((self.files(key, &in_package)?, Origin::Ran { elapsed, log, failure_count }));
+        }
         let paths: Vec<RelPath> = self.command.outputs.iter().map(|output| output.value.clone()).collect();
         let failed = |source| BuildError::Project { label: self.label.to_string(), source };
         let result = encode_result(&in_package, &paths, function).map_err(failed)?;
@@ -397,7 +412,7 @@ impl Job<'_> {
         }
         drop(work);
         let outputs = self.complete(&result, function)?.ok_or(BuildError::Record { what: key })?;
-        Ok((self.files(key, &outputs)?, Origin::Ran { elapsed, log }))
+        Ok((self.files(key, &outputs)?, Origin::Ran { elapsed, log, failure_count }))
     }
 
     /// Fails when two runs gave different things.
@@ -456,7 +471,7 @@ impl Job<'_> {
         Ok(self.store.contain(&blobs)?.into_iter().all(|found| found).then_some(outputs))
     }
 
-    fn files(&self, action: Descriptor, outputs: &Directory) -> Result<Files, BuildError> {
+    pub(crate) fn files(&self, action: Descriptor, outputs: &Directory) -> Result<Files, BuildError> {
         let mut tree = Directory::root();
         match self.package() {
             None => tree = outputs.clone(),

@@ -64,12 +64,28 @@ pub(crate) enum Command {
     /// Run tests, each as a cached step
     ///
     /// A test that passed is not run again until one of its inputs changes. A test that fails does not keep others from
-    /// running. Without a target, every test of the workspace is run.
-    Test(StepArgs),
-    /// Run a command in an image, in the sandbox
+    /// running. Without a target, every test of the workspace is run. Ends with 0 only if every test passed, be it after
+    /// `--retries`.
+    Test(TestArgs),
+    /// Write what targets give to their own places in the workspace, for editors and servers
     ///
-    /// The image's layers become the root file system, its configuration gives user, environment and working directory.
-    /// There is no network but a loopback of its own. Ends with the exit code of the command.
+    /// Outputs of commands go to the paths that `outputs` names, a lockfile's packages to the `node_modules` of all packages of
+    /// the workspace that it was made for, other fetches to where steps find them. Only what differs is written, each file
+    /// whole; a folder that is not there appears whole. A place must be one that a `.gitignore` of the workspace names, or,
+    /// without git, where nothing else is: steps never take it for their sources. A file there that is not as the last checkout
+    /// left it is not touched, and then nothing is. With a pattern like `//...`, commands with outputs and lockfiles are taken.
+    Checkout(CheckoutArgs),
+    /// Run an image, a command, a test, or a program of a `[run]` section
+    ///
+    /// Of an image, the layers become the root file system, its configuration gives user, environment and working directory.
+    /// A command or test finds what it finds in a build, and what it writes is dropped. For both, what is needed is built
+    /// first, and there is no network but a loopback of its own.
+    ///
+    /// A `[run]` section is for servers and tools of development: what it depends on is built and checked out (see `cas
+    /// checkout`), then the program runs in its package's folder, outside of the sandbox, with the user's environment and the
+    /// programs of `node_modules/.bin`. It gets the terminal and the signals, and what it started ends with it.
+    ///
+    /// Streams are those of this process, nothing is kept of them, and the exit code is the program's.
     Run(RunArgs),
     /// Tell why a target would run now, or, if it would not, with what it last changed
     ///
@@ -155,6 +171,21 @@ fn parse_secret(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct CheckoutArgs {
+    /// Targets: `//package:name`, `:name`, `//package/...`
+    #[arg(value_name = "TARGET", required_unless_present = "clean")]
+    pub(crate) targets: Vec<String>,
+    /// Remove what checkouts of the targets, or of all, wrote; other files in these folders stay
+    #[arg(long)]
+    pub(crate) clean: bool,
+    /// Replace or remove also what is not as the last checkout left it
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
+}
+
 /// Where inputs may come from.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct InputArgs {
@@ -203,11 +234,79 @@ pub(crate) struct StepArgs {
     /// Write down when what happened, for Chrome's trace viewer or Perfetto
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// Build, then wait for changes of the workspace and build again, until Ctrl-C
+    ///
+    /// A change is one of a file that belongs to the workspace, a cas.toml or cas.lock. A change during a build lets it go to
+    /// its end, and is followed by another one; what is wrong is told, and waited on. It ends with 130, or with 143 by SIGTERM,
+    /// and no build is left.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// The process that watches, with which this one ends
+    #[arg(long, hide = true)]
+    pub(crate) watched_by: Option<i32>,
     /// Targets that are built at once [default: the number of processors]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    pub(crate) common: StepArgs,
+    /// Run the selected tests although it is known that they pass
+    ///
+    /// A result that is there stays, whatever this run gives; a test that passed before and fails now is told of.
+    #[arg(long, conflicts_with = "check_repeat")]
+    pub(crate) rerun: bool,
+    /// Run a selected test that fails again, up to N times
+    ///
+    /// One that passes then is reported as flaky, and fails nothing. That it passed is not kept: the next `cas test` runs it
+    /// again.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=1000),
+        conflicts_with = "check_repeat"
+    )]
+    pub(crate) retries: u32,
+    /// Of what is selected, take each Nth target in the order of the labels, from the Ith on
+    ///
+    /// The parts 1/N to N/N together are all targets, each in one part, on every machine. With no test in its part the
+    /// command says so and ends with 0.
+    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    pub(crate) shard: Option<Shard>,
+    /// Write a report in JUnit's XML, also when tests fail
+    ///
+    /// A suite for each package, a case for each target, with its time, whether its result was known, and the end of what it
+    /// printed if it failed. The file is replaced as a whole. In the workspace it should be where git ignores it, or below
+    /// `cas-out/`: else it is an input of the package's steps.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Arguments behind those of the selected tests' commands
+    ///
+    /// In the place of `$@` in a shell's text, or at its end. They are part of the key: tests with other arguments are other
+    /// tests, cached apart.
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// One of equal parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shard {
+    /// From 1 on.
+    pub(crate) number: usize,
+    pub(crate) count: usize,
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once('/').and_then(|(number, count)| Some((number.parse().ok()?, count.parse().ok()?)));
+    match parts {
+        Some((number, count)) if (1..=count).contains(&number) => Ok(Shard { number, count }),
+        _ => Err("a part is `1/N`, `2/N` and so on to `N/N`".to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -242,7 +341,7 @@ pub(crate) struct QueryArgs {
     /// Targets: `//package:name`, `:name`, `//package/...` [default: all]
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
-    /// Only those of one kind: toolchain, fetch, command, test, image, npm
+    /// Only those of one kind: toolchain, fetch, command, test, image, npm, run
     #[arg(long)]
     pub(crate) kind: Option<String>,
     /// These and everything that they need
@@ -262,12 +361,12 @@ pub(crate) struct GraphArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// Image: a target of the workspace, which is built first, or the name of one in the store
-    pub(crate) image: String,
-    /// Command and arguments instead of the image's own
-    #[arg(last = true, value_name = "COMMAND")]
+    /// Target: an image, a command, a test or a run; or the name of an image in the store
+    pub(crate) target: String,
+    /// Arguments behind those of the target's command; for an image, a command instead of its own
+    #[arg(last = true, value_name = "ARGUMENT")]
     pub(crate) command: Vec<String>,
-    /// Set a variable in the command's environment
+    /// Set a variable in the program's environment, over what its section says
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
     #[command(flatten)]
@@ -482,6 +581,14 @@ fn parse_limit_count(text: &str) -> Result<LimitValue, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_have_a_number_from_one_on() {
+        assert_eq!(parse_shard("2/3"), Ok(Shard { number: 2, count: 3 }));
+        for wrong in ["0/3", "4/3", "3", "1/0", "/", "-1/2", "1/2/3", ""] {
+            assert!(parse_shard(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_and_times_have_units() {

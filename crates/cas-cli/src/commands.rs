@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, Mode, Observer, Output, RunRequest,
-    SecretSources, Taints, Workspace, export_image, find_image, healing, list_images, row_needs, run_image,
-    write_tarball,
+    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, Mode, Observer, Output, SecretSources, Taints,
+    Trials, Workspace, export_image, find_image, healing, list_images, row_needs, write_tarball,
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
-use cas_sandbox::{Cancel, Ending, Runner, SandboxError, Streams, probe};
+use cas_sandbox::{Cancel, Runner, SandboxError, probe};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
 use cas_tree::RelPath;
@@ -27,7 +25,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{
-    Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs, RunArgs,
+    Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs, Shard,
     StepArgs,
 };
 use crate::exit::Exit;
@@ -36,12 +34,12 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{affected, pages, store, why};
+use crate::{affected, checkout, pages, rebuild, store, test, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
-const SIGNAL_BASE: i32 = 128;
+pub(crate) const SIGNAL_BASE: i32 = 128;
 
-pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
+pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
         Command::Init(args) => init::run(&global, Source::Folder, &args),
@@ -49,10 +47,16 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Import(ImportCommand::Nx(args)) => init::run(&global, Source::Nx, &args),
         Command::Build(args) => {
             let purpose = if args.tests { Purpose::Both } else { Purpose::Build };
-            build(&global, &args.common, purpose)
+            let work = Work { purpose, trials: Trials::default(), shard: None, junit: None };
+            build_or_watch(&global, arguments, &args.common, work)
         }
-        Command::Test(args) => build(&global, &args, Purpose::Test),
-        Command::Run(args) => run_command(&global, args),
+        Command::Test(args) => {
+            let trials = Trials { rerun: args.rerun, retry_count: args.retries, arguments: args.arguments };
+            let work = Work { purpose: Purpose::Test, trials, shard: args.shard, junit: args.junit };
+            build_or_watch(&global, arguments, &args.common, work)
+        }
+        Command::Checkout(args) => checkout::run(&global, &args),
+        Command::Run(args) => crate::run::run(&global, args),
         Command::Why(args) => why::why(&global, &args),
         Command::Affected(args) => affected::run(&global, &args),
         Command::Query(args) => why::query(&global, &args),
@@ -118,7 +122,7 @@ pub(crate) fn interrupted() -> Exit {
     if TERMINATED.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted }
 }
 
-fn cancel_on_signals() -> Result<Cancel, Failure> {
+pub(crate) fn cancel_on_signals() -> Result<Cancel, Failure> {
     let failed = |error: io::Error| Failure::Usable(format!("could not watch for signals: {error}"), String::new());
     let cancel = Cancel::new().map_err(failed)?;
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -166,7 +170,7 @@ fn available_memory() -> Option<u64> {
 }
 
 /// The variables that steps may take over: those that are texts.
-fn variables() -> BTreeMap<String, String> {
+pub(crate) fn variables() -> BTreeMap<String, String> {
     let texts = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
@@ -195,12 +199,21 @@ enum Purpose {
     Both,
 }
 
+/// What is done with what the command line selects.
+struct Work {
+    purpose: Purpose,
+    trials: Trials,
+    shard: Option<Shard>,
+    junit: Option<PathBuf>,
+}
+
 pub(crate) struct Options {
     jobs: Option<NonZeroUsize>,
     mode: Mode,
     offline: bool,
     keep_going: bool,
     check_repeat: bool,
+    trials: Trials,
     trust: Trust,
     secrets: SecretSources,
 }
@@ -227,6 +240,7 @@ pub(crate) fn with_builder<T>(
         mode: options.mode,
         keep_going: options.keep_going,
         check_repeat: options.check_repeat,
+        trials: options.trials.clone(),
         trust: options.trust,
         observer: progress,
         apt_sources: apt_sources(),
@@ -248,11 +262,12 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
         (false, false) => Trust::Local,
     };
     let secrets = SecretSources { files: inputs.secret.iter().cloned().collect() };
-    Options { jobs, mode, offline: inputs.offline, keep_going: false, check_repeat: false, trust, secrets }
+    let trials = Trials::default();
+    Options { jobs, mode, offline: inputs.offline, keep_going: false, check_repeat: false, trials, trust, secrets }
 }
 
 /// The outputs of targets, with a word when the lock changed on the way.
-fn outputs(
+pub(crate) fn outputs(
     workspace: &Workspace,
     store: &Store,
     labels: &[Label],
@@ -274,7 +289,24 @@ fn note_lock(changed: bool) {
     }
 }
 
-fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Failure> {
+fn build_or_watch(
+    global: &Global,
+    arguments: &[std::ffi::OsString],
+    args: &StepArgs,
+    work: Work,
+) -> Result<Exit, Failure> {
+    if args.watch {
+        let own: Vec<PathBuf> = args.trace.iter().chain(&work.junit).cloned().collect();
+        return rebuild::run(global, arguments, &own);
+    }
+    if let Some(parent) = args.watched_by {
+        rebuild::end_with(parent)?;
+    }
+    build(global, args, work)
+}
+
+fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> {
+    let Work { purpose, trials, shard, junit } = work;
     let progress = Progress::with_timeline(args.trace.as_ref().map(|_| Timeline::new()));
     let done = |name: &str, started: Instant| progress.event(Event::Span { name, kind: "build", started });
     let started = Instant::now();
@@ -298,9 +330,17 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
         labels.dedup();
         labels
     };
+    let labels = match shard {
+        Some(shard) => test::part(labels, shard),
+        None => labels,
+    };
+    if labels.is_empty() && purpose == Purpose::Test {
+        render::note(&test::nothing(shard));
+    }
     let options = Options {
         keep_going: args.keep_going || purpose == Purpose::Test,
         check_repeat: args.check_repeat,
+        trials,
         ..build_options(args.jobs, &args.inputs)
     };
     let mut work = || -> Result<(Built, Vec<Value>), Failure> {
@@ -313,6 +353,7 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
         for (label, output) in &built.outputs {
             let kind = workspace.target(label).map_or("target", |target| target.kind.name());
             let mut row = describe(label, kind, output);
+            test::mark(&mut row, label, &progress.notes);
             if let Some(path) = paths.get(label) {
                 row["path"] = json!(path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string());
             }
@@ -327,6 +368,9 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
     let (Built { outputs, failures, untried, .. }, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
     // The process ends soon, and the kernel takes thousands of small pieces back at once.
     let (_outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
+    if let Some(path) = junit {
+        test::report(&here(global).join(path), &labels, &failures, &untried, &progress.notes)?;
+    }
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     let counts = progress.counts();
     let damaged = store.quarantined();
@@ -346,7 +390,9 @@ fn build(global: &Global, args: &StepArgs, purpose: Purpose) -> Result<Exit, Fai
 fn wanted(workspace: &Workspace, labels: Vec<Label>, purpose: Purpose) -> Vec<Label> {
     let is_test =
         |label: &Label| matches!(workspace.target(label).map(|target| &target.kind), Some(TargetKind::Test(_)));
-    let is_wanted = |label: &Label| purpose == Purpose::Both || is_test(label) == (purpose == Purpose::Test);
+    let is_run = |label: &Label| matches!(workspace.target(label).map(|target| &target.kind), Some(TargetKind::Run(_)));
+    let is_wanted =
+        |label: &Label| !is_run(label) && (purpose == Purpose::Both || is_test(label) == (purpose == Purpose::Test));
     labels.into_iter().filter(is_wanted).collect()
 }
 
@@ -492,7 +538,7 @@ pub(crate) fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> St
 }
 
 /// An image by name: a target of the workspace is built first, else it is looked for in the store.
-fn find(global: &Global, store: &Store, name: &str, options: &Options) -> Result<Arc<Image>, Failure> {
+pub(crate) fn find(global: &Global, store: &Store, name: &str, options: &Options) -> Result<Arc<Image>, Failure> {
     let (workspace, package) = match open_workspace(global) {
         Ok(found) => found,
         Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {
@@ -519,32 +565,6 @@ fn find(global: &Global, store: &Store, name: &str, options: &Options) -> Result
         Some(Output::Image(image)) => Ok(image),
         _ => Err(BuildError::UnknownImage { name: name.to_owned() }.into()),
     }
-}
-
-fn run_command(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
-    let mut env = BTreeMap::new();
-    for text in &args.env {
-        let (name, value) =
-            text.split_once('=').ok_or_else(|| Failure::Usage(format!("`{text}` is not `NAME=VALUE`")))?;
-        env.insert(name.to_owned(), value.to_owned());
-    }
-    let store = open_store(global)?;
-    let image = find(global, &store, &args.image, &build_options(None, &args.inputs))?;
-    let own = |stream: &dyn AsFd| {
-        stream.as_fd().try_clone_to_owned().map_err(|error| {
-            Failure::Usable(format!("could not hand over a stream: {error}"), "leave the streams open".to_owned())
-        })
-    };
-    let streams = Streams { stdin: Some(own(&io::stdin())?), stdout: own(&io::stdout())?, stderr: own(&io::stderr())? };
-    let request = RunRequest { command: args.command, env, streams };
-    let ending = run_image(&store, &image, request, &cancel_on_signals()?)?;
-    let code = |code: i32| Exit::Program(u8::try_from(code & 0xff).unwrap_or(u8::MAX));
-    Ok(match ending {
-        Ending::Exited(number) => code(number),
-        Ending::Signalled(signal) => code(SIGNAL_BASE + signal),
-        Ending::TimedOut => Exit::Failed,
-        Ending::Cancelled => interrupted(),
-    })
 }
 
 fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {

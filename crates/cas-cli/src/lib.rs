@@ -4,14 +4,21 @@
 
 mod affected;
 mod args;
+mod checkout;
 mod commands;
 mod exit;
 mod init;
+mod junit;
+mod live;
 mod pages;
 mod place;
 mod progress;
+mod rebuild;
 mod render;
+mod run;
+mod signals;
 mod store;
+mod test;
 mod timeline;
 mod watch;
 mod why;
@@ -24,7 +31,8 @@ use clap::Parser;
 
 /// Runs the command line; returns what the process ends with.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match args::Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match args::Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and go to standard output.
@@ -35,7 +43,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let format = cli.global.format;
-    match commands::run(cli) {
+    match commands::run(cli, &arguments) {
         Ok(exit) => exit,
         Err(failure) => render::failure(&failure, format),
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cas_build::{Event, Observer, Origin};
 
 use crate::render;
+use crate::test::Notes;
 use crate::timeline::Timeline;
 
 /// How many steps there were.
@@ -21,6 +22,8 @@ pub(crate) struct Counts {
 pub(crate) struct Progress {
     /// Where spans go, if somebody wants to see them.
     pub(crate) timeline: Option<Timeline>,
+    /// What is noted of each target.
+    pub(crate) notes: Notes,
     ran: AtomicU64,
     cached: AtomicU64,
 }
@@ -37,6 +40,7 @@ impl Progress {
 
 impl Observer for Progress {
     fn event(&self, event: Event<'_>) {
+        self.notes.event(&event);
         let (label, origin) = match event {
             Event::Step { label, origin } => (label, origin),
             Event::Span { name, kind, started } => {
@@ -45,6 +49,7 @@ impl Observer for Progress {
                 }
                 return;
             }
+            Event::Attempt { .. } => return,
             Event::Note(note) => {
                 render::note(&format!("warning: {note}"));
                 render::note(&format!("hint: {}", note.hint()));

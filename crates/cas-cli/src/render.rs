@@ -68,6 +68,8 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Cycle { .. }
         | BuildError::Role { .. }
         | BuildError::SameName { .. }
+        | BuildError::NotIgnored { .. }
+        | BuildError::PlaceTracked { .. }
         | BuildError::Members { .. }
         | BuildError::UnknownImage { .. }
         | BuildError::NoCommand { .. }
@@ -127,7 +129,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
         | BuildError::Compress(_) => Exit::Failed,
-        BuildError::WouldRun { .. } => Exit::Failed,
+        BuildError::WouldRun { .. } | BuildError::InTheWay { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),
     }
 }
@@ -284,7 +286,7 @@ fn tell(failure: &Failure) -> io::Result<()> {
     }
 }
 
-fn causes(error: &dyn Error) -> Vec<String> {
+pub(crate) fn causes(error: &dyn Error) -> Vec<String> {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {

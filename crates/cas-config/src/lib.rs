@@ -11,6 +11,7 @@ mod lock;
 mod manifest;
 mod nearest;
 mod raw;
+mod run;
 mod step;
 
 pub use diagnostic::Diagnostic;
@@ -21,4 +22,5 @@ pub use manifest::{
     MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;
+pub use run::Run;
 pub use step::{Command, Defaults, Program};

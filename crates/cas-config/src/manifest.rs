@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::label::{Reference, is_target_name};
 use crate::nearest::nearest;
 use crate::raw;
+use crate::run::Run;
 use crate::step::{Command, Defaults};
 
 /// Longest `cas.toml` that is read, in bytes.
@@ -77,6 +78,8 @@ pub enum TargetKind {
     Image(Image),
     /// An npm tarball.
     Npm(Npm),
+    /// A program that people start.
+    Run(Run),
 }
 
 impl TargetKind {
@@ -90,6 +93,7 @@ impl TargetKind {
             Self::Test(_) => "test",
             Self::Image(_) => "image",
             Self::Npm(_) => "npm",
+            Self::Run(_) => "run",
         }
     }
 }
@@ -385,6 +389,11 @@ impl Checker {
                 texts.iter().filter_map(|text| self.reference(text, span.clone())).collect()
             });
             self.add(&mut targets, &name, TargetKind::Npm(Npm { from }));
+        }
+        for (name, section) in file.run {
+            if let Some(run) = self.run_section(&name, section, &defaults) {
+                self.add(&mut targets, &name, TargetKind::Run(run));
+            }
         }
         Manifest { workspace, defaults, targets, mirrors }
     }

@@ -27,6 +27,8 @@ pub(crate) struct File {
     pub(crate) image: Table<Image>,
     #[serde(default)]
     pub(crate) npm: Table<Npm>,
+    #[serde(default)]
+    pub(crate) run: Table<RunSection>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +97,7 @@ pub(crate) enum Run {
 }
 
 /// A command or test; or a part of one, in `[defaults]`.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     pub(crate) toolchain: Option<Spanned<OneOrMany>>,
@@ -176,6 +178,19 @@ pub(crate) struct ImageConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Npm {
     pub(crate) from: Option<Spanned<OneOrMany>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunSection {
+    pub(crate) toolchain: Option<Spanned<OneOrMany>>,
+    pub(crate) run: Option<Spanned<Run>>,
+    pub(crate) deps: Option<Vec<Text>>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<Text, String>,
+    #[serde(default)]
+    pub(crate) env_in: Vec<Text>,
+    pub(crate) live: Option<bool>,
 }
 
 #[derive(Deserialize)]

@@ -121,15 +121,21 @@ pub(crate) struct Template<'a> {
     kind: &'static str,
     own: Option<&'a Part>,
     every: &'a Part,
+    /// Whether it has a root to run in.
+    has_root: bool,
 }
 
 impl Defaults {
     pub(crate) fn command(&self, name: &str) -> Template<'_> {
-        Template { kind: "command", own: self.commands.get(name), every: &self.every }
+        Template { kind: "command", own: self.commands.get(name), every: &self.every, has_root: true }
     }
 
     pub(crate) fn test(&self, name: &str) -> Template<'_> {
-        Template { kind: "test", own: self.tests.get(name), every: &self.every }
+        Template { kind: "test", own: self.tests.get(name), every: &self.every, has_root: true }
+    }
+
+    pub(crate) fn run(&self, is_live: bool) -> Template<'_> {
+        Template { kind: "run", own: None, every: &self.every, has_root: !is_live }
     }
 }
 
@@ -175,11 +181,17 @@ impl Checker {
         if let Some(own) = template.own {
             part = part.over(own);
         }
-        let part = part.over(template.every);
+        let mut part = part.over(template.every);
+        if !template.has_root {
+            part.toolchains = Some(Vec::new());
+        }
         let kind = template.kind;
         let mut missing = |key: &str| {
             let message = format!("`{key}` is missing");
-            let hint = format!("write it here or in `[defaults.{kind}.{}]`", name.get_ref());
+            let hint = match kind {
+                "run" => "write it here".to_owned(),
+                _ => format!("write it here or in `[defaults.{kind}.{}]`", name.get_ref()),
+            };
             self.report(Diagnostic::new(message, name.span()).with_hint(hint));
         };
         if part.toolchains.is_none() {

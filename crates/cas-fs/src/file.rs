@@ -139,6 +139,19 @@ pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
     file.write_all(bytes).at(Operation::Write, path)
 }
 
+/// Sets the time of a file's last change to now.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn touch(path: &Path) -> Result<(), FsError> {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| FsError::new(Operation::Write, path, error.into()))
+}
+
 /// Copies content and mode of a file, by reflink where the file system can.
 ///
 /// # Errors

@@ -104,6 +104,11 @@ impl Tracked {
         self.top_folder.as_deref()
     }
 
+    /// Whether a repository holds the workspace.
+    pub(crate) fn has_repository(&self) -> bool {
+        self.top.is_some()
+    }
+
     /// Whether git tracks a file at a path from the workspace's root on, or something below a folder.
     pub(crate) fn has(&self, path: &[u8], is_dir: bool) -> bool {
         if is_dir && self.submodules.contains_key(path) {

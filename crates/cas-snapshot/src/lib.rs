@@ -10,6 +10,7 @@ mod cache;
 mod error;
 mod gaps;
 mod git;
+mod lookout;
 mod notes;
 mod read;
 mod record;
@@ -20,6 +21,7 @@ mod select;
 mod slot;
 mod snapshot;
 mod stamp;
+mod standing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -31,9 +33,11 @@ mod walk;
 pub mod watch;
 
 pub use error::{KeepError, SnapshotError};
+pub use lookout::Lookout;
 pub use notes::Note;
 pub use revised::{KeepContent, Revised};
 pub use revision::{Revision, RevisionError};
 pub use select::Selection;
 pub use snapshot::{Options, Picked, Snapshot};
 pub use stamp::Trust;
+pub use standing::{Places, Standing};

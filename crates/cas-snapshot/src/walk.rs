@@ -34,7 +34,7 @@ pub(crate) const NEVER: [&[u8]; 4] = [b".git", b"cas-out", b"cas.toml", b"cas.lo
 /// How often a folder that changes meanwhile is listed again. After that its list is used, but not recorded.
 const ATTEMPTS: usize = 3;
 /// Longest `.gitignore` that is read.
-const MAX_GITIGNORE_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_GITIGNORE_BYTES: u64 = 4 << 20;
 /// Folders with more names are looked at by several threads.
 const NAMES_A_TASK: usize = 512;
 

@@ -87,6 +87,18 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Ignores the signal that stops whoever writes to the terminal, or takes it, from the background. Programs that are started
+/// from now on inherit that.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn ignore_terminal_output_signal() -> io::Result<()> {
+    // SAFETY: no handler is installed, so that nothing runs in the signal's context.
+    let before = unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sets the plain Linux personality: what `setarch` and debuggers change (address layout, reported kernel) is inherited.
 ///
 /// # Errors

@@ -1,0 +1,138 @@
+//! `cas run`: images, commands and tests in the sandbox, and programs with the workspace as it is.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::{ffi::OsStr, io};
+
+use cas_build::{BuildError, Force, Program, RunRequest, Workspace, command_line, deps_of, run_image};
+use cas_config::{Label, Run, TargetKind};
+use cas_sandbox::{Ending, Streams};
+use cas_store::Store;
+
+use crate::args::{Global, RunArgs};
+use crate::checkout::{built_at_places, is_placed};
+use crate::commands::{
+    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, interrupted, open_store, open_workspace, outputs,
+    patterns, variables, with_builder,
+};
+use crate::exit::Exit;
+use crate::live::{Live, program_folders};
+use crate::progress::Progress;
+use crate::render::Failure;
+
+pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
+    let mut env = BTreeMap::new();
+    for text in &args.env {
+        let (name, value) =
+            text.split_once('=').ok_or_else(|| Failure::Usage(format!("`{text}` is not `NAME=VALUE`")))?;
+        env.insert(name.to_owned(), value.to_owned());
+    }
+    let options = build_options(None, &args.inputs);
+    if let Some((workspace, label)) = target(global, &args.target)? {
+        match &workspace.target(&label).expect("it was resolved").kind {
+            TargetKind::Run(run) if run.is_live => {
+                let store = open_store(global)?;
+                prepare(&workspace, &store, &label, &options)?;
+                drop(store);
+                return live(&workspace, &label, run, env, &args.command);
+            }
+            TargetKind::Command(_) | TargetKind::Test(_) | TargetKind::Run(_) => {
+                let store = open_store(global)?;
+                let program = Program { arguments: args.command, env, streams: streams()? };
+                return attached(&workspace, &store, &label, &options, program);
+            }
+            _ => {}
+        }
+    }
+    let store = open_store(global)?;
+    let image = find(global, &store, &args.target, &options)?;
+    let request = RunRequest { command: args.command, env, streams: streams()? };
+    Ok(exit(run_image(&store, &image, request, &cancel_on_signals()?)?))
+}
+
+/// The target that a text names; `None` if it names none, for there may be an image of that name.
+fn target(global: &Global, text: &str) -> Result<Option<(Workspace, Label)>, Failure> {
+    let (workspace, package) = match open_workspace(global) {
+        Ok(found) => found,
+        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => return Ok(None),
+        Err(other) => return Err(other),
+    };
+    let Ok(patterns) = patterns(&[text.to_owned()]) else { return Ok(None) };
+    let found = workspace.select(package.as_ref(), &patterns).ok();
+    let label = found.and_then(|labels| <[Label; 1]>::try_from(labels).ok());
+    Ok(label.map(|[label]| (workspace, label)))
+}
+
+/// The streams of this process, for a program.
+fn streams() -> Result<Streams, Failure> {
+    let own = |stream: &dyn AsFd| {
+        stream.as_fd().try_clone_to_owned().map_err(|error| {
+            Failure::Usable(format!("could not hand over a stream: {error}"), "leave the streams open".to_owned())
+        })
+    };
+    Ok(Streams { stdin: Some(own(&io::stdin())?), stdout: own(&io::stdout())?, stderr: own(&io::stderr())? })
+}
+
+fn exit(ending: Ending) -> Exit {
+    match ending {
+        Ending::Exited(number) => code(number),
+        Ending::Signalled(signal) => code(SIGNAL_BASE + signal),
+        Ending::TimedOut => Exit::Failed,
+        Ending::Cancelled => interrupted(),
+    }
+}
+
+fn code(code: i32) -> Exit {
+    Exit::Program(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+}
+
+/// Runs a step with the streams of this process.
+fn attached(
+    workspace: &Workspace,
+    store: &Store,
+    label: &Label,
+    options: &Options,
+    program: Program,
+) -> Result<Exit, Failure> {
+    outputs(workspace, store, &deps_of(workspace, label)?, options)?;
+    // With what was pinned just now.
+    let workspace = Workspace::load(&workspace.root)?;
+    let progress = Progress::default();
+    Ok(exit(with_builder(&workspace, store, options, &progress, |builder| builder.run(label, program))?))
+}
+
+/// Builds what a live program depends on and puts it where the program looks for it.
+fn prepare(workspace: &Workspace, store: &Store, label: &Label, options: &Options) -> Result<(), Failure> {
+    let (placed, others): (Vec<Label>, Vec<Label>) =
+        deps_of(workspace, label)?.into_iter().partition(|dep| is_placed(workspace, dep));
+    outputs(workspace, store, &others, options)?;
+    built_at_places(workspace, store, &placed, options, Force::No)?;
+    Ok(())
+}
+
+/// Runs a program in the package's folder, with the workspace as it is.
+fn live(
+    workspace: &Workspace,
+    label: &Label,
+    run: &Run,
+    more_env: BTreeMap<String, String>,
+    arguments: &[String],
+) -> Result<Exit, Failure> {
+    let mut folder = workspace.root.clone();
+    if let Some(package) = &label.package {
+        folder.push(OsStr::from_bytes(package.as_bytes()));
+    }
+    let own = variables();
+    let taken = |name: &str| run.command.env_in.iter().any(|taken| **taken == *name) && own.contains_key(name);
+    let mut env: BTreeMap<String, String> = run.command.env.clone();
+    env.retain(|name, _| !taken(name));
+    env.extend(more_env);
+    let command_line = command_line(&run.command.run, arguments);
+    let program_folders = program_folders(&workspace.root, &folder);
+    let program = command_line.first().cloned().unwrap_or_default();
+    let ended = Live { command_line, folder, env, program_folders }.run().map_err(|error| {
+        Failure::Usable(format!("could not run `{program}`: {error}"), "see `run` of its section".to_owned())
+    });
+    Ok(code(ended?))
+}
