@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod bad_input;
 mod cargo;
 mod daily;
 mod example;
@@ -18,6 +19,7 @@ mod secrets;
 mod since;
 mod steps;
 mod store;
+mod terminal;
 mod test_command;
 mod together;
 #[path = "../common/toolchain.rs"]

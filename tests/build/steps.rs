@@ -202,7 +202,11 @@ fn what_a_step_does_wrong_is_told_and_nothing_is_kept() {
             "error: `^x` of `//:x`: its package has no `package.json`",
             "hint: name the targets instead",
         ),
-        ("run = \"true\"\ninputs = [\"nope\"]", "error: input pattern `nope` selects no file of ``", ""),
+        (
+            "run = \"true\"\ninputs = [\"nope\"]",
+            "error: input pattern `nope` selects no file of the workspace's root",
+            "",
+        ),
     ];
     for (step, message, hint) in rows {
         let kind = if step.contains("outputs") { "command" } else { "test" };

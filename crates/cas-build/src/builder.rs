@@ -34,7 +34,7 @@ use crate::trace::Trace;
 use crate::trial::{Trial, Trials, with_arguments};
 use crate::{
     BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, host, image, modules,
-    part, schedule,
+    part, roles, schedule, times,
 };
 
 /// What a build may change.
@@ -51,6 +51,26 @@ pub enum Mode {
 /// What happens while a build goes on.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
+    /// So many targets are to be looked at; again where something that was lost has to be made once more.
+    Planned {
+        /// Those that were asked for, and all that they need.
+        count: usize,
+    },
+    /// A target's turn has come: its outputs are looked for, or made.
+    Begun {
+        /// The target.
+        label: &'a Label,
+    },
+    /// A target has its outputs, or failed.
+    Ended {
+        /// The target.
+        label: &'a Label,
+    },
+    /// How long the steps that did not run once took, as far as that is known.
+    Saved {
+        /// The sum of their times.
+        time: Duration,
+    },
     /// A step has its outputs.
     Step {
         /// The target.
@@ -229,6 +249,7 @@ impl Builder<'_> {
     fn attempt(&self, labels: &[Label]) -> Result<Built, BuildError> {
         let started = Instant::now();
         let graph = Graph::new(self.workspace, labels)?;
+        roles::check(&graph)?;
         self.done("graph", started);
         let started = Instant::now();
         let snapshot = self.snapshot(&graph)?;
@@ -264,6 +285,7 @@ impl Builder<'_> {
             serde_json::json!({ "at": self.now_unix_seconds, "targets": labels, "failed": finished.errors.len() });
         // A history that cannot be written is told of by nobody who asks it.
         let _ = History::open(self.store, &self.workspace.root).record(&steps, about);
+        self.observer.event(Event::Saved { time: times::record(self.store, &self.workspace.root, &steps) });
         self.done("records", started);
         let is_tried =
             |target: &&TargetId| finished.values.contains_key(target) || finished.errors.contains_key(target);
@@ -322,7 +344,10 @@ impl Builder<'_> {
         let resources = &Resources::new(Amount { cpus, memory_bytes: self.memory_bytes.unwrap_or(u64::MAX) });
         let stop = || self.cancel.is_cancelled();
         let keep_going = self.keep_going || !matches!(aim, Aim::Outputs | Aim::Attached(_));
-        schedule::run(&graph.to_build(), self.jobs, keep_going, &stop, &|target, values| {
+        let to_build = graph.to_build();
+        self.observer.event(Event::Planned { count: to_build.len() });
+        schedule::run(&to_build, self.jobs, keep_going, &stop, &|target, values| {
+            self.observer.event(Event::Begun { label: graph.label(target) });
             let shared = Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, aim };
             let started = Instant::now();
             let result = match aim {
@@ -332,6 +357,7 @@ impl Builder<'_> {
             };
             let (name, kind) = (graph.label(target).to_string(), graph.target(target).kind.name());
             self.observer.event(Event::Span { name: &name, kind, started });
+            self.observer.event(Event::Ended { label: graph.label(target) });
             result
         })
     }

@@ -358,6 +358,14 @@ pub enum BuildError {
         /// Which file.
         source: cas_action::ProjectError,
     },
+    /// A step made what no other step can be given.
+    #[error("`{label}` made a file that cannot be an output")]
+    Unportable {
+        /// The target.
+        label: String,
+        /// Which file.
+        source: cas_action::ProjectError,
+    },
     /// The output of a step could not be kept.
     #[error("could not keep what a step prints")]
     Log(#[source] io::Error),
@@ -494,6 +502,17 @@ fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
+/// What to do where the system refuses.
+fn rights_hint(error: &FsError) -> Option<&'static str> {
+    match error.source.kind() {
+        io::ErrorKind::PermissionDenied => Some("give this user the right to it, with `chmod` or `chown`"),
+        io::ErrorKind::ReadOnlyFilesystem => Some(
+            "a build writes `cas-out/` and `cas.lock` in the workspace: work in a folder or copy that can be written to",
+        ),
+        _ => None,
+    }
+}
+
 /// The command that writes a lockfile.
 fn lock_command(path: &str) -> &'static str {
     match path.rsplit('/').next() {
@@ -589,6 +608,15 @@ impl BuildError {
             Self::NoManifest { .. } => "name the targets instead".to_owned(),
             Self::Snapshot(error) => return error.hint(),
             Self::Revision(error) => return error.hint(),
+            Self::Fs(error) => return rights_hint(error).map(str::to_owned),
+            Self::Members { .. } => "write folders from the root on, as `apps/*`; `**` is not one".to_owned(),
+            Self::InputConflict { .. } => {
+                "two of its `deps` make it: depend on one, or let them write elsewhere".to_owned()
+            }
+            Self::Project { source: cas_action::ProjectError::NotUtf8 { .. }, .. } => {
+                "rename it, or leave it out with `inputs` or a .gitignore".to_owned()
+            }
+            Self::Unportable { .. } => "let the step write other names, or name a part of them in `scratch`".to_owned(),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),

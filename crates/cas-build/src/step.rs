@@ -398,7 +398,7 @@ impl Job<'_> {
             return Ok((self.files(key, &in_package)?, Origin::Ran { elapsed, log, failure_count }));
         }
         let paths: Vec<RelPath> = self.command.outputs.iter().map(|output| output.value.clone()).collect();
-        let failed = |source| BuildError::Project { label: self.label.to_string(), source };
+        let failed = |source| BuildError::Unportable { label: self.label.to_string(), source };
         let result = encode_result(&in_package, &paths, function).map_err(failed)?;
         for (_, bytes) in &result.trees {
             self.store.put_bytes(function, bytes)?;

@@ -43,6 +43,8 @@ pub struct Workspace {
     pub packages: BTreeMap<Option<RelPath>, WorkspacePackage>,
     /// What is pinned.
     pub lock: Lock,
+    /// Patterns of `members` that select no package.
+    idle_members: Vec<String>,
 }
 
 impl Workspace {
@@ -86,8 +88,11 @@ impl Workspace {
         let npm = package_json(root, source, None)?;
         let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm })]);
         let mut folders = BTreeSet::new();
+        let mut selected = Vec::new();
         for pattern in &section.members {
-            folders.extend(members(source, pattern)?);
+            let found = members(source, pattern)?;
+            folders.extend(found.iter().cloned());
+            selected.push((pattern, found));
         }
         let read: Vec<Result<(RelPath, Option<WorkspacePackage>), BuildError>> = folders
             .into_par_iter()
@@ -109,6 +114,9 @@ impl Workspace {
             let (folder, package) = one?;
             packages.extend(package.map(|package| (Some(folder), package)));
         }
+        let is_package = |folder: &RelPath| packages.contains_key(&Some(folder.clone()));
+        let idle = selected.iter().filter(|(_, found)| !found.iter().any(is_package));
+        let idle_members = idle.map(|(pattern, _)| (*pattern).clone()).collect();
         let mut names: BTreeMap<&str, &Option<RelPath>> = BTreeMap::new();
         for (folder, package) in &packages {
             let Some(name) = package.npm.as_ref().and_then(|manifest| manifest.name.as_deref()) else { continue };
@@ -123,7 +131,12 @@ impl Workspace {
                 .map_err(|source| BuildError::Lock { path: root.join(LOCK_FILE), source })?,
             None => Lock::default(),
         };
-        Ok(Self { root: root.to_owned(), section, mirrors, packages, lock })
+        Ok(Self { root: root.to_owned(), section, mirrors, packages, lock, idle_members })
+    }
+
+    /// Patterns of `members` that select no folder with a `cas.toml`, in their order.
+    pub fn members_without_packages(&self) -> impl Iterator<Item = &str> {
+        self.idle_members.iter().map(String::as_str)
     }
 
     /// The target of a label.
@@ -199,20 +212,21 @@ impl Workspace {
 }
 
 fn read(path: &Path) -> Result<String, BuildError> {
-    let wrong = |message: String| {
-        let finding = cas_config::Diagnostic { message, span: None, hint: None };
+    let wrong = |message: String, hint: &str| {
+        let finding = cas_config::Diagnostic { message, span: None, hint: Some(hint.to_owned()) };
         BuildError::Manifest { path: path.to_owned(), text: String::new(), findings: vec![finding] }
     };
     let metadata = cas_fs::metadata(path)?;
     // Nobody waits for whoever might write to a fifo of this name.
     if !metadata.is_file() {
-        return Err(wrong("this is no file".to_owned()));
+        return Err(wrong("this is no file".to_owned(), "rename or remove what has this name"));
     }
     if metadata.len() > MAX_MANIFEST_BYTES {
-        return Err(wrong(format!("the file is longer than {MAX_MANIFEST_BYTES} bytes")));
+        let message = format!("the file is longer than {MAX_MANIFEST_BYTES} bytes");
+        return Err(wrong(message, "give folders a `cas.toml` of their own, and name them in `members`"));
     }
     let bytes = cas_fs::read_limited(path, MAX_MANIFEST_BYTES)?;
-    String::from_utf8(bytes).map_err(|error| wrong(format!("not UTF-8: {}", error.utf8_error())))
+    String::from_utf8(bytes).map_err(|error| wrong(format!("not UTF-8: {}", error.utf8_error()), "save it as UTF-8"))
 }
 
 /// Where the files are that describe a workspace.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -41,6 +42,15 @@ pub(crate) enum Format {
     Text,
     /// One JSON document on standard output
     Json,
+}
+
+/// Whether arguments that could not be understood ask for JSON, so that who reads them gets it.
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
+    let own = arguments.iter().take_while(|argument| *argument != "--");
+    let before = std::iter::once(None).chain(arguments.iter().map(Some));
+    own.zip(before).any(|(argument, before)| {
+        argument == "--format=json" || (argument == "json" && before.is_some_and(|before| before == "--format"))
+    })
 }
 
 #[derive(Debug, Subcommand)]

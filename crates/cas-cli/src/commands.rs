@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, Mode, Observer, Output, SecretSources, Taints,
-    Trials, Workspace, export_image, find_image, healing, list_images, row_needs, write_tarball,
+    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, MANIFEST_FILE, Mode, Observer, Output,
+    SecretSources, Taints, Trials, Workspace, export_image, find_image, healing, list_images, row_needs, write_tarball,
 };
 use cas_config::{Fetch, Label, Pattern, TargetKind};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
@@ -34,13 +34,14 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{affected, checkout, pages, rebuild, store, test, why};
+use crate::{affected, checkout, pages, rebuild, remarks, store, test, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 pub(crate) const SIGNAL_BASE: i32 = 128;
 
 pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
+    check_folder(&global)?;
     match command {
         Command::Init(args) => init::run(&global, Source::Folder, &args),
         Command::Import(ImportCommand::Turbo(args)) => init::run(&global, Source::Turbo, &args),
@@ -69,6 +70,18 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Doctor => doctor(&global),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(&folder),
+    }
+}
+
+/// Fails when there is nothing to work in: a folder that is none, or one that was removed under the shell.
+fn check_folder(global: &Global) -> Result<(), Failure> {
+    let folder = here(global);
+    // What `.` leads to can be looked at even when it has no name any more.
+    let real = cas_fs::canonicalize(&folder).map_err(|error| Failure::Folder(error.path.clone(), Some(error)))?;
+    match cas_fs::metadata(&real) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::Folder(folder, None)),
+        Err(error) => Err(Failure::Folder(folder, Some(error))),
     }
 }
 
@@ -105,6 +118,9 @@ pub(crate) fn open_workspace(global: &Global) -> Result<(Workspace, Option<RelPa
     let here = here(global);
     let root = Workspace::find(&here)?;
     let workspace = Workspace::load(&root)?;
+    for pattern in workspace.members_without_packages() {
+        render::note(&format!("warning: `{pattern}` of `members` selects no folder with a `{MANIFEST_FILE}`"));
+    }
     let here = cas_fs::canonicalize(&here).map_err(BuildError::from)?;
     let inside = here.strip_prefix(&root).unwrap_or(Path::new(""));
     let package = inside.ancestors().find_map(|folder| {
@@ -307,11 +323,13 @@ fn build_or_watch(
 
 fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> {
     let Work { purpose, trials, shard, junit } = work;
-    let progress = Progress::with_timeline(args.trace.as_ref().map(|_| Timeline::new()));
+    let timeline = args.trace.as_ref().map(|_| Timeline::new());
+    let progress = Progress::with_timeline(timeline).on_terminal(global.format);
     let done = |name: &str, started: Instant| progress.event(Event::Span { name, kind: "build", started });
     let started = Instant::now();
     let (workspace, package) = open_workspace(global)?;
     let workspace = ManuallyDrop::new(workspace);
+    remarks::tell(&workspace);
     done("workspace", started);
     let started = Instant::now();
     let store = open_store(global)?;
@@ -372,7 +390,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         test::report(&here(global).join(path), &labels, &failures, &untried, &progress.notes)?;
     }
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
-    let counts = progress.counts();
+    progress.rest();
     let damaged = store.quarantined();
     if damaged > 0 {
         let what = if damaged == 1 { "object was" } else { "objects were" };
@@ -383,7 +401,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     if let (Some(timeline), Some(path)) = (&progress.timeline, &args.trace) {
         timeline.write(path).map_err(BuildError::from)?;
     }
-    render::results(global.format, &rows, &failures, &untried, counts)
+    render::results(global.format, &rows, &failures, &untried, &progress)
 }
 
 /// Of what a pattern selects, what the command is for.

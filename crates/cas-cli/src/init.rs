@@ -72,14 +72,9 @@ fn show(proposal: &Proposal, is_dry_run: bool) -> Result<(), Failure> {
         render::lines(files.map(|(path, _)| format!("wrote {path}")))?;
     }
     for note in &proposal.notes {
-        render::note(&printable(&note.to_string()));
+        render::note(&note.to_string());
     }
     Ok(())
-}
-
-/// What files of the folder say must not move the cursor of whoever reads it here.
-fn printable(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).collect()
 }
 
 /// Writes everything, or leaves the folder as it was.

@@ -14,8 +14,10 @@ mod pages;
 mod place;
 mod progress;
 mod rebuild;
+mod remarks;
 mod render;
 mod run;
+mod screen;
 mod signals;
 mod store;
 mod test;
@@ -29,6 +31,9 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
+use crate::args::Format;
+use crate::render::Failure;
+
 /// Runs the command line; returns what the process ends with.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -37,6 +42,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => {
             // Help and version are no errors, and go to standard output.
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            if error.use_stderr() && args::asks_for_json(&arguments) {
+                return render::failure(&Failure::of_arguments(&error), Format::Json);
+            }
             // A closed pipe is the reader's choice.
             let _ = error.print();
             return code;

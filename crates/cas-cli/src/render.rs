@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use cas_build::BuildError;
-use cas_config::Label;
+use cas_config::{Label, without_tokens};
+use cas_fs::FsError;
 use cas_init::InitError;
 use cas_sandbox::SandboxError;
 use cas_snapshot::SnapshotError;
@@ -16,7 +18,8 @@ use serde_json::{Value, json};
 use crate::args::Format;
 use crate::commands;
 use crate::exit::Exit;
-use crate::progress::Counts;
+use crate::progress::{Counts, Progress};
+use crate::screen;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -31,6 +34,10 @@ pub(crate) enum Failure {
     Init(InitError),
     /// A watcher could not be started, asked or ended.
     Watch(WatchError),
+    /// There is no such folder to work in.
+    Folder(PathBuf, Option<FsError>),
+    /// The parser does not understand the command line: what it says, and what it advises.
+    Arguments(String, Option<String>),
     /// Printing failed.
     Output(io::Error),
 }
@@ -42,12 +49,24 @@ impl<E: Into<BuildError>> From<E> for Failure {
 }
 
 impl Failure {
+    /// What the parser of the command line says, in the parts that other errors have.
+    pub(crate) fn of_arguments(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let mut parts = text.split("\n\n").map(str::trim);
+        let message = parts.next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message);
+        let tip = parts.find_map(|part| part.strip_prefix("tip: "));
+        let join = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        Self::Arguments(join(message), tip.map(join))
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Build(error) => exit_of(error),
-            Self::Usage(_) | Self::Usable(..) => Exit::Usage,
+            Self::Usage(_) | Self::Usable(..) | Self::Folder(..) | Self::Arguments(..) => Exit::Usage,
             Self::Init(error) if error.is_about_configuration() => Exit::Usage,
             Self::Init(InitError::Text { .. }) => Exit::Bug,
+            Self::Init(InitError::Fs(error)) if error.is_about_rights() => Exit::Host,
             Self::Init(_) => Exit::Failed,
             Self::Watch(WatchError::Fs(_)) => Exit::Store,
             Self::Watch(WatchError::Running { .. }) => Exit::Failed,
@@ -97,6 +116,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::SecretSize { .. }
         | BuildError::Revision(_)
         | BuildError::User { .. } => Exit::Usage,
+        BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
         BuildError::Fetch(_) | BuildError::PackageGone { .. } | BuildError::NotInRegistry { .. } => Exit::Remote,
         // What configuration says of a registry is wrong, or the registry itself.
@@ -122,6 +142,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::InputWritten { .. }
         | BuildError::SecretLeft { .. }
         | BuildError::OutputKind { .. }
+        | BuildError::Unportable { .. }
         | BuildError::Capture { .. }
         | BuildError::Log(_)
         | BuildError::Snapshot(_)
@@ -160,8 +181,9 @@ pub(crate) fn results(
     rows: &[Value],
     failures: &[(Label, Failure)],
     untried: &[String],
-    counts: Counts,
+    progress: &Progress,
 ) -> Result<Exit, Failure> {
+    let counts = progress.counts();
     let exit = failures.first().map_or(Exit::Done, |(_, failure)| failure.exit());
     match format {
         Format::Json => {
@@ -190,15 +212,19 @@ pub(crate) fn results(
                 let value = if row["status"].is_string() { &row["status"] } else { &row["digest"] };
                 let host = if row["hosts"].is_array() { "  (made with programs of this machine)" } else { "" };
                 let kept = if row["incremental"].is_array() { "  (made with state of earlier runs)" } else { "" };
-                format!("{} {} {}{path}{host}{kept}", text(&row["kind"]), text(&row["target"]), text(value))
+                let target = text(&row["target"]);
+                let line = format!("{} {target} {}{path}{host}{kept}", text(&row["kind"]), text(value));
+                screen::printable(&line)
             }))?;
             for (_, failure) in failures {
                 // As above.
                 let _ = tell(failure);
             }
-            if counts != Counts::default() || !failures.is_empty() {
+            let has_outputs = rows.iter().any(|row| row["path"].is_string());
+            let whole = progress.whole(has_outputs);
+            if counts != Counts::default() || !failures.is_empty() || !whole.is_empty() {
                 let failed = if failures.is_empty() { String::new() } else { format!(", {} failed", failures.len()) };
-                note(&format!("{} steps ran, {} were cached{failed}", counts.ran, counts.cached));
+                note(&format!("{} steps ran, {} were cached{failed}{whole}", counts.ran, counts.cached));
             }
             if let [first, others @ ..] = untried {
                 let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
@@ -215,6 +241,17 @@ fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
         Failure::Init(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Watch(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Usage(message) => (message.clone(), Vec::new(), None),
+        Failure::Arguments(message, hint) => (message.clone(), Vec::new(), hint.clone()),
+        Failure::Folder(path, None) => {
+            (format!("`{}` is not a folder", path.display()), Vec::new(), Some("name one with `-C FOLDER`".to_owned()))
+        }
+        Failure::Folder(path, Some(error)) => {
+            let hint = match path == Path::new(".") {
+                true => "the folder that the shell is in was removed: go to another one with `cd`",
+                false => "name a folder that is there with `-C FOLDER`",
+            };
+            (format!("cannot work in `{}`", path.display()), vec![error.source.to_string()], Some(hint.to_owned()))
+        }
         Failure::Usable(message, hint) => (message.clone(), Vec::new(), Some(hint.clone())),
         Failure::Output(error) => ("could not print the result".to_owned(), vec![error.to_string()], None),
     }
@@ -258,6 +295,7 @@ fn missed(failure: &Failure) -> &[cas_build::Missed] {
 }
 
 fn tell(failure: &Failure) -> io::Result<()> {
+    screen::clear();
     let mut stderr = io::stderr().lock();
     if let Failure::Build(error) = failure
         && let BuildError::Manifest { path, text, findings } = error.as_ref()
@@ -268,20 +306,20 @@ fn tell(failure: &Failure) -> io::Result<()> {
         return Ok(());
     }
     let (message, causes, hint) = message(failure);
-    writeln!(stderr, "error: {message}")?;
+    // Names of files and what others say may hold anything.
+    writeln!(stderr, "error: {}", screen::printable(&message))?;
     for cause in causes {
-        writeln!(stderr, "  cause: {cause}")?;
+        writeln!(stderr, "  cause: {}", screen::printable(&cause))?;
     }
     for line in log(failure).map(|log| log.tail.lines()).into_iter().flatten() {
         // What steps print must not move the cursor of whoever reads it here.
-        let shown: String = line.chars().filter(|c| *c == '\t' || !c.is_control()).collect();
-        writeln!(stderr, "  | {shown}")?;
+        writeln!(stderr, "  | {}", screen::printable(line))?;
     }
     for missed in missed(failure) {
         writeln!(stderr, "  looked for `{}`: {}", missed.path, missed.advice)?;
     }
     match hint.filter(|hint| !hint.is_empty()) {
-        Some(hint) => writeln!(stderr, "hint: {hint}"),
+        Some(hint) => writeln!(stderr, "hint: {}", screen::printable(&hint)),
         None => Ok(()),
     }
 }
@@ -320,9 +358,12 @@ fn findings(failure: &Failure) -> serde_json::Value {
 }
 
 fn draw(path: &str, text: &str, finding: &cas_config::Diagnostic) -> String {
+    // A line that is shown may hold what nobody should see.
+    let text = &*without_tokens(text);
     let title = Level::ERROR.primary_title(finding.message.as_str());
     let Some(span) = finding.span.clone().filter(|span| span.end <= text.len()) else {
-        return format!("{}\n --> {path}", Renderer::plain().render(&[Group::with_title(title)]));
+        let help = finding.hint.as_ref().map(|hint| format!("\n  = help: {hint}")).unwrap_or_default();
+        return format!("{}\n --> {path}{help}", Renderer::plain().render(&[Group::with_title(title)]));
     };
     let snippet = Snippet::source(text).path(path).annotation(AnnotationKind::Primary.span(span));
     let mut group = title.element(snippet);
@@ -334,6 +375,7 @@ fn draw(path: &str, text: &str, finding: &cas_config::Diagnostic) -> String {
 
 /// Prints lines of a result.
 pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
+    screen::clear();
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     for line in lines {
         writeln!(stdout, "{line}").map_err(Failure::Output)?;
@@ -343,6 +385,5 @@ pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> Result<(), Failu
 
 /// Says something on the way.
 pub(crate) fn note(text: &str) {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    screen::print(&format!("{}\n", screen::printable(text)));
 }

@@ -52,7 +52,7 @@ impl Notes {
                     note.earlier.push(problem);
                 }
             }
-            Event::Span { .. } | Event::Note(_) => {}
+            _ => {}
         }
     }
 

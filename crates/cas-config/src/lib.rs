@@ -12,6 +12,7 @@ mod manifest;
 mod nearest;
 mod raw;
 mod run;
+mod secret;
 mod step;
 
 pub use diagnostic::Diagnostic;
@@ -23,4 +24,5 @@ pub use manifest::{
 };
 pub use nearest::nearest;
 pub use run::Run;
+pub use secret::{is_secret_like, token_in, without_tokens};
 pub use step::{Command, Defaults, Program};

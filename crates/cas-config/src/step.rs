@@ -15,6 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::label::Reference;
 use crate::manifest::{Checker, Located};
 use crate::raw;
+use crate::secret::token_in;
 
 /// How long a step may take unless it says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -352,6 +353,11 @@ impl Checker {
                 if value.contains('\0') {
                     let message = format!("the value of `{}` has a NUL byte", name.get_ref());
                     self.report(Diagnostic::new(message, name.span()));
+                }
+                if let Some(kind) = token_in(&value) {
+                    let message = format!("the value of `{}` looks like {kind}", name.get_ref());
+                    let hint = "what `env` says is part of keys and is kept in plain text: remove it from the file, make it invalid where it was issued, and pass a new one with `secrets`";
+                    self.report(Diagnostic::new(message, name.span()).with_hint(hint));
                 }
                 (name.into_inner(), value)
             })

@@ -80,6 +80,12 @@ impl FsError {
         self.source.kind() == io::ErrorKind::AlreadyExists
     }
 
+    /// Whether rights are missing: this user's, or those of a file system that is mounted read-only.
+    #[must_use]
+    pub fn is_about_rights(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// Whether the file system, or a quota on it, is full.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cas_config::is_secret_like;
+
 use crate::InitError;
 use crate::draft::{Dep, Draft, Kind, Target, add};
 use crate::folder::{Folder, below, join, parent, resolve};
@@ -58,13 +60,6 @@ pub(crate) fn environment(names: &[Text], target: &mut Target, draft: &mut Draft
             target.env_in.insert(text.clone());
         }
     }
-}
-
-fn is_secret_like(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    let words =
-        ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE_KEY", "API_KEY", "APIKEY", "ACCESS_KEY"];
-    words.iter().any(|word| name.contains(word)) || name.split('_').any(|part| part == "AUTH")
 }
 
 /// Sets the outputs of a target: of the globs, which often stand for all packages, those that this one makes.
@@ -399,19 +394,6 @@ mod tests {
             [("a/b", "", "../.."), ("a/b", "a/b", "."), ("a/b", "a/c/d", "../c/d"), ("", "x", "x"), ("", "", ".")]
         {
             assert_eq!(relative(from, to), expected, "{from} {to}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_known_by_their_names() {
-        for (name, expected) in [
-            ("NPM_TOKEN", true),
-            ("AWS_SECRET_KEY", true),
-            ("BASIC_AUTH", true),
-            ("AUTHOR", false),
-            ("NODE_ENV", false),
-        ] {
-            assert_eq!(is_secret_like(name), expected, "{name}");
         }
     }
 }

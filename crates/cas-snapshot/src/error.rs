@@ -98,7 +98,7 @@ pub enum SnapshotError {
         source: globset::Error,
     },
     /// A pattern selects no file.
-    #[error("input pattern `{pattern}` selects no file of `{package}`")]
+    #[error("input pattern `{pattern}` selects no file of {}", package_name(package))]
     NoMatch {
         /// The pattern.
         pattern: String,
@@ -134,6 +134,9 @@ impl SnapshotError {
             }
             Self::Submodule { path } => return Some(format!("run `git submodule update --init {}`", show(path))),
             Self::GitIndex { source, .. } => source.hint(),
+            Self::NoMatch { .. } => {
+                "patterns go from the package's folder on, select no files that git ignores, and none of packages inside"
+            }
             _ => return None,
         };
         Some(hint.to_owned())
@@ -163,6 +166,11 @@ impl<E: std::error::Error + 'static> From<FsError> for KeepError<E> {
     fn from(error: FsError) -> Self {
         Self::Snapshot(error.into())
     }
+}
+
+/// The folder of a package, in words.
+fn package_name(folder: &str) -> String {
+    if folder.is_empty() { "the workspace's root".to_owned() } else { format!("`{folder}`") }
 }
 
 fn show(path: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -1,0 +1,41 @@
+//! What is said of a workspace before it is built: things that are allowed, and seldom meant.
+
+use std::collections::BTreeMap;
+
+use cas_build::Workspace;
+use cas_config::{Label, TargetKind, is_secret_like};
+
+use crate::render;
+
+/// Tells of variables that look like secrets and are handed to steps as if they were none.
+pub(crate) fn tell(workspace: &Workspace) {
+    for (name, labels) in exposed(workspace) {
+        let more = match labels.len() - 1 {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        let first = &labels[0];
+        render::note(&format!(
+            "warning: `{name}` looks like a secret, and is part of the key of `{first}`{more}: it is kept in the store in plain text"
+        ));
+        render::note(&format!(
+            "hint: name it in `secrets` of the step, instead of `env` or `env_in`: `secrets = [\"{name}\"]`"
+        ));
+    }
+}
+
+/// Those variables, each with the steps that get it.
+fn exposed(workspace: &Workspace) -> BTreeMap<String, Vec<Label>> {
+    let mut found: BTreeMap<String, Vec<Label>> = BTreeMap::new();
+    for (label, target) in workspace.targets() {
+        let (TargetKind::Command(step) | TargetKind::Test(step)) = &target.kind else { continue };
+        let names = step.env.keys().map(String::as_str).chain(step.env_in.iter().map(|name| &**name));
+        for name in names.filter(|name| is_secret_like(name)) {
+            let labels = found.entry(name.to_owned()).or_default();
+            if labels.last() != Some(&label) {
+                labels.push(label.clone());
+            }
+        }
+    }
+    found
+}

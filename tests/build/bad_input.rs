@@ -1,0 +1,505 @@
+//! docs/formats/bad-input.md, row by row: the page says the exit code and what is said, the scenes here bring it about.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
+
+use crate::{Home, text};
+
+/// An ordinary user that exists on every system and owns nothing.
+const NOBODY: u32 = 65534;
+/// A step that copies an input.
+const COPY: &str = "[workspace]\n[command.a]\ntoolchain = \":sh\"\nrun = \"cp f o\"\noutputs = [\"o\"]\n";
+
+/// What a row of the page says.
+struct Row {
+    code: i32,
+    said: String,
+}
+
+/// Brings the case of a row about; `None` where this machine cannot.
+type Scene = fn(&Home) -> Option<Output>;
+
+/// The rows of the page, by case.
+fn rows() -> BTreeMap<String, Row> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats/bad-input.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut rows = BTreeMap::new();
+    for line in page.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let Ok(code) = cells[1].parse() else { continue };
+        let said = cells[2].trim_matches('`').trim().to_owned();
+        let known = rows.insert(cells[0].to_owned(), Row { code, said });
+        assert!(known.is_none(), "two rows for `{}`", cells[0]);
+    }
+    rows
+}
+
+/// Whether the parts of `said` are in `shown`, in their order.
+fn says(shown: &str, said: &str) -> bool {
+    let mut rest = shown;
+    said.split('…').map(str::trim).all(|part| {
+        let found = rest.find(part);
+        rest = found.map_or("", |at| &rest[at + part.len()..]);
+        found.is_some()
+    })
+}
+
+impl Home {
+    /// A `cas.toml` of the root, with the toolchain `//:sh` in it.
+    fn manifest(&self, manifest: &str) {
+        let own = self.read("cas.toml");
+        let section = &own[own.find("[toolchain.sh]").unwrap()..];
+        self.write("cas.toml", &format!("{manifest}\n{section}"));
+    }
+
+    fn with(&self, manifest: &str, arguments: &[&str]) -> Option<Output> {
+        self.manifest(manifest);
+        Some(self.cas(arguments))
+    }
+
+    /// Builds [`COPY`], does something, and builds again.
+    fn twice(&self, between: impl FnOnce(&Self)) -> Option<Output> {
+        self.write("f", "one");
+        let first = self.with(COPY, &["build", ":a"])?;
+        assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+        between(self);
+        Some(self.cas(&["build", ":a"]))
+    }
+
+    fn set_time(&self, path: &str, time: SystemTime) {
+        fs::File::options().write(true).open(self.workspace().join(path)).unwrap().set_modified(time).unwrap();
+    }
+
+    fn in_store(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join("store/v1").join(path)
+    }
+}
+
+fn step(name: &str, run: &str, more: &str) -> String {
+    format!("[command.{name}]\ntoolchain = \"//:sh\"\nrun = \"{run}\"\n{more}\n")
+}
+
+fn two_that_write_one_file() -> String {
+    let one = step("a", "mkdir d; echo a > d/f", "outputs = [\"d\"]");
+    let other = step("b", "mkdir d; echo b > d/f", "outputs = [\"d\"]");
+    format!("[workspace]\n{one}{other}")
+}
+
+/// The program as a user who is not root.
+fn as_somebody(home: &Home, arguments: &[&str]) -> Option<Output> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(home.cas(arguments));
+    }
+    let program = home.folder.path().join("cas");
+    fs::copy(env!("CARGO_BIN_EXE_cas"), &program).unwrap();
+    fs::set_permissions(home.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "--"]);
+    command.arg(&program).args(arguments).current_dir(home.workspace());
+    command.env("CAS_HOME", home.folder.path().join("store")).output().ok()
+}
+
+/// The program on a workspace that is mounted read-only, in namespaces of its own.
+fn on_a_read_only_disk(home: &Home) -> Option<Output> {
+    fs::write(home.folder.path().join("data.txt"), "data\n").unwrap();
+    let data = format!("file://{}/data.txt", home.folder.path().display());
+    home.write("cas.toml", &crate::image().replace("DATA", &data));
+    let script = "mount --bind . . && mount -o remount,ro,bind . && cd \"$PWD\" || exit 99; exec \"$0\" build";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_cas")]);
+    command.current_dir(home.workspace()).env("CAS_HOME", home.folder.path().join("store"));
+    let output = command.output().ok()?;
+    (!matches!(output.status.code(), Some(1 | 99))).then_some(output)
+}
+
+/// What a test says of where it was.
+const WHERE: &[(&str, Scene)] = &[
+    ("no workspace here or above", |home| {
+        let elsewhere = home.folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        home.command(&["build"]).current_dir(elsewhere).output().ok()
+    }),
+    ("`-C` names nothing", |home| Some(home.cas(&["-C", "/nope", "store", "stat"]))),
+    ("`-C` names a file", |home| Some(home.cas(&["-C", "cas.toml", "build"]))),
+    ("the current folder was removed", |home| {
+        let script = "mkdir gone && cd gone && rmdir ../gone && exec \"$0\" build";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_cas")]).current_dir(home.workspace());
+        command.env("CAS_HOME", home.folder.path().join("store")).output().ok()
+    }),
+    ("the root is a symbolic link", |home| {
+        home.manifest(COPY);
+        home.write("f", "x");
+        let link = home.folder.path().join("link");
+        symlink(home.workspace(), &link).unwrap();
+        home.command(&["-C", link.to_str().unwrap(), "build", ":a"]).output().ok()
+    }),
+    ("the workspace is on a read-only disk", on_a_read_only_disk),
+    ("`cas.toml` without the right to read it", |home| {
+        let path = home.workspace().join("cas.toml");
+        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        as_somebody(home, &["query"])
+    }),
+    ("`cas.toml` is a folder", |home| {
+        fs::remove_file(home.workspace().join("cas.toml")).unwrap();
+        fs::create_dir(home.workspace().join("cas.toml")).unwrap();
+        Some(home.cas(&["build"]))
+    }),
+    ("the `cas.toml` of a member is a folder", |home| {
+        fs::create_dir_all(home.workspace().join("a/cas.toml")).unwrap();
+        home.with("[workspace]\nmembers = [\"*\"]\n", &["build"])
+    }),
+    ("`cas.toml` of 10 MB", |home| home.with(&format!("[workspace]\n{}", "#".repeat(10_000_000)), &["build"])),
+    ("`cas.toml` that is not UTF-8", |home| {
+        fs::write(home.workspace().join("cas.toml"), b"[workspace]\n# \xff\n").unwrap();
+        Some(home.cas(&["build"]))
+    }),
+    ("an option that is not known, `--format json`", |home| Some(home.cas(&["build", "--nope", "--format", "json"]))),
+    ("a command that is not known, `--format json`", |home| Some(home.cas(&["--format=json", "frobnicate"]))),
+    ("no command at all, `--format json`", |home| Some(home.cas(&["--format", "json"]))),
+];
+
+const PACKAGES: &[(&str, Scene)] = &[
+    ("10,000 members", |home| {
+        for number in 0..10_000 {
+            home.write(&format!("p/{number}/cas.toml"), &step("x", "true", ""));
+        }
+        let output = home.with("[workspace]\nmembers = [\"p/*\"]\n", &["query"])?;
+        assert_eq!(text(&output.stdout).lines().count(), 10_001);
+        Some(output)
+    }),
+    ("`members` that select nothing", |home| {
+        fs::create_dir_all(home.workspace().join("apps/empty")).unwrap();
+        home.with("[workspace]\nmembers = [\"apps/*\"]\n", &["query"])
+    }),
+    ("`**` in `members`", |home| home.with("[workspace]\nmembers = [\"apps/**\"]\n", &["build"])),
+    ("two packages with one name in `package.json`", |home| {
+        for package in ["a", "b"] {
+            home.write(&format!("{package}/cas.toml"), "");
+            home.write(&format!("{package}/package.json"), r#"{"name": "x"}"#);
+        }
+        home.with("[workspace]\nmembers = [\"*\"]\n", &["build"])
+    }),
+    ("a broken `package.json`", |home| {
+        home.write("package.json", "{");
+        Some(home.cas(&["build"]))
+    }),
+    ("a cycle through `^`", |home| {
+        for (package, other) in [("a", "b"), ("b", "a")] {
+            home.write(&format!("{package}/cas.toml"), &step("build", "true", "deps = [\"^build\"]"));
+            let json = format!(r#"{{"name": "{package}", "dependencies": {{"{other}": "*"}}}}"#);
+            home.write(&format!("{package}/package.json"), &json);
+        }
+        home.with("[workspace]\nmembers = [\"*\"]\n", &["build"])
+    }),
+];
+
+const TARGETS: &[(&str, Scene)] = &[
+    ("one name for two kinds", |home| {
+        home.with(
+            &format!("[workspace]\n{}{}", step("a", "true", ""), "[test.a]\nrun = \"x\"\ntoolchain = \":sh\"\n"),
+            &["build"],
+        )
+    }),
+    ("a dependency that is not there", |home| {
+        let steps = format!("{}{}", step("a", "true", "deps = [\":bb\"]"), step("b", "true", ""));
+        home.with(&format!("[workspace]\n{steps}"), &["build"])
+    }),
+    ("a command that depends on a test", |home| {
+        let steps = format!("[test.t]\ntoolchain = \":sh\"\nrun = \"true\"\n{}", step("a", "true", "deps = [\":t\"]"));
+        home.with(&format!("[workspace]\n{steps}"), &["build", ":a"])
+    }),
+    ("a test as a layer of an image", |home| {
+        let test = "[test.t]\ntoolchain = \":sh\"\nrun = \"true\"\n";
+        home.with(&format!("[workspace]\n{test}[image.i]\nlayers = [{{ from = \":t\", to = \"/\" }}]\n"), &["build"])
+    }),
+    ("a test in an npm package", |home| {
+        home.write("package.json", r#"{"name": "x", "version": "1.0.0"}"#);
+        let test = "[test.t]\ntoolchain = \":sh\"\nrun = \"true\"\n";
+        home.with(&format!("[workspace]\n{test}[npm.n]\nfrom = \":t\"\n"), &["build"])
+    }),
+    ("a step that depends on an image", |home| {
+        home.with(&format!("[workspace]\n[image.i]\n{}", step("a", "true", "deps = [\":i\"]")), &["build", ":a"])
+    }),
+    ("a step in a command instead of a toolchain", |home| {
+        let steps = step("b", "true", "");
+        let other = "[command.a]\ntoolchain = \":b\"\nrun = \"true\"\n";
+        home.with(&format!("[workspace]\n{steps}{other}"), &["build", ":a"])
+    }),
+    ("an image as a layer of an image", |home| {
+        home.with("[workspace]\n[image.i]\n[image.j]\nlayers = [{ from = \":i\", to = \"/\" }]\n", &["build", ":j"])
+    }),
+    ("an image on a command", |home| {
+        home.with(&format!("[workspace]\n{}[image.i]\nbase = \":b\"\n", step("b", "true", "")), &["build", ":i"])
+    }),
+    ("an image on programs of this machine", |home| {
+        home.with("[workspace]\n[toolchain.h]\nhost = {}\n[image.i]\nbase = \":h\"\n", &["build", ":i"])
+    }),
+    ("an npm package of an image", |home| {
+        home.write("package.json", r#"{"name": "x", "version": "1.0.0"}"#);
+        home.with("[workspace]\n[image.i]\n[npm.n]\nfrom = \":i\"\n", &["build", ":n"])
+    }),
+];
+
+const FILES: &[(&str, Scene)] = &[
+    ("a glob that selects nothing", |home| {
+        home.with(&format!("[workspace]\n{}", step("a", "true", "inputs = [\"src/**\"]")), &["build"])
+    }),
+    ("a glob that selects nothing of a package", |home| {
+        home.write("a/cas.toml", &step("a", "true", "inputs = [\"src/**\"]"));
+        home.with("[workspace]\nmembers = [\"a\"]\n", &["build"])
+    }),
+    ("a glob that is none", |home| {
+        home.with(&format!("[workspace]\n{}", step("a", "true", "inputs = [\"[\"]")), &["build"])
+    }),
+    ("a glob that selects very many files", |home| {
+        for folder in 0..200 {
+            fs::create_dir_all(home.workspace().join(format!("src/{folder}"))).unwrap();
+            for file in 0..100 {
+                fs::write(home.workspace().join(format!("src/{folder}/{file}")), "").unwrap();
+            }
+        }
+        let count = "find src -type f | wc -l > n";
+        let output = home.with(
+            &format!("[workspace]\n{}", step("a", count, "inputs = [\"src/**\"]\noutputs = [\"n\"]")),
+            &["build", ":a"],
+        )?;
+        assert_eq!(home.read("cas-out/a/n").trim(), "20000", "{}", text(&output.stderr));
+        Some(output)
+    }),
+    ("two outputs of one target overlap", |home| {
+        home.with(&format!("[workspace]\n{}", step("a", "true", "outputs = [\"d\", \"d/e\"]")), &["build"])
+    }),
+    ("outputs of two targets overlap", |home| {
+        let output = home.with(&two_that_write_one_file(), &["build", ":a", ":b"])?;
+        assert_eq!((home.read("cas-out/a/d/f"), home.read("cas-out/b/d/f")), ("a\n".to_owned(), "b\n".to_owned()));
+        Some(output)
+    }),
+    ("… and one step needs both", |home| {
+        let both = step("c", "cat d/f", "deps = [\":a\", \":b\"]");
+        home.with(&format!("{}{both}", two_that_write_one_file()), &["build"])
+    }),
+    ("an output with the name of a file of the workspace", |home| {
+        home.write("f", "of the workspace");
+        let one = step("a", "test ! -e f; echo made > f", "outputs = [\"f\"]");
+        let other = step("b", "cp f g", "deps = [\":a\"]\noutputs = [\"g\"]");
+        let output = home.with(&format!("[workspace]\n{one}{other}"), &["build", ":b"])?;
+        assert_eq!(home.read("cas-out/b/g"), "made\n", "{}", text(&output.stderr));
+        Some(output)
+    }),
+    ("a step needs a file inside of its own output", |home| {
+        home.write("src/f", "x");
+        home.with(&format!("[workspace]\n{}", step("a", "cat src/f > src/g", "outputs = [\"src\"]")), &["build"])
+    }),
+    ("outputs that differ in case alone", |home| {
+        let make = step("a", "echo 1 > Dist; echo 2 > dist", "outputs = [\"Dist\", \"dist\"]");
+        let output = home.with(&format!("[workspace]\n{make}"), &["build", ":a"])?;
+        assert_eq!(home.read("cas-out/a/Dist"), "1\n", "{}", text(&output.stderr));
+        Some(output)
+    }),
+    ("an output outside of the package", |home| {
+        home.with(&format!("[workspace]\n{}", step("a", "true", "outputs = [\"../x\"]")), &["build"])
+    }),
+    ("an input whose name is not UTF-8", |home| {
+        fs::write(home.workspace().join(OsStr::from_bytes(b"a\xffb")), "").unwrap();
+        home.with(&format!("[workspace]\n{}", step("a", "true", "")), &["build"])
+    }),
+    ("… that `inputs` leave out", |home| {
+        fs::write(home.workspace().join(OsStr::from_bytes(b"a\xffb")), "").unwrap();
+        home.write("f", "x");
+        home.with(&format!("[workspace]\n{}", step("a", "true", "inputs = [\"f\"]")), &["build"])
+    }),
+    ("an output whose name is not UTF-8", |home| {
+        let make = "mkdir o; touch o/$(printf 'a\\\\377b')";
+        home.with(&format!("[workspace]\n{}", step("a", make, "outputs = [\"o\"]")), &["build"])
+    }),
+];
+
+const OTHERS: &[(&str, Scene)] = &[
+    ("a name like a secret's in `env`", |home| {
+        home.with(&format!("[workspace]\n{}", step("a", "true", "env = { NPM_TOKEN = \"x\" }")), &["build"])
+    }),
+    ("a name like a secret's in `env_in`", |home| {
+        home.with(&format!("[workspace]\n{}", step("a", "true", "env_in = [\"AWS_SECRET_ACCESS_KEY\"]")), &["build"])
+    }),
+    ("a value like a token in `env`", |home| {
+        let secret = "Qx7".repeat(12);
+        let env = format!("env = {{ REGISTRY = \"//r/:_authToken=npm_{secret}\" }}");
+        let output = home.with(&format!("[workspace]\n{}", step("a", "true", &env)), &["build"])?;
+        assert!(!text(&output.stderr).contains("Qx7"), "{}", text(&output.stderr));
+        Some(output)
+    }),
+    ("a broken `turbo.json`", |home| imported(home, "turbo", &[("turbo.json", "{\n")])),
+    ("a `turbo.json` that is no object", |home| imported(home, "turbo", &[("turbo.json", "[]")])),
+    ("no `turbo.json`", |home| imported(home, "turbo", &[])),
+    ("a broken `nx.json`", |home| imported(home, "nx", &[("nx.json", "{\"a\":}")])),
+    ("a broken `project.json`", |home| imported(home, "nx", &[("nx.json", "{}"), ("a/project.json", "{ targets")])),
+];
+
+fn imported(home: &Home, tool: &str, files: &[(&str, &str)]) -> Option<Output> {
+    fs::remove_file(home.workspace().join("cas.toml")).unwrap();
+    home.write("package.json", r#"{"name": "root", "workspaces": []}"#);
+    for (path, content) in files {
+        home.write(path, content);
+    }
+    Some(home.cas(&["import", tool]))
+}
+
+const TIMES: &[(&str, Scene)] = &[
+    ("files from the future", |home| {
+        let time = SystemTime::now() + Duration::from_secs(3_000_000_000);
+        home.write("f", "one");
+        home.set_time("f", time);
+        let output = home.twice(|home| {
+            home.write("f", "two");
+            home.set_time("f", time);
+        })?;
+        assert_eq!(home.read("cas-out/a/o"), "two", "{}", text(&output.stderr));
+        Some(output)
+    }),
+    ("files from before 1970", |home| {
+        home.twice(|home| home.set_time("f", SystemTime::UNIX_EPOCH - Duration::from_secs(86_400)))
+    }),
+    ("a clock that runs backwards", |home| {
+        // What was written by the first build has times that are still to come for the second one.
+        let output = home.twice(|home| {
+            let later = SystemTime::now() + Duration::from_secs(86_400);
+            for folder in ["scan", "history", "."] {
+                for entry in fs::read_dir(home.in_store(folder)).into_iter().flatten().flatten() {
+                    if entry.file_type().unwrap().is_file() {
+                        fs::File::options().write(true).open(entry.path()).unwrap().set_modified(later).unwrap();
+                    }
+                }
+            }
+            home.write("f", "two");
+        })?;
+        assert_eq!(home.read("cas-out/a/o"), "two", "{}", text(&output.stderr));
+        Some(output)
+    }),
+    ("a lock of a later version", |home| {
+        home.write("cas.lock", "format = 2\n");
+        Some(home.cas(&["build"]))
+    }),
+    ("a damaged lock", |home| {
+        home.write("cas.lock", "{{{");
+        Some(home.cas(&["build"]))
+    }),
+    ("a store with features of a later version", |home| {
+        home.twice(|home| {
+            let text = fs::read_to_string(home.in_store("store.json")).unwrap();
+            let text = text.replacen("\"incompatible\": [", "\"incompatible\": [\"telepathy\",", 1);
+            fs::write(home.in_store("store.json"), text).unwrap();
+        })
+    }),
+    ("an index of a later version that needs no feature", |home| {
+        home.twice(|home| {
+            let index = rusqlite::Connection::open(home.in_store("index.db")).unwrap();
+            index.pragma_update(None, "user_version", 99).unwrap();
+        })
+    }),
+    ("memos of kinds that are not known", |home| {
+        let insert = "INSERT INTO memo VALUES('telepathy-7', x'00', x'01', unixepoch())";
+        let output = home.twice(|home| {
+            let index = rusqlite::Connection::open(home.in_store("index.db")).unwrap();
+            index.execute(insert, []).unwrap();
+        })?;
+        assert_eq!(home.cas(&["store", "gc"]).status.code(), Some(0));
+        let index = rusqlite::Connection::open(home.in_store("index.db")).unwrap();
+        let count: i64 =
+            index.query_row("SELECT count(*) FROM memo WHERE kind = 'telepathy-7'", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1, "it stays");
+        Some(output)
+    }),
+    ("a history of another version", |home| {
+        home.twice(|home| {
+            for folder in fs::read_dir(home.in_store("history")).unwrap() {
+                for name in ["states", "placed"] {
+                    let path = folder.as_ref().unwrap().path().join(name);
+                    let text = fs::read_to_string(&path).unwrap();
+                    assert!(
+                        text.starts_with(&format!("cas {}", if name == "states" { "history 1" } else { "placed 1" }))
+                    );
+                    fs::write(&path, text.replacen(" 1\n", " 9\n", 1)).unwrap();
+                }
+            }
+        })
+    }),
+];
+
+/// Runs scenes, and compares what they give with the page.
+fn check(scenes: &[(&str, Scene)]) {
+    let rows = rows();
+    let mut wrong = Vec::new();
+    for (case, scene) in scenes {
+        let Some(home) = Home::with_busybox("[workspace]\n", &[]) else { return };
+        let row = rows.get(*case).unwrap_or_else(|| panic!("the page has no row for `{case}`"));
+        let Some(output) = scene(&home) else {
+            eprintln!("SKIPPED: this machine cannot make the case `{case}`");
+            continue;
+        };
+        let folder = home.folder.path().display().to_string();
+        let shown = format!("{}{}", text(&output.stderr), text(&output.stdout)).replace(&folder, "PATH");
+        let is_said = match row.said.as_str() {
+            "—" => !shown.contains("error") && !shown.contains("warning"),
+            said => says(&shown, said),
+        };
+        if output.status.code() != Some(row.code) || !is_said {
+            wrong.push(format!("`{case}` ended with {:?}:\n{shown}", output.status.code()));
+        }
+    }
+    assert!(wrong.is_empty(), "not as docs/formats/bad-input.md says:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn where_it_is_run() {
+    check(WHERE);
+}
+
+#[test]
+fn packages_and_members() {
+    check(PACKAGES);
+}
+
+#[test]
+fn targets_that_do_not_go_together() {
+    check(TARGETS);
+}
+
+#[test]
+fn inputs_and_outputs() {
+    check(FILES);
+}
+
+#[test]
+fn secrets_and_files_of_other_tools() {
+    check(OTHERS);
+}
+
+#[test]
+fn clocks_and_versions() {
+    check(TIMES);
+}
+
+#[test]
+fn each_row_of_the_page_is_run() {
+    let all = [WHERE, PACKAGES, TARGETS, FILES, OTHERS, TIMES].concat();
+    let mut run: Vec<&str> = all.iter().map(|(case, _)| *case).collect();
+    run.sort_unstable();
+    let rows = rows();
+    let mut page: Vec<&str> = rows.keys().map(String::as_str).collect();
+    page.sort_unstable();
+    assert_eq!(page, run);
+}
+
+#[test]
+fn what_is_said_is_compared_in_order() {
+    assert!(says("error: a\nhint: b\n", "error: a … hint: b"));
+    assert!(!says("hint: b\nerror: a\n", "error: a … hint: b"));
+    assert!(!says("error: x\n", "error: a"));
+}
