@@ -135,6 +135,8 @@ pub(crate) enum Command {
     Watch(WatchCommand),
     /// Say what this host can do, and what to change where it cannot
     Doctor,
+    /// Print the JSON Schema of cas.toml, for editors and other programs
+    Schema,
     /// Print what a shell needs to complete commands and options
     ///
     /// For bash: `cas completions bash > ~/.local/share/bash-completion/completions/cas`.

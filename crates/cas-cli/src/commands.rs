@@ -68,6 +68,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor(&global),
+        Command::Schema => pages::schema(),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(&folder),
     }

@@ -1,4 +1,4 @@
-//! `cas completions` and `cas man`: what other programs want to know of the command line.
+//! `cas schema`, `cas completions` and `cas man`: what other programs want to know of the command line.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,6 +10,14 @@ use clap_complete::Shell;
 use crate::args::Cli;
 use crate::exit::Exit;
 use crate::render::Failure;
+
+/// Made of the shape that `cas-config` reads, by `tests/book`, which fails when it is stale.
+const SCHEMA: &str = include_str!("../../../docs/cas.schema.json");
+
+pub(crate) fn schema() -> Result<Exit, Failure> {
+    std::io::stdout().lock().write_all(SCHEMA.as_bytes()).map_err(Failure::Output)?;
+    Ok(Exit::Done)
+}
 
 pub(crate) fn completions(shell: Shell) -> Result<Exit, Failure> {
     let mut text = Vec::new();
