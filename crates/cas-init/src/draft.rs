@@ -119,6 +119,8 @@ pub(crate) struct Draft {
     /// By folder; the root is the empty one.
     pub(crate) sections: BTreeMap<String, Section>,
     pub(crate) notes: BTreeSet<Note>,
+    /// Programs that the scripts of targets call, each with the package's folder and the script.
+    pub(crate) called: BTreeMap<String, BTreeSet<(String, String)>>,
 }
 
 impl Draft {

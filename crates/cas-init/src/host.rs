@@ -103,6 +103,19 @@ impl Host {
         cas_fs::exists(&file).ok()?.then(|| Program::new(&folder, &[&file], self.home.as_deref()))
     }
 
+    /// The version of `node`, as the headers beside it say it; `None` where there are none. Nothing is run.
+    pub(crate) fn node_version(&self) -> Option<String> {
+        let program = self.find("node")?;
+        let file = cas_fs::canonicalize(&program.folder.join("node")).ok()?;
+        let header = file.parent()?.parent()?.join("include/node/node_version.h");
+        let text = String::from_utf8(cas_fs::read_limited(&header, 1 << 20).ok()?).ok()?;
+        let number = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("#define NODE_{name}_VERSION ")))?;
+            line.trim().parse::<u32>().ok()
+        };
+        Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
+    }
+
     /// Where Go keeps the modules that it downloaded.
     pub(crate) fn module_cache(&self) -> Option<PathBuf> {
         if let Some(cache) = &self.go_module_cache {

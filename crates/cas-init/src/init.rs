@@ -8,7 +8,7 @@ use crate::folder::{Folder, below};
 use crate::host::Host;
 use crate::javascript::Packages;
 use crate::note::{Note, NoteKind};
-use crate::{InitError, cargo, cycles, go, javascript, nx, plain, render, turbo};
+use crate::{InitError, cargo, cycles, go, javascript, nx, plain, render, tools, turbo};
 
 /// Folder of what builds write, by its name in a `.gitignore`.
 const IGNORED: &str = "/cas-out/";
@@ -68,6 +68,7 @@ pub fn propose(root: &Path, host: &Host, source: Source) -> Result<Proposal, Ini
         cycles::close(&mut draft, &packages);
     }
     javascript::share_sources(&folder, &packages, &mut draft);
+    tools::remark(&folder, host, &packages, &mut draft)?;
     remark(&mut draft);
     let files = render::texts(&draft)?;
     for path in files.keys() {

@@ -85,6 +85,11 @@ impl Package {
         self.scripts.iter().rev().find(|(other, ..)| other == name).map(|(_, text, _)| text.as_str())
     }
 
+    /// Names of all that it needs, itself and while it is developed.
+    pub(crate) fn dependencies(&self) -> impl Iterator<Item = &str> {
+        self.runtime.iter().chain(&self.development).map(String::as_str)
+    }
+
     pub(crate) fn depends_on(&self, name: &str) -> bool {
         self.runtime.contains(name) || self.development.contains(name)
     }
@@ -442,6 +447,9 @@ pub(crate) fn script_target(
     draft: &mut Draft,
 ) -> Result<Target, InitError> {
     let guess = outputs::of_script(folder, packages, package, script, is_command, draft)?;
+    for program in guess.programs {
+        draft.called.entry(program).or_default().insert((package.folder.clone(), script.to_owned()));
+    }
     let kind = if is_command { Kind::Command } else { Kind::Test };
     let mut target = Target::new(kind, run_script(script));
     target.scratch = guess.scratch;
@@ -472,6 +480,12 @@ pub(crate) fn tidy_scratch(target: &mut Target) {
             && !all.iter().any(|other| other != path && is_within(path, other))
     });
     target.scratch.sort();
+}
+
+/// Whether nothing is said of a script of a workspace's root where targets are made: it is no build and no test, and is not run
+/// by what runs the scripts of all packages.
+pub(crate) fn is_left_at_root(name: &str, text: &str) -> bool {
+    role(name).is_none() && orchestrator(text).is_none()
 }
 
 fn root_scripts(package: &Package, draft: &mut Draft) {

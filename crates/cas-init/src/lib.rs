@@ -24,6 +24,7 @@ mod nx;
 mod outputs;
 mod plain;
 mod render;
+mod tools;
 mod tsconfig;
 mod turbo;
 mod yaml;

@@ -26,6 +26,8 @@ const MAX_PUBLISHED: usize = 1_000;
 pub(crate) struct Guess {
     pub(crate) outputs: Vec<String>,
     pub(crate) scratch: Vec<String>,
+    /// Programs that it calls, itself or by other scripts.
+    pub(crate) programs: BTreeSet<String>,
 }
 
 struct Reader<'a> {
@@ -129,6 +131,7 @@ impl Reader<'_> {
             words = rest;
         }
         let Some((program, arguments)) = words.split_first() else { return Ok(()) };
+        self.guess.programs.insert((*program).to_owned());
         match *program {
             "npm" | "pnpm" | "yarn" | "bun" => return self.manager(arguments, depth),
             "run-s" | "run-p" | "npm-run-all" | "npm-run-all2" | "concurrently" => {

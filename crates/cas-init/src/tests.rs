@@ -3,6 +3,7 @@
 mod broken;
 mod folders;
 mod imports;
+mod tools;
 
 use std::path::{Path, PathBuf};
 
