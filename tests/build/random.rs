@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::since::labels;
 use crate::{Home, text};
 
 /// Seeds of the tests that always run; `CAS_SOAK=N` runs N more.
@@ -207,5 +208,46 @@ fn every_build_gives_what_a_clean_one_gives() {
         assert_eq!(output.status.code(), Some(0), "seed {seed}, {done:?}: {}", text(&output.stderr));
         let actual = world.outputs();
         assert_eq!(actual, world.clean(), "seed {seed}, {done:?}");
+    }
+}
+
+impl World {
+    /// Builds everything; the action of each step.
+    fn actions(&self) -> BTreeMap<String, String> {
+        let output = self.home.cas(&["build", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = document["results"].as_array().unwrap().iter().filter(|row| row["action"].is_string());
+        rows.map(|row| (row["target"].to_string().replace('"', ""), row["action"].to_string())).collect()
+    }
+}
+
+/// The steps of which a build has another action are all told, and no others where both states were built.
+#[test]
+fn what_is_affected_is_what_a_build_does_otherwise() {
+    let more = std::env::var("CAS_SOAK").ok().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+    for seed in 100..100 + SEEDS + more {
+        let Some(mut world) = World::new(seed) else { return };
+        world.home.write(".gitignore", "/cas-out/\n");
+        world.home.git(&["init", "--quiet"]);
+        let (mut done, mut states) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            world.home.commit();
+            states.push((world.home.git(&["rev-parse", "HEAD"]).trim().to_owned(), world.actions()));
+            for _ in 0..=world.random.below(3) {
+                done.push(world.change());
+            }
+            let (near, far) = (round, world.random.below(round + 1));
+            let before = [near, far].map(|at| world.home.affected(&["--since", &states[at].0, "--kind", "command"]));
+            let actions = world.actions();
+            for (at, before) in [near, far].into_iter().zip(before) {
+                let (revision, then) = &states[at];
+                let differs = |label: &&String| actions.get(*label) != then.get(*label);
+                let expected: BTreeSet<String> = actions.keys().filter(differs).cloned().collect();
+                assert!(expected.is_subset(&labels(&before)), "seed {seed}, {done:?}: {expected:?}, told {before}");
+                let after = world.home.affected(&["--since", revision, "--kind", "command"]);
+                assert_eq!(labels(&after), expected, "seed {seed}, {done:?}: {after}");
+            }
+        }
     }
 }

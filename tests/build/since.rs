@@ -76,17 +76,17 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 }
 
 impl Home {
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         git(&self.workspace(), arguments)
     }
 
-    fn commit(&self) {
+    pub(crate) fn commit(&self) {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message", "state"]);
     }
 
     /// What `cas affected` says.
-    fn affected(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn affected(&self, arguments: &[&str]) -> Value {
         let arguments = [&["affected", "--format", "json"], arguments].concat();
         let output = self.command(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -105,7 +105,7 @@ impl Home {
     }
 }
 
-fn labels(document: &Value) -> BTreeSet<String> {
+pub(crate) fn labels(document: &Value) -> BTreeSet<String> {
     document["results"].as_array().unwrap().iter().map(|row| row["target"].as_str().unwrap().to_owned()).collect()
 }
 

@@ -130,6 +130,7 @@ pub(super) fn graph(bench: &mut Bench) -> Result<(), Failure> {
     }
     let why = median(|| Ok(bench.cas(&root, "store", &["why", &format!("//packages/p{:05}:build", PACKAGES - 1)])))?;
     bench.write(&format!("`cas why` of the last package: {}.\n", milliseconds(why)));
+    affected(bench, &root)?;
     let help = median(|| {
         let mut command = Command::new(&bench.cas);
         command.arg("--help");
@@ -166,6 +167,48 @@ pub(super) fn graph(bench: &mut Bench) -> Result<(), Failure> {
         ));
         remove(&bench.folder.join(store))?;
     }
+    Ok(())
+}
+
+/// How long it takes to compare with revisions near and far.
+fn affected(bench: &mut Bench, root: &Path) -> Result<(), Failure> {
+    far(root)?;
+    for (what, revision) in [("HEAD", "HEAD"), ("one commit", "HEAD~1"), ("1,000 commits", "far~1000")] {
+        let command = || bench.cas(root, "store", &["affected", "--since", revision, "--format", "json"]);
+        let found = output(&mut command())?.matches("\"reasons\"").count();
+        let time = median(|| Ok(command()))?;
+        bench.write(&format!("`cas affected` since {what}, {found} targets: {}.", milliseconds(time)));
+    }
+    bench.write("");
+    Ok(())
+}
+
+/// A thousand commits, each of one file; the working tree is that of the last.
+fn far(root: &Path) -> Result<(), Failure> {
+    let mut random = Random(2);
+    let mut text = String::new();
+    for number in 0..1000 {
+        let path = format!("packages/p{:05}/src/f{:02}.js", random.below(PACKAGES), random.below(FILES - 2));
+        let content = format!("export const changed = {number};\n");
+        let message = format!("change {number}");
+        let from = if number == 0 { "from HEAD\n" } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "commit refs/heads/far\ncommitter bench <bench@example.org> {number} +0000\ndata {}\n{message}\n{from}\
+             M 100644 inline {path}\ndata {}\n{content}\n",
+            message.len(),
+            content.len()
+        );
+    }
+    let mut import = Command::new("git");
+    import.args(["fast-import", "--quiet"]).current_dir(root).stdin(std::process::Stdio::piped());
+    let mut child = import.spawn()?;
+    std::io::Write::write_all(&mut child.stdin.take().ok_or("git takes no input")?, text.as_bytes())?;
+    if !child.wait()?.success() {
+        return Err("git fast-import failed".into());
+    }
+    output(Command::new("git").args(["checkout", "-q", "-f", "far"]).current_dir(root))?;
     Ok(())
 }
 
