@@ -619,3 +619,35 @@ fn why_tells_what_differs_from_a_revision() {
         "//libs/base:build is made of something else\n  nothing can be compared: `digest_function` was another one\n"
     );
 }
+
+/// Packages that a sparse checkout leaves out are in neither state.
+#[test]
+fn a_sparse_checkout_is_compared_as_far_as_it_goes() {
+    let Some(home) = Home::with_busybox(MANIFEST, &FILES) else { return };
+    home.git(&["init", "--quiet"]);
+    home.commit();
+    home.write("libs/base/src/comment", "not read either\n");
+    home.commit();
+    for index in ["--no-sparse-index", "--sparse-index"] {
+        home.git(&["sparse-checkout", "set", "--cone", index, "libs/base", "apps"]);
+        let told = home.affected(&["--since", "HEAD"]);
+        assert_eq!((labels(&told), &told["removed"]), (set(&[]), &serde_json::json!([])), "{told}");
+        let told = home.affected(&["--since", "HEAD~1"]);
+        assert_eq!(labels(&told), set(&[BASE, BASE_UNIT, WEB, WEB_UNIT, ALL]), "{told}");
+        home.git(&["sparse-checkout", "disable"]);
+    }
+}
+
+/// Before there was a folder, there was no workspace in it.
+#[test]
+fn a_folder_that_a_revision_lacks_is_new() {
+    let home = Home::new("[workspace]\n");
+    let top = home.folder.path();
+    git(top, &["init", "--quiet"]);
+    git(top, &["commit", "--quiet", "--allow-empty", "--message", "nothing"]);
+    git(top, &["add", "workspace"]);
+    git(top, &["commit", "--quiet", "--message", "workspace"]);
+    assert_eq!(home.affected(&["--since", "HEAD"])["everything"], Value::Null);
+    let told = home.affected(&["--since", "HEAD~1"]);
+    assert_eq!(told["everything"], "`cas.toml` was not there, or no workspace's");
+}

@@ -42,11 +42,15 @@ impl Repository {
         [&self.prefix, below].concat()
     }
 
-    /// Paths from the workspace's root on whose files git does not look at, because it was told so.
-    pub(crate) fn flagged(&self) -> impl Iterator<Item = Vec<u8>> {
+    /// Paths from the workspace's root on whose files git does not look at, because it was told so; and whether that is
+    /// because a sparse checkout may leave them out. A folder stands for all below it.
+    pub(crate) fn flagged(&self) -> impl Iterator<Item = (Vec<u8>, bool)> {
         let prefix = self.prefix.strip_suffix(b"/").unwrap_or(&self.prefix);
         let below = self.index.below(prefix).filter(|entry| entry.is_skipped || entry.is_assumed_valid);
-        below.map(|entry| join(&self.folder, &entry.path[self.prefix.len()..]))
+        below.map(|entry| {
+            let path = &entry.path[self.prefix.len()..];
+            (join(&self.folder, path.strip_suffix(b"/").unwrap_or(path)), entry.is_skipped)
+        })
     }
 
     /// The entries that may have no files, with their paths from the workspace's root on: those that a sparse checkout

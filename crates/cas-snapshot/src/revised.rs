@@ -14,7 +14,7 @@ use cas_tree::RelPath;
 use crate::cache::{Content, Folder, Held, Kind, Name};
 use crate::gaps::Gap;
 use crate::git::Tracked;
-use crate::revision::{Doubt, Entry, Mode, Revision, RevisionError, is_never};
+use crate::revision::{Doubt, Entry, Mode, Revision, RevisionError, ancestors, is_never};
 use crate::slot::Known;
 use crate::snapshot::{Snapshot, place};
 use crate::stamp::{Stamp, Volumes};
@@ -262,12 +262,6 @@ fn parted(path: &[u8]) -> (&[u8], &[u8]) {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
     }
-}
-
-/// A path and the folders above it.
-fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let folders = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
-    folders.chain([path])
 }
 
 fn edited(before: Option<Folder>, edits: Option<&BTreeMap<Vec<u8>, Edit>>) -> Folder {

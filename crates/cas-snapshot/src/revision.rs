@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::Snapshot;
+use crate::git::Repository;
 use crate::walk::{NEVER, join};
 
 /// Longest listing that is read: that of a million files takes 120 MiB.
@@ -143,6 +144,9 @@ pub struct Revision {
     pub(crate) entries: BTreeMap<Vec<u8>, Entry>,
     /// Paths that may differ from the working tree.
     pub(crate) doubts: BTreeMap<Vec<u8>, Doubt>,
+    /// Paths that the working tree may lack because its checkout is sparse.
+    sparse: BTreeSet<Vec<u8>>,
+    root: PathBuf,
     /// Submodules of the revision whose files at that revision nobody here has, with the commit's name.
     pub(crate) lost: Vec<(Vec<u8>, String)>,
 }
@@ -167,13 +171,18 @@ impl Revision {
             variables: variables.clone(),
             entries: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            sparse: BTreeSet::new(),
+            root: root.clone(),
             lost: Vec::new(),
         };
         let mut open = vec![(Vec::new(), commit)];
         while let Some((folder, commit)) = open.pop() {
             open.extend(revision.add(snapshot, folder, &commit)?);
         }
-        for path in snapshot.tracked.unwatched() {
+        for (path, is_skipped) in snapshot.tracked.repositories().flat_map(Repository::flagged) {
+            if is_skipped {
+                revision.sparse.insert(path.clone());
+            }
             revision.doubts.entry(path).or_insert(Doubt::Open);
         }
         Ok(revision)
@@ -257,16 +266,24 @@ impl Revision {
     pub fn folders_with<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.entries.iter().filter(|(_, entry)| matches!(entry.mode, Mode::File { .. })).filter_map(move |(path, _)| {
             let rest = path.strip_suffix(name.as_bytes())?;
-            if rest.is_empty() { Some(rest) } else { rest.strip_suffix(b"/") }
+            let folder = if rest.is_empty() { rest } else { rest.strip_suffix(b"/")? };
+            (!self.is_left_out(path)).then_some(folder)
         })
     }
 
     /// Whether the revision has a file at a path, and whether that may be another one than in the working tree. `None` for
-    /// what is no file.
+    /// what is no file, and for what a sparse checkout leaves out: the working tree has nothing to compare it with.
     #[must_use]
     pub fn differs(&self, path: &[u8]) -> Option<bool> {
         let entry = self.entries.get(path)?;
-        matches!(entry.mode, Mode::File { .. }).then(|| self.doubts.contains_key(path))
+        let is_file = matches!(entry.mode, Mode::File { .. }) && !self.is_left_out(path);
+        is_file.then(|| self.doubts.contains_key(path))
+    }
+
+    fn is_left_out(&self, path: &[u8]) -> bool {
+        let is_sparse = !self.sparse.is_empty() && ancestors(path).any(|above| self.sparse.contains(above));
+        // It may be there in spite of the flag.
+        is_sparse && cas_fs::symlink_metadata(&self.root.join(OsStr::from_bytes(path))).is_err()
     }
 
     /// The contents of files of the revision, each in the place of its path; `None` for one that nobody here has.
@@ -525,12 +542,10 @@ pub(crate) fn is_never(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| NEVER.contains(&part))
 }
 
-/// Paths of the index that git does not look at, because it was told so.
-impl crate::git::Tracked {
-    fn unwatched(&self) -> BTreeSet<Vec<u8>> {
-        let flagged = self.repositories().flat_map(crate::git::Repository::flagged);
-        flagged.collect()
-    }
+/// A path and the folders above it.
+pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let folders = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+    folders.chain([path])
 }
 
 #[cfg(test)]
