@@ -452,6 +452,19 @@ fn tests_are_run_again_and_a_step_ends_with_the_watch() {
     watching.ends("-INT", 130);
 }
 
+/// Nobody could end such a build any more.
+#[test]
+fn a_watch_that_is_killed_takes_its_build_with_it() {
+    let manifest = "[workspace]\n[test.t]\ntoolchain = \":sh\"\nrun = \"sleep 62\"\n";
+    let Some(home) = Home::with_busybox(manifest, &[]) else { return };
+    let mut watching = Watching::start(&home, &["test", "--watch"]);
+    let group = watching.process.id().to_string();
+    until("the step does not begin", || is_running(&home, watching.process.id()));
+    watching.process.kill().unwrap();
+    watching.process.wait().unwrap();
+    until("the build goes on", || Command::new("pgrep").args(["-g", &group]).output().unwrap().stdout.is_empty());
+}
+
 /// Whether a watch has a build whose step runs.
 fn is_running(home: &Home, watch: u32) -> bool {
     let output = Command::new("pgrep").args(["-P", &watch.to_string()]).output().unwrap();

@@ -159,7 +159,7 @@ pub(crate) fn workspace() -> Option<(Home, String)> {
         &home,
         &[
             ("@s/left", "2.0.0", &[("index.js", "left"), (".npmignore", "")]),
-            ("tool", "1.0.0", &[("cli.js", "tool")]),
+            ("tool", "1.0.0", &[("cli.js", "#!/bin/sh\necho tool >&2\n")]),
             ("unused", "1.0.0", &[]),
         ],
     );
@@ -219,6 +219,54 @@ fn node_modules_hold_what_a_package_reaches() {
     assert!(text(&output.stderr).ends_with("0 steps ran, 2 were cached\n"), "{}", text(&output.stderr));
     let output = build(&home, &["run", "//apps/web:run", "--", "/bin/sh", "-c", "cd /app/node_modules; find . | sort"]);
     assert_eq!(text(&output.stdout), ".\n./@s\n./@s/left\n./@s/left/index.js\n./@s/left/package.json\n");
+}
+
+/// Those of all packages, at their places; and steps go on as if nothing was there.
+#[test]
+fn node_modules_are_checked_out_and_are_no_inputs() {
+    let Some((home, _)) = workspace() else { return };
+    home.write(
+        "apps/web/cas.toml",
+        &(home.read("apps/web/cas.toml") + "[run.dev]\nrun = \"tool\"\ndeps = [\"//:npm\"]\n"),
+    );
+    // All files of the root are inputs of this one.
+    home.write(
+        "cas.toml",
+        &(home.read("cas.toml") + "[test.all]\ntoolchain = \":sh\"\nrun = \"! test -e node_modules\"\n"),
+    );
+    assert_eq!(build(&home, &["test"]).status.code(), Some(0));
+    assert_eq!(build(&home, &["build", "//apps/web/..."]).status.code(), Some(0));
+    for has_rules in [true, false] {
+        if has_rules {
+            home.write(".gitignore", "node_modules\n");
+            assert_eq!(build(&home, &["test"]).status.code(), Some(0));
+        }
+        let output = build(&home, &["checkout", "//:npm"]);
+        let shown = text(&output.stdout);
+        assert_eq!(shown, "node_modules //:npm, 6 written\n", "{}", text(&output.stderr));
+        assert_eq!(home.read("node_modules/@s/left/index.js"), "left");
+        assert_eq!(
+            home.read("node_modules/ui/package.json"),
+            home.read("libs/ui/package.json"),
+            "a link to the sources"
+        );
+        assert_eq!(
+            fs::read_link(home.workspace().join("node_modules/.bin/tool")).unwrap().to_str(),
+            Some("../tool/cli.js")
+        );
+        let output = build(&home, &["build", "//apps/web/...", "--tests", "//:all"]);
+        assert!(text(&output.stderr).ends_with("0 steps ran, 3 were cached\n"), "{}", text(&output.stderr));
+        // It is found by programs that run beside it.
+        let cli = home.workspace().join("node_modules/tool/cli.js");
+        let before = fs::read(&cli).unwrap();
+        let output = build(&home, &["run", "//apps/web:dev"]);
+        assert!(text(&output.stderr).contains("tool"), "{}", text(&output.stderr));
+        assert_eq!(fs::read(&cli).unwrap(), before);
+        let output = build(&home, &["checkout", "--clean"]);
+        assert_eq!(text(&output.stdout), "node_modules //:npm, 6 removed\n");
+        assert!(!home.workspace().join("node_modules").exists());
+        let _ = fs::remove_file(home.workspace().join(".gitignore"));
+    }
 }
 
 /// What a package does not reach is no part of its key, though it is in the same lockfile.

@@ -438,7 +438,7 @@ impl Builder<'_> {
                 self.step(target, &run.command, shared)
             }
             TargetKind::Run(_) => {
-                Err(BuildError::Role { label: label.to_string(), kind: "run", role: "built, but run by `cas run`" })
+                Err(BuildError::Role { label: label.to_string(), kind: "run", role: "built: `cas run` runs it" })
             }
             TargetKind::Fetch(Fetch::Npm(package)) => {
                 let registry = self.registry();

@@ -575,7 +575,8 @@ impl BuildError {
             }
             Self::InTheWay { is_folder: true, .. } => "remove or rename it".to_owned(),
             Self::InTheWay { is_folder: false, .. } => {
-                "move away what is worth keeping; `--force` replaces all that is at these places".to_owned()
+                "move away what is worth keeping; `cas checkout --force` replaces all that is at these places"
+                    .to_owned()
             }
             Self::SameName { .. } => "rename one of them: `^name` and `node_modules` go by it".to_owned(),
             Self::RootConflict { .. } => "list toolchains that do not overlap, or make one of all packages".to_owned(),

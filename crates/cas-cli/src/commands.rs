@@ -400,7 +400,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     }
     let untried: Vec<String> = untried.iter().map(ToString::to_string).collect();
     if let (Some(timeline), Some(path)) = (&progress.timeline, &args.trace) {
-        timeline.write(path).map_err(BuildError::from)?;
+        timeline.write(&here(global).join(path)).map_err(BuildError::from)?;
     }
     render::results(global.format, &rows, &failures, &untried, &progress)
 }

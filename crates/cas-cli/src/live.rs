@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpgrp, getpid, kill_current_process_group, kill_process,
-    kill_process_group, set_child_subreaper, wait, waitpid,
+    kill_process_group, set_child_subreaper, wait,
 };
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -73,8 +73,10 @@ pub(crate) fn program_folders(root: &Path, package: &Path) -> Vec<PathBuf> {
 fn attend(signals: &Signals, child: Pid, terminal: &Terminal) -> io::Result<i32> {
     let mut deadline: Option<Instant> = None;
     loop {
-        while let Some((_, status)) = waitpid(Some(child), WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
+        while let Some((process, status)) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
             match ended(status) {
+                // One that the program left behind.
+                _ if process != child => {}
                 Some(code) => return Ok(code),
                 None => terminal.pause(child)?,
             }
