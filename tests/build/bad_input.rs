@@ -143,7 +143,7 @@ const WHERE: &[(&str, Scene)] = &[
     ("the workspace is on a read-only disk", on_a_read_only_disk),
     ("`cas.toml` without the right to read it", |home| {
         let path = home.workspace().join("cas.toml");
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
         as_somebody(home, &["query"])
     }),
     ("`cas.toml` is a folder", |home| {
@@ -327,6 +327,9 @@ const OTHERS: &[(&str, Scene)] = &[
     }),
     ("a name like a secret's in `env_in`", |home| {
         home.with(&format!("[workspace]\n{}", step("a", "true", "env_in = [\"AWS_SECRET_ACCESS_KEY\"]")), &["build"])
+    }),
+    ("a name like a secret's in an image", |home| {
+        home.with("[workspace]\n[image.i]\nconfig = { env = { API_KEY = \"x\" } }\n", &["build", ":i"])
     }),
     ("a value like a token in `env`", |home| {
         let secret = "Qx7".repeat(12);

@@ -600,7 +600,10 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, false) => Mode::Normal,
     };
     let options = Options { mode, ..build_options(None, &InputArgs::default()) };
-    let mut built = with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.build(&labels))?;
+    let mut built = {
+        let progress = Progress::default().on_terminal(global.format);
+        with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?
+    };
     if let Some((_, error)) = built.failures.pop_first() {
         return Err(error.into());
     }

@@ -7,8 +7,17 @@ use cas_config::{Label, TargetKind, is_secret_like};
 
 use crate::render;
 
-/// Tells of variables that look like secrets and are handed to steps as if they were none.
+/// Tells of variables that look like secrets and are handed to steps, or put into images, as if they were none.
 pub(crate) fn tell(workspace: &Workspace) {
+    for (label, target) in workspace.targets() {
+        let TargetKind::Image(image) = &target.kind else { continue };
+        for name in image.config.env.keys().filter(|name| is_secret_like(name)) {
+            render::note(&format!(
+                "warning: `{name}` looks like a secret, and whoever has the image `{label}` can read it"
+            ));
+            render::note("hint: give it to the container when it is started, in place of `env` of `config`");
+        }
+    }
     for (name, labels) in exposed(workspace) {
         let more = match labels.len() - 1 {
             0 => String::new(),
