@@ -116,6 +116,9 @@ fn a_terminal_shows_what_runs_and_then_what_was_done() {
     assert_eq!(code, Some(0), "{screen}");
     assert!(!screen.contains("running"), "the block is gone:\n{screen}");
     assert_eq!(screen.matches("ran //:step-").count(), 3, "{screen}");
+    let is_left =
+        |line: &str| line.starts_with("  //:") || (line.starts_with("ran ") && line.matches(" s").count() > 1);
+    assert!(!screen.lines().any(is_left), "{screen}");
     let last = screen.lines().last().unwrap();
     assert!(last.starts_with("3 steps ran, 0 were cached; 4 targets in ") && !last.contains("saved"), "{screen}");
     assert!(bytes.contains("\u{1b}[1m[1/4]"), "the status stands out");
@@ -182,7 +185,8 @@ fn ctrl_c_leaves_a_clean_terminal() {
     terminal.master.write_all(b"\x03").unwrap();
     let (code, screen, _) = terminal.end();
     assert_eq!(code, Some(130), "{screen}");
-    assert!(!screen.contains("running") && screen.contains("error: interrupted"), "{screen}");
+    let is_clean = !screen.contains("running") && !screen.contains("//:step");
+    assert!(is_clean && screen.lines().any(|line| line == "error: interrupted"), "{screen}");
 }
 
 #[test]
