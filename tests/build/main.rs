@@ -17,6 +17,7 @@ mod registry;
 mod roots;
 mod secrets;
 mod since;
+mod stamps;
 mod steps;
 mod store;
 mod terminal;

@@ -487,7 +487,8 @@ fn a_lockfile_counts_as_far_as_a_package_reaches() {
 
 #[test]
 fn what_cannot_be_compared_is_affected_and_said() {
-    let manifest = "[workspace]\nmembers = [\"*\"]\n[command.build]\ntoolchain = \":sh\"\nrun = \"cat a > b\"\ninputs = [\"a\"]\noutputs = [\"b\"]\n";
+    let manifest =
+        "[workspace]\n[command.build]\ntoolchain = \":sh\"\nrun = \"cat a > b\"\ninputs = [\"a\"]\noutputs = [\"b\"]\n";
     let Some(home) = Home::with_busybox(manifest, &[("a", "a\n")]) else { return };
     home.git(&["init", "--quiet"]);
     let manifest = home.read("cas.toml");

@@ -430,7 +430,8 @@ impl Builder<'_> {
                 let layers = outputs.collect();
                 let function = self.workspace.section.digest_function;
                 let (store, fetcher) = (self.store, self.fetcher);
-                let context = image::Context { store, workspace: self.workspace, function, fetcher };
+                let (workspace, variables) = (self.workspace, &self.variables);
+                let context = image::Context { store, workspace, function, fetcher, variables };
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
             TargetKind::Command(command) | TargetKind::Test(command) => self.step(target, command, shared),

@@ -244,6 +244,22 @@ pub enum BuildError {
         /// The files.
         paths: String,
     },
+    /// Two files say different versions of one package.
+    #[error("`{label}` has two versions: {one}, {other}")]
+    TwoOwnVersions {
+        /// The target.
+        label: String,
+        /// One of them, and where it stands.
+        one: String,
+        /// The other one.
+        other: String,
+    },
+    /// An image is to tell its version, and has none.
+    #[error("`{label}` is to tell its version, and nothing says it")]
+    NoVersion {
+        /// The target.
+        label: String,
+    },
     /// A step needs a secret that nobody gave.
     #[error("`{label}` needs the secret `{name}`, which is not there")]
     SecretMissing {
@@ -588,6 +604,10 @@ impl BuildError {
             Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),
             Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),
             Self::Undeclared { .. } => "name them in `outputs`, or in `scratch` if nobody needs them".to_owned(),
+            Self::TwoOwnVersions { .. } => "let them agree, or remove one".to_owned(),
+            Self::NoVersion { .. } => {
+                "write `version = \"1.4.0\"` into the package's `cas.toml`, or tag a commit `v1.4.0`".to_owned()
+            }
             Self::SecretMissing { name, .. } => format!("set the variable `{name}`, or use `--secret {name}=FILE`"),
             Self::SecretSize { .. } => "a shorter one cannot be kept out of logs; give the whole value".to_owned(),
             Self::SecretLeft { .. } => "nothing of the step was kept; use the secret, and do not write it".to_owned(),

@@ -3,6 +3,7 @@
 //! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
 //! toolchain of the machine that it was made with, then for each layer `layer RECIPE TREE`. The manifest and configuration are blobs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
@@ -15,6 +16,7 @@ use cas_tar::Codec;
 use cas_tree::Directory;
 
 use crate::layer::{self, LayerError};
+use crate::stamp::stamp;
 use crate::{BuildError, Image, ImageLayer, Output, Taints, Workspace, part};
 
 /// What a layer is made of.
@@ -32,6 +34,8 @@ pub(crate) struct Context<'a> {
     pub(crate) function: DigestFunction,
     /// Where what a toolchain lost comes from.
     pub(crate) fetcher: &'a Fetcher,
+    /// Variables of whoever builds, of which git gets some.
+    pub(crate) variables: &'a BTreeMap<String, String>,
 }
 
 /// Builds an image. `base` and `layers` are the outputs of what the target names, with their labels, in its order.
@@ -93,7 +97,7 @@ pub(crate) fn build(
         references.push(LayerReference { kind, blob: recipe.blob, diff_id: recipe.tar.digest, created_by });
         made.push(layer);
     }
-    let config = ImageConfig {
+    let mut config = ImageConfig {
         user: target.config.user.clone(),
         exposed_ports: target.config.expose.clone(),
         env: target.config.env.clone(),
@@ -101,7 +105,9 @@ pub(crate) fn build(
         cmd: target.config.cmd.clone(),
         working_dir: target.config.workdir.clone(),
         labels: target.config.labels.clone(),
+        created: None,
     };
+    stamp(workspace, context.variables, label, target, &mut config)?;
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let platform = Platform { architecture: architecture.to_owned(), os: "linux".to_owned() };
     let config = store.put_bytes(DigestFunction::Sha256, &encode_config(&platform, &config, &references))?;

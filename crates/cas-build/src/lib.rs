@@ -36,6 +36,7 @@ mod run;
 mod schedule;
 mod secret;
 mod since;
+mod stamp;
 mod step;
 mod times;
 mod toolchain;

@@ -8,7 +8,9 @@
 mod config;
 mod index;
 mod lock;
+mod manifest;
 
 pub use config::{CargoConfig, CargoConfigError, IndexError, index_of};
 pub use index::{DownloadError, Downloads};
 pub use lock::{CRATES_IO, CargoLock, CargoLockError, LockedCrate};
+pub use manifest::package_version;

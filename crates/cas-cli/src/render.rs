@@ -113,6 +113,8 @@ fn exit_of(error: &BuildError) -> Exit {
             SnapshotError::NoMatch { .. } | SnapshotError::Pattern { .. } | SnapshotError::Gitignore { .. },
         )
         | BuildError::SecretMissing { .. }
+        | BuildError::TwoOwnVersions { .. }
+        | BuildError::NoVersion { .. }
         | BuildError::SecretSize { .. }
         | BuildError::Revision(_)
         | BuildError::User { .. } => Exit::Usage,

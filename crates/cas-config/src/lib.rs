@@ -14,15 +14,17 @@ mod raw;
 mod run;
 mod secret;
 mod step;
+mod version;
 
 pub use diagnostic::Diagnostic;
 pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
 pub use lock::{Lock, LockError, LockedDebian, LockedNpm, LockedPackage};
 pub use manifest::{
     Addition, Compression, Debian, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
-    MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Target, TargetKind, Toolchain, WorkspaceSection,
+    MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Stamp, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;
 pub use run::Run;
 pub use secret::{is_secret_like, token_in, without_tokens};
 pub use step::{Command, Defaults, Program};
+pub use version::is_version;

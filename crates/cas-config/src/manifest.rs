@@ -1,6 +1,6 @@
 //! `cas.toml`, checked: every value has its type, every error its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use cas_digest::{Digest, DigestFunction};
@@ -13,13 +13,13 @@ use crate::nearest::nearest;
 use crate::raw;
 use crate::run::Run;
 use crate::step::{Command, Defaults};
+use crate::version::is_version;
 
 /// Longest `cas.toml` that is read, in bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// Words of the design that this version does not know yet: they deserve another answer than "unknown".
-const LATER: [&str; 10] =
-    ["dockerfile", "exec", "image", "network", "platforms", "policy", "publish", "remote", "stamp", "version"];
+const LATER: [&str; 8] = ["dockerfile", "exec", "image", "network", "platforms", "policy", "publish", "remote"];
 
 /// A value with its place in the text.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Manifest {
     pub defaults: Defaults,
     /// The targets by name.
     pub targets: BTreeMap<Box<str>, Target>,
+    /// Version of what the package gives.
+    pub version: Option<String>,
     /// Where addresses lead that begin with a host, or a host and a path: the beginnings of both. In the root only.
     pub mirrors: BTreeMap<String, String>,
 }
@@ -215,6 +217,17 @@ pub struct Image {
     pub compression: Compression,
     /// What runs, and how.
     pub config: ImageConfig,
+    /// What is told of the commit and the version, sorted.
+    pub stamp: Vec<Stamp>,
+}
+
+/// What an image tells of where it comes from, in its configuration alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stamp {
+    /// The commit, and when it was made.
+    Revision,
+    /// The version of its package.
+    Version,
 }
 
 /// Outputs that are put somewhere: a layer of an image, or a part of a root.
@@ -351,6 +364,13 @@ impl Checker {
             (Some(section), None) => self.defaults(section.into_inner()),
             (None, inherited) => inherited.cloned().unwrap_or_default(),
         };
+        let version = file.version.map(|text| {
+            if !is_version(text.get_ref()) {
+                let finding = Diagnostic::new(format!("`{}` is not a version", text.get_ref()), text.span());
+                self.report(finding.with_hint("write `1.4.0`, or `1.4.0-rc.1`"));
+            }
+            text.into_inner()
+        });
         let mirrors = self.mirrors(file.mirror, inherited.is_none());
         let mut targets = BTreeMap::new();
         for (name, section) in file.toolchain {
@@ -395,7 +415,7 @@ impl Checker {
                 self.add(&mut targets, &name, TargetKind::Run(run));
             }
         }
-        Manifest { workspace, defaults, targets, mirrors }
+        Manifest { workspace, defaults, targets, version, mirrors }
     }
 
     /// `[mirror]`: beginnings of addresses, without a scheme on the left.
@@ -652,7 +672,20 @@ impl Checker {
         let workdir = workdir.map(Spanned::into_inner);
         let env = self.environment(env);
         let config = ImageConfig { entrypoint, cmd, user, workdir, env, expose: ports, labels };
-        Image { base, layers, compression, config }
+        let stamp = section.stamp.iter().filter_map(|text| self.stamp(text)).collect::<BTreeSet<_>>();
+        Image { base, layers, compression, config, stamp: stamp.into_iter().collect() }
+    }
+
+    fn stamp(&mut self, text: &raw::Text) -> Option<Stamp> {
+        match text.get_ref().as_str() {
+            "revision" => Some(Stamp::Revision),
+            "version" => Some(Stamp::Version),
+            other => {
+                let finding = Diagnostic::new(format!("unknown stamp `{other}`"), text.span());
+                self.report(finding.with_hint("write \"revision\" or \"version\""));
+                None
+            }
+        }
     }
 
     pub(crate) fn located(&mut self, text: &raw::Text) -> Option<Located<Reference>> {

@@ -13,6 +13,7 @@ type Table<T> = BTreeMap<Text, Spanned<T>>;
 pub(crate) struct File {
     pub(crate) workspace: Option<Spanned<Workspace>>,
     pub(crate) defaults: Option<Spanned<Defaults>>,
+    pub(crate) version: Option<Text>,
     #[serde(default)]
     pub(crate) mirror: BTreeMap<Text, Text>,
     #[serde(default)]
@@ -145,6 +146,8 @@ pub(crate) struct Image {
     pub(crate) compression: Option<Text>,
     #[serde(default)]
     pub(crate) config: ImageConfig,
+    #[serde(default)]
+    pub(crate) stamp: Vec<Text>,
 }
 
 #[derive(Deserialize)]

@@ -55,7 +55,9 @@ pub(crate) fn environment(names: &[Text], target: &mut Target, draft: &mut Draft
         } else if text.is_empty() || text.contains(|letter: char| letter == '=' || letter.is_control()) {
             drop("this is not a name");
         } else if is_secret_like(text) {
-            drop("it looks like a secret, and what `env_in` passes is part of keys; steps get no secrets yet");
+            drop(
+                "it looks like a secret, and what `env_in` passes is part of keys; name it in `secrets` of the step, which reads it from a file",
+            );
         } else {
             target.env_in.insert(text.clone());
         }

@@ -24,6 +24,8 @@ pub struct ImageConfig {
     pub working_dir: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// When it was made, as RFC 3339 has it; `None` for the constant of all that has no time.
+    pub created: Option<String>,
 }
 
 /// What an image runs on, in Go's words.
@@ -142,7 +144,7 @@ impl Reference {
 #[must_use]
 pub fn encode_config(platform: &Platform, config: &ImageConfig, layers: &[LayerReference]) -> Vec<u8> {
     encode(&Config {
-        created: CREATED,
+        created: config.created.as_deref().unwrap_or(CREATED),
         architecture: &platform.architecture,
         os: &platform.os,
         config: Execution {

@@ -10,6 +10,7 @@ mod cache;
 mod error;
 mod gaps;
 mod git;
+mod head;
 mod lookout;
 mod notes;
 mod read;
@@ -33,6 +34,7 @@ mod walk;
 pub mod watch;
 
 pub use error::{KeepError, SnapshotError};
+pub use head::Head;
 pub use lookout::Lookout;
 pub use notes::Note;
 pub use revised::{KeepContent, Revised};

@@ -325,9 +325,9 @@ impl Revision {
 type WithBlob<'a, E> = dyn FnMut(usize, u64, &mut dyn Read) -> Result<(), E> + 'a;
 
 /// `git` in a folder.
-struct Git<'a> {
-    folder: &'a Path,
-    variables: &'a BTreeMap<String, String>,
+pub(crate) struct Git<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) variables: &'a BTreeMap<String, String>,
 }
 
 impl Git<'_> {
@@ -350,7 +350,7 @@ impl Git<'_> {
     }
 
     /// What `git` prints.
-    fn print(&self, name: &'static str, arguments: &[&str]) -> Result<Vec<u8>, RevisionError> {
+    pub(crate) fn print(&self, name: &'static str, arguments: &[&str]) -> Result<Vec<u8>, RevisionError> {
         let (output, complaint) = self.run(name, arguments)?;
         match complaint {
             None => Ok(output),
@@ -366,7 +366,11 @@ impl Git<'_> {
     }
 
     /// What `git` prints, and what it complains of when it fails.
-    fn run(&self, name: &'static str, arguments: &[&str]) -> Result<(Vec<u8>, Option<Vec<u8>>), RevisionError> {
+    pub(crate) fn run(
+        &self,
+        name: &'static str,
+        arguments: &[&str],
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>), RevisionError> {
         let mut child = self.command(name, arguments).spawn().map_err(RevisionError::Program)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (output, complaint) = std::thread::scope(|scope| {
@@ -384,7 +388,7 @@ impl Git<'_> {
     }
 
     /// The name of a revision's commit; `top` is where the working tree has to have its top.
-    fn resolve(&self, revision: &str, top: Option<&Path>) -> Result<String, RevisionError> {
+    pub(crate) fn resolve(&self, revision: &str, top: Option<&Path>) -> Result<String, RevisionError> {
         let about = self.print("rev-parse", &["--is-shallow-repository", "--show-toplevel"])?;
         let about = about.strip_suffix(b"\n").unwrap_or(&about);
         let (is_shallow, theirs) = about.split_at(about.iter().position(|byte| *byte == b'\n').unwrap_or(0));

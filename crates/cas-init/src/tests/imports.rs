@@ -102,7 +102,7 @@ env_in = ["API_URL", "CI"]
     assert_text(
         &notes(&proposal, &[NoteKind::Dropped]),
         "not carried: turbo.json:3:3: `ui` is a setting of turbo itself\n\
-         not carried: turbo.json:5:23: variable `NPM_TOKEN`: it looks like a secret, and what `env_in` passes is part of keys; steps get no secrets yet\n\
+         not carried: turbo.json:5:23: variable `NPM_TOKEN`: it looks like a secret, and what `env_in` passes is part of keys; name it in `secrets` of the step, which reads it from a file\n\
          not carried: turbo.json:9:37: input `!README.md`: nothing is left out of inputs\n\
          not carried: turbo.json:10:42: output `!.next/cache/**`: an output is kept whole, and nothing is left out of it\n\
          not carried: turbo.json:11:26: variable `PUBLIC_*`: `env_in` has whole names: add those that are meant\n\
