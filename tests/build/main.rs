@@ -16,6 +16,7 @@ mod random;
 mod registry;
 mod roots;
 mod secrets;
+mod shapes;
 mod since;
 mod stamps;
 mod steps;
