@@ -79,13 +79,22 @@ impl Digest {
     /// The value as lower-case hex, without the function.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        hex::encode(self.value())
+        self.with_hex(str::to_owned)
+    }
+
+    /// Names are made of digests by the thousand, so the digits are put together without going to the heap.
+    fn with_hex<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+        let value = self.value();
+        let mut digits = [0; 2 * MAX_LEN];
+        let digits = &mut digits[..2 * value.len()];
+        hex::encode_to_slice(value, digits).expect("there are two digits for each byte");
+        take(std::str::from_utf8(digits).expect("digits are ASCII"))
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.function, self.to_hex())
+        self.with_hex(|digits| write!(f, "{}:{digits}", self.function))
     }
 }
 
