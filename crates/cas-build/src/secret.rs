@@ -22,11 +22,6 @@ use crate::BuildError;
 pub const MIN_SECRET_BYTES: usize = 6;
 /// What stands in a log for a secret.
 const MARK: &[u8] = b"***";
-/// Bytes that are not letters, digits, `-`, `.`, `_` or `~`, which URLs carry as they are (RFC 3986, 2.3).
-const UNRESERVED: &[u8] = b"-._~";
-/// What JavaScript's `encodeURIComponent` leaves beside them.
-const UNRESERVED_BY_SCRIPTS: &[u8] = b"-._~!'()*";
-
 /// Where values of secrets come from: files that were named, else variables of whoever builds.
 #[derive(Clone, Default)]
 pub struct SecretSources {
@@ -75,7 +70,7 @@ fn trimmed(content: &[u8]) -> &[u8] {
     content.trim_ascii()
 }
 
-/// Finds secrets in bytes, also as text of base64, hexadecimal digits, URLs and JSON, and over line breaks.
+/// Finds secrets in bytes, also as base64 and hexadecimal digits, in URLs, JSON and web pages, and over line breaks.
 #[derive(Clone)]
 pub(crate) struct Finder {
     patterns: Arc<AhoCorasick>,
@@ -111,8 +106,19 @@ impl Finder {
 
     /// The name of a secret that is in the bytes.
     pub(crate) fn find(&self, bytes: &[u8]) -> Option<&str> {
-        let (text, _) = without_breaks(bytes);
-        self.patterns.find(&text).map(|found| &*self.names[found.pattern().as_usize()])
+        let views = [View::plain(bytes), View::decoded(bytes)];
+        let found = views.iter().find_map(|view| self.patterns.find(&view.text));
+        found.map(|found| &*self.names[found.pattern().as_usize()])
+    }
+
+    /// How much of the beginning of bytes that go on holds nothing that ends in what is still to come.
+    fn safe(&self, bytes: &[u8]) -> usize {
+        let safe = |view: &View, tail: usize| {
+            let count = view.text.len().saturating_sub(self.longest - 1 + tail);
+            view.places.get(count).map_or(bytes.len(), |(begin, _)| *begin)
+        };
+        // An escape may have begun at the end; then its letters were taken for themselves.
+        safe(&View::plain(bytes), 0).min(safe(&View::decoded(bytes), MAX_ESCAPE_BYTES))
     }
 
     /// The name of a secret that is in a file.
@@ -126,12 +132,12 @@ impl Finder {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            kept.extend(buffer[..count].iter().filter(|byte| !is_break(**byte)));
-            if let Some(found) = self.patterns.find(&kept) {
-                return Ok(Some(&self.names[found.pattern().as_usize()]));
+            kept.extend_from_slice(&buffer[..count]);
+            if let Some(name) = self.find(&kept) {
+                return Ok(Some(name));
             }
             // The beginning of one may be at the end.
-            kept.drain(..kept.len().saturating_sub(self.longest - 1));
+            kept.drain(..self.safe(&kept));
         }
     }
 }
@@ -140,12 +146,7 @@ const fn is_break(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// Bytes without line breaks, and where each was. Base64 is wrapped, and keys have several lines.
-fn without_breaks(bytes: &[u8]) -> (Vec<u8>, Vec<usize>) {
-    bytes.iter().enumerate().filter(|(_, byte)| !is_break(**byte)).map(|(at, byte)| (*byte, at)).unzip()
-}
-
-/// How a value may look, without line breaks.
+/// How a value may look in a [`View`], without line breaks.
 fn forms(content: &[u8]) -> BTreeSet<Vec<u8>> {
     let whole = trimmed(content);
     let lines = whole.split(|byte| is_break(*byte)).map(trimmed);
@@ -153,23 +154,84 @@ fn forms(content: &[u8]) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
     for part in parts {
         forms.insert(part.to_vec());
+        // As forms of web pages send it.
+        forms.insert(part.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect());
         forms.insert(hex(part, b"0123456789abcdef"));
         forms.insert(hex(part, b"0123456789ABCDEF"));
         for skipped in 0..3 {
             forms.extend(base64_inside(part, skipped, &STANDARD_NO_PAD));
             forms.extend(base64_inside(part, skipped, &URL_SAFE_NO_PAD));
         }
-        for digits in [b"0123456789abcdef", b"0123456789ABCDEF"] {
-            for plain in [UNRESERVED, UNRESERVED_BY_SCRIPTS] {
-                forms.insert(in_url(part, digits, plain, b"%20"));
-                forms.insert(in_url(part, digits, plain, b"+"));
-            }
-        }
-        let text = serde_json::Value::from(String::from_utf8_lossy(part)).to_string();
-        forms.insert(text.trim_matches('"').as_bytes().to_vec());
     }
-    let bare = forms.into_iter().map(|form| without_breaks(&form).0);
+    let bare = forms.into_iter().map(|form| form.into_iter().filter(|byte| !is_break(*byte)).collect::<Vec<u8>>());
     bare.filter(|form| form.len() >= MIN_SECRET_BYTES).collect()
+}
+
+/// Bytes as somebody could read them, each with the place in the original where it begins and the one behind it.
+#[derive(Default)]
+struct View {
+    text: Vec<u8>,
+    places: Vec<(usize, usize)>,
+}
+
+impl View {
+    fn add(&mut self, byte: u8, begin: usize, end: usize) {
+        if !is_break(byte) {
+            self.text.push(byte);
+            self.places.push((begin, end));
+        }
+    }
+
+    /// As it is, but for line breaks: base64 is wrapped, and keys have several lines.
+    fn plain(bytes: &[u8]) -> Self {
+        let mut view = Self::default();
+        for (at, byte) in bytes.iter().enumerate() {
+            view.add(*byte, at, at + 1);
+        }
+        view
+    }
+
+    /// With what URLs (`%2F`), JSON and programs (`\"`, `\u0026`) and web pages (`&amp;`, `&#38;`) write for a byte read as that
+    /// byte. Whoever encodes chooses freely which ones to write so.
+    fn decoded(bytes: &[u8]) -> Self {
+        let mut view = Self::default();
+        let mut at = 0;
+        while at < bytes.len() {
+            let (byte, length) = escaped(&bytes[at..]).unwrap_or((bytes[at], 1));
+            view.add(byte, at, at + length);
+            at += length;
+        }
+        view
+    }
+}
+
+/// Longest way to write one byte.
+const MAX_ESCAPE_BYTES: usize = 8;
+
+/// The byte that an escape at the beginning stands for, and the escape's length.
+fn escaped(bytes: &[u8]) -> Option<(u8, usize)> {
+    let number = |digits: &[u8], radix| u8::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok();
+    match bytes {
+        [b'%', a, b, ..] => Some((number(&[*a, *b], 16)?, 3)),
+        [b'\\', b'u', b'0', b'0', a, b, ..] => Some((number(&[*a, *b], 16)?, 6)),
+        [b'\\', b'x', a, b, ..] => Some((number(&[*a, *b], 16)?, 4)),
+        [b'\\', byte @ (b'"' | b'\'' | b'\\' | b'/'), ..] => Some((*byte, 2)),
+        [b'&', rest @ ..] => {
+            let end = rest.iter().take(MAX_ESCAPE_BYTES - 1).position(|byte| *byte == b';')?;
+            let byte = match &rest[..end] {
+                b"amp" => b'&',
+                b"lt" => b'<',
+                b"gt" => b'>',
+                b"quot" => b'"',
+                b"apos" => b'\'',
+                [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
+                [b'#', digits @ ..] => number(digits, 10)?,
+                _ => return None,
+            };
+            Some((byte, end + 2))
+        }
+        _ => None,
+    }
 }
 
 fn hex(bytes: &[u8], digits: &[u8; 16]) -> Vec<u8> {
@@ -185,18 +247,6 @@ fn base64_inside(value: &[u8], bytes_before: usize, engine: &impl Engine) -> [Ve
     let first = (bytes_before * 8).div_ceil(6);
     let end = (bytes.len() * 8 / 6).max(first);
     [text[first..end].to_vec(), text[first..].to_vec()]
-}
-
-fn in_url(bytes: &[u8], digits: &[u8; 16], plain: &[u8], space: &[u8]) -> Vec<u8> {
-    let mut text = Vec::new();
-    for byte in bytes {
-        match byte {
-            b' ' => text.extend_from_slice(space),
-            byte if byte.is_ascii_alphanumeric() || plain.contains(byte) => text.push(*byte),
-            byte => text.extend([b'%', digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]),
-        }
-    }
-    text
 }
 
 /// Takes secrets out of what a program prints, however it is cut into pieces.
@@ -219,14 +269,13 @@ impl Redactor {
     pub(crate) fn push(&mut self, piece: &[u8], clean: &mut Vec<u8>) {
         self.waiting.extend_from_slice(piece);
         self.hidden.resize(self.waiting.len(), false);
-        let (text, places) = without_breaks(&self.waiting);
-        for found in self.finder.patterns.find_overlapping_iter(&text) {
-            self.hidden[places[found.start()]..=places[found.end() - 1]].fill(true);
+        for view in [View::plain(&self.waiting), View::decoded(&self.waiting)] {
+            for found in self.finder.patterns.find_overlapping_iter(&view.text) {
+                self.hidden[view.places[found.start()].0..view.places[found.end() - 1].1].fill(true);
+            }
         }
         // Whatever begins before this place ends in what is here.
-        let safe = text.len().saturating_sub(self.finder.longest - 1);
-        let safe = places.get(safe).copied().unwrap_or(self.waiting.len());
-        self.give(safe, clean);
+        self.give(self.finder.safe(&self.waiting), clean);
     }
 
     /// What was left at the end.
@@ -277,6 +326,10 @@ mod tests {
             "s3cr3t%2FT0ken%2Bwith%20%22odd%22%20parts".to_owned(),
             "s3cr3t%2fT0ken%2bwith+%22odd%22+parts".to_owned(),
             "s3cr3t/T0ken+with \\\"odd\\\" parts".to_owned(),
+            "s3cr3t/T0ken%2Bwith%20%22odd%22%20parts".to_owned(),
+            "s3cr3t%2FT0ken+with+%22odd%22+parts".to_owned(),
+            "%733cr3t/T0k\\u0065n+with &quot;odd&#34; part&#x73;".to_owned(),
+            URL_SAFE_NO_PAD.encode(VALUE).replace('-', "%2D"),
             VALUE.bytes().map(|byte| format!("{byte:02x}")).collect(),
             VALUE.bytes().map(|byte| format!("{byte:02X}")).collect(),
             "s3cr3t/T0k\nen+with \"odd\"\r\n parts".to_owned(),
