@@ -24,7 +24,8 @@ pub(crate) fn page(root: &Path) -> String {
     let mut told = vec!["File".to_owned()];
     for section in sections {
         let (title, inside) = match &section.of {
-            Type::Table(of) => (format!("`[{}.NAME]`", section.key), of.as_ref()),
+            Type::Table(of) if matches!(**of, Type::Named(_)) => (format!("`[{}.NAME]`", section.key), of.as_ref()),
+            Type::Table(of) => (format!("`[{}]`", section.key), of.as_ref()),
             of @ Type::Named(_) => (format!("`[{}]`", section.key), of),
             of => (format!("`{}`", section.key), of),
         };

@@ -183,3 +183,36 @@ fn repeating_a_step_begins_with_nothing_kept() {
     assert_eq!(repeated.status.code(), Some(1));
     assert!(text(&repeated.stderr).contains("`out`"), "{}", text(&repeated.stderr));
 }
+
+/// Files that are named on the command line can be files of the workspace, and then steps would find them.
+#[test]
+fn files_of_the_command_line_are_seen_against_the_workspace() {
+    let Some(home) = Home::with_busybox(&manifest("echo x > out"), &[("token", TOKEN), (".gitignore", "ignored\n")])
+    else {
+        return;
+    };
+    home.write("ignored", TOKEN);
+    let outside = home.folder.path().join("token");
+    fs::write(&outside, TOKEN).unwrap();
+    let outside = format!("TOKEN={}", outside.display());
+    for (arguments, expected) in [
+        (&["--secret", "TOKEN=token"][..], "is in `"),
+        (&["--secret", "TOKEN=missing"], "missing"),
+        (&["--secret", "OTHER=token"], "no step of the workspace has the secret `OTHER`"),
+        (&["--secret", &outside, "--secret", &outside], "is there twice"),
+        (&["--secret", "TOKEN"], "write `NAME=FILE`"),
+    ] {
+        let output = home.cas(&[&["build", ":use"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(expected), "{arguments:?}: {}", text(&output.stderr));
+    }
+    for fine in [&outside, "TOKEN=ignored"] {
+        let output = home.cas(&["build", ":use", "--secret", fine]);
+        assert_eq!(output.status.code(), Some(0), "{fine}: {}", text(&output.stderr));
+    }
+    for (trace, is_told) in [("trace.json", true), ("ignored", false), ("cas-out/trace.json", false)] {
+        let output = home.cas(&["build", ":use", "--secret", &outside, "--trace", trace]);
+        let told = text(&output.stderr).contains("is a file of the workspace");
+        assert_eq!((output.status.code(), told), (Some(0), is_told), "{trace}: {}", text(&output.stderr));
+    }
+}

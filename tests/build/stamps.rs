@@ -34,7 +34,7 @@ fn commit_and_version_are_in_the_configuration_alone() {
         eprintln!("SKIPPED: git is missing");
         return;
     }
-    let Some(home) = Home::with_busybox(IMAGES, &[("a", "1"), (".gitignore", "cas-out/\n")]) else { return };
+    let Some(home) = Home::with_busybox(IMAGES, &[("a", "1"), (".gitignore", "x\n")]) else { return };
     let none = home.cas(&["build", ":stamped"]);
     assert_eq!(none.status.code(), Some(2));
     assert!(text(&none.stderr).contains("is to tell its version, and nothing says it"), "{}", text(&none.stderr));
@@ -65,10 +65,27 @@ fn commit_and_version_are_in_the_configuration_alone() {
     let version = format!("1.4.0-rc.1+1.g{}", &commit[..12]);
     assert_eq!(labels(&inspect(&home, ":stamped"))["org.opencontainers.image.version"], version.as_str());
 
+    // What an image would tell differs, so it is affected; what tells nothing is not.
+    let affected = |since: &str| {
+        let output = home.cas(&["affected", "--kind", "image", "--since", since]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(affected("HEAD"), [""; 0]);
+    assert_eq!(affected("HEAD~1"), ["//:stamped"]);
+
     // Manifests come before tags, and have to agree.
     home.write("package.json", "{\"name\": \"x\", \"version\": \"2.0.0\"}");
     assert_eq!(labels(&inspect(&home, ":stamped"))["org.opencontainers.image.version"], "2.0.0");
+    git(&home, &["add", "."]);
+    git(&home, &["commit", "-q", "-m", "three"]);
+    home.write("cas.toml", &home.read("cas.toml").replace(", \"revision\"]", "]"));
+    git(&home, &["commit", "-q", "-a", "-m", "four"]);
+    assert_eq!(affected("HEAD"), [""; 0]);
     let manifest = home.read("cas.toml");
+    home.write("cas.toml", &format!("version = \"2.1.0\"\n{manifest}"));
+    assert_eq!(affected("HEAD"), ["//:stamped"], "another version");
+    home.write("cas.toml", &manifest);
     home.write("cas.toml", &format!("version = \"2.0.0\"\n{manifest}"));
     assert_eq!(labels(&inspect(&home, ":stamped"))["org.opencontainers.image.version"], "2.0.0");
     home.write("cas.toml", &format!("version = \"2.0.1\"\n{manifest}"));

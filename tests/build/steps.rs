@@ -180,7 +180,7 @@ fn what_a_step_does_wrong_is_told_and_nothing_is_kept() {
         (
             "run = \"touch o p; mkdir q\"\noutputs = [\"o\"]",
             "error: `//:x` left `p`, `q`, which its `outputs` do not name",
-            "hint: name them in `outputs`, or in `scratch`",
+            "hint: add \"p\", \"q\" to `outputs`, or to `scratch`",
         ),
         (
             "run = \"echo x > in; touch o\"\noutputs = [\"o\"]",

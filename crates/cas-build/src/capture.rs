@@ -30,6 +30,11 @@ pub(crate) struct Allowed<'a> {
 }
 
 impl Allowed<'_> {
+    /// A path as the package's manifest names it.
+    fn in_package(&self, path: &RelPath) -> Option<RelPath> {
+        self.package.map_or_else(|| Some(path.clone()), |package| path.strip_prefix(package))
+    }
+
     fn is_output(&self, path: &RelPath) -> bool {
         self.outputs.iter().any(|output| is_at_or_below(path, output))
     }
@@ -165,9 +170,25 @@ pub(crate) fn outputs(
         return Err(BuildError::OutputMissing { label: allowed.label.clone(), paths: told(&missing), written });
     }
     if !undeclared.is_empty() {
-        return Err(BuildError::Undeclared { label: allowed.label.clone(), paths: told(&undeclared) });
+        let undeclared = topmost(undeclared);
+        let names: Vec<RelPath> = undeclared.iter().filter_map(|path| allowed.in_package(path)).collect();
+        // What is outside of the package cannot be declared.
+        let names = if names.len() == undeclared.len() { names } else { Vec::new() };
+        return Err(BuildError::Undeclared { label: allowed.label.clone(), paths: told(&undeclared), names });
     }
     Ok(outputs)
+}
+
+/// Without what is in a folder that is there itself.
+fn topmost(mut paths: Vec<RelPath>) -> Vec<RelPath> {
+    paths.sort();
+    let mut top: Vec<RelPath> = Vec::new();
+    for path in paths {
+        if !top.iter().rev().any(|above| path.strip_prefix(above).is_some()) {
+            top.push(path);
+        }
+    }
+    top
 }
 
 fn insert(tree: &mut Directory, path: &RelPath, node: Node) -> Result<(), BuildError> {

@@ -15,6 +15,15 @@ use cas_tree::RelPath;
 
 use crate::{Log, Missed};
 
+/// How many names a line to write has.
+const MAX_NAMES: usize = 8;
+
+/// A text as `cas.toml` has it.
+pub(crate) fn quoted(text: &str) -> String {
+    // What JSON escapes in a string, a basic string of TOML does in the same way.
+    serde_json::Value::from(text).to_string()
+}
+
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -233,8 +242,10 @@ pub enum BuildError {
     Undeclared {
         /// The target.
         label: String,
-        /// The files.
+        /// The files and folders.
         paths: String,
+        /// The same as the package's manifest would name them; none where it cannot.
+        names: Vec<RelPath>,
     },
     /// A step changed what it reads.
     #[error("`{label}` changed its inputs {paths}")]
@@ -603,7 +614,14 @@ impl BuildError {
             Self::NotStarted { source, .. } => return source.hint(),
             Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),
             Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),
-            Self::Undeclared { .. } => "name them in `outputs`, or in `scratch` if nobody needs them".to_owned(),
+            Self::Undeclared { names, .. } if names.is_empty() => {
+                "a step writes into the folder of its own package alone".to_owned()
+            }
+            Self::Undeclared { names, .. } => {
+                let names = names.iter().take(MAX_NAMES).map(|name| quoted(&name.to_string())).collect::<Vec<_>>();
+                let names = names.join(", ");
+                format!("add {names} to `outputs`, or to `scratch` if nobody needs what is there")
+            }
             Self::TwoOwnVersions { .. } => "let them agree, or remove one".to_owned(),
             Self::NoVersion { .. } => {
                 "write `version = \"1.4.0\"` into the package's `cas.toml`, or tag a commit `v1.4.0`".to_owned()

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use cas_config::{Command, Fetch, Label, LockfileKind, TargetKind};
 use cas_tree::{Directory, RelPath};
 
+use crate::error::quoted;
 use crate::inputs::{Given, Sources, in_package};
 
 /// How many are told.
@@ -99,12 +100,33 @@ impl Made {
         let made = self.outputs.iter().find(|(output, _)| path == output || path.strip_prefix(output).is_some());
         let is_module = || path.as_bytes().split(|byte| *byte == b'/').any(|part| part == NODE_MODULES);
         let label = made.map(|(_, label)| label).or_else(|| self.lockfile.as_ref().filter(|_| is_module()))?;
-        Some((Weight::Made, format!("`{label}` makes it: add \"{label}\" to `deps`")))
+        Some((Weight::Made, format!("`{label}` makes it: add {} to `deps`", quoted(&label.to_string()))))
     }
+}
+
+/// A glob that means this path alone.
+fn literal(path: &RelPath) -> String {
+    let mut glob = String::new();
+    for letter in path.to_string().chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '{' | '}' | '!' | '\\') {
+            glob.push('\\');
+        }
+        glob.push(letter);
+    }
+    glob
+}
+
+/// Whether a path is one of git's own folder.
+fn is_of_git(path: &RelPath) -> bool {
+    path.as_bytes().split(|byte| *byte == b'/').any(|part| part == b".git")
 }
 
 /// A file of the workspace that is no input of the step.
 fn of_workspace(sources: &Sources<'_>, package: Option<&RelPath>, path: &RelPath) -> Option<(Weight, String)> {
+    if is_of_git(path) {
+        let advice = "steps see no repository: `stamp` of an image tells the commit";
+        return Some((Weight::Made, advice.to_owned()));
+    }
     let on_disk = sources.workspace.root.join(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())));
     cas_fs::metadata(&on_disk).ok().filter(std::fs::Metadata::is_file)?;
     let mut owner = path.parent();
@@ -117,11 +139,11 @@ fn of_workspace(sources: &Sources<'_>, package: Option<&RelPath>, path: &RelPath
     }
     if owner.as_ref() == package {
         let inside = package.and_then(|package| path.strip_prefix(package)).unwrap_or_else(|| path.clone());
-        return Some((Weight::Own, format!("add \"{inside}\" to `inputs`")));
+        return Some((Weight::Own, format!("add {} to `inputs`", quoted(&literal(&inside)))));
     }
     let weight = if path.name().as_bytes() == b"package.json" { Weight::Manifest } else { Weight::Foreign };
     Some(match owner {
-        None => (weight, format!("add \"{path}\" to `inputs` of `[workspace]`")),
+        None => (weight, format!("add {} to `inputs` of `[workspace]`", quoted(&literal(path)))),
         Some(owner) => (weight, format!("it belongs to `//{owner}`: depend on a target there that gives it")),
     })
 }

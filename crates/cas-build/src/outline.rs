@@ -24,7 +24,7 @@ use crate::npm::{Registry, folders_above, ignore_files};
 use crate::step::Job;
 use crate::trace::{EXECUTABLE, Trace};
 use crate::{
-    BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, host, modules, part,
+    BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, host, modules, part, stamp,
 };
 
 /// What is known of a target without building it.
@@ -407,6 +407,9 @@ impl Builder<'_> {
         let mut words = Trace::default();
         words.add("compression", "", format!("{:?}", image.compression));
         words.add("config", "", format!("{:?}", image.config));
+        if !image.stamp.is_empty() {
+            words.extend(stamp::words(&self.sources(shared), &self.variables, label, image)?);
+        }
         let mut outputs = shared.graph.needs(target).named.iter().map(|need| shared.output(*need));
         let mut taints = Taints::default();
         // One target may be in several layers, with other parts of it.

@@ -301,7 +301,10 @@ impl Builder<'_> {
             Ok(then) if then.section.digest_function != self.workspace.section.digest_function => {
                 Err("`digest_function` was another one".to_owned())
             }
-            Ok(then) => Ok(then),
+            Ok(mut then) => {
+                then.commit = Some(revision.commit().to_owned());
+                Ok(then)
+            }
             Err(BuildError::NoWorkspace { .. }) => Err(format!("`{MANIFEST_FILE}` was not there, or no workspace's")),
             Err(BuildError::Manifest { path, findings, .. }) => {
                 let path = path.strip_prefix(root).unwrap_or(&path).display().to_string();

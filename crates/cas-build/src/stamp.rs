@@ -10,11 +10,15 @@ use cas_oci::ImageConfig;
 use cas_snapshot::{Head, RevisionError};
 use cas_tree::RelPath;
 
+use crate::inputs::{Sources, in_package};
+use crate::trace::Trace;
 use crate::{BuildError, Workspace};
 
 /// Labels of the OCI image specification 1.1, annotations.md.
 const REVISION: &str = "org.opencontainers.image.revision";
 const VERSION: &str = "org.opencontainers.image.version";
+/// Behind the name of a commit when the working tree has something else.
+const CHANGED: &str = "-changed";
 /// Longest manifest that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -33,7 +37,7 @@ pub(crate) fn stamp(
     for stamp in &image.stamp {
         match (stamp, &head) {
             (Stamp::Revision, Ok(head)) => {
-                let changed = if head.is_changed { "-changed" } else { "" };
+                let changed = if head.is_changed { CHANGED } else { "" };
                 config.labels.insert(REVISION.to_owned(), format!("{}{changed}", head.commit));
                 config.created = Some(rfc3339(head.time));
             }
@@ -51,6 +55,51 @@ pub(crate) fn stamp(
     }
 }
 
+/// What stands for what an image would tell, in one of two states that are compared: the commit, and what says the version.
+pub(crate) fn words(
+    sources: &Sources<'_>,
+    variables: &BTreeMap<String, String>,
+    label: &Label,
+    image: &Image,
+) -> Result<Trace, BuildError> {
+    let workspace = sources.workspace;
+    let mut words = Trace::default();
+    let add_commit = |words: &mut Trace| {
+        let commit = match &workspace.commit {
+            Some(commit) => commit.clone(),
+            None => Head::of(&workspace.root, variables).map_or_else(
+                |error| error.to_string(),
+                |head| format!("{}{}", head.commit, if head.is_changed { CHANGED } else { "" }),
+            ),
+        };
+        words.add("commit", "", commit);
+    };
+    if image.stamp.contains(&Stamp::Revision) {
+        add_commit(&mut words);
+    }
+    if image.stamp.contains(&Stamp::Version) {
+        let said = own_versions(workspace, label);
+        let manifest = RelPath::new("Cargo.toml").expect("it is a name");
+        let manifests = [manifest.clone(), in_package(label.package.as_ref(), &manifest)];
+        let picked = sources.snapshot.pick(&manifests)?;
+        if said.is_empty() && picked.is_empty() {
+            add_commit(&mut words);
+        }
+        for (file, version) in said {
+            words.add("version", file, version);
+        }
+        words.add("version", "Cargo.toml", sources.snapshot.fingerprint(&picked)?.to_string());
+    }
+    Ok(words)
+}
+
+fn own_versions(workspace: &Workspace, label: &Label) -> Vec<(&'static str, String)> {
+    let Some(found) = workspace.packages.get(&label.package) else { return Vec::new() };
+    let npm = found.npm.as_ref().and_then(|manifest| manifest.version.as_deref());
+    let own = found.manifest.version.clone().map(|version| ("cas.toml", version));
+    own.into_iter().chain(npm.map(|version| ("package.json", version.to_owned()))).collect()
+}
+
 fn no_revision(error: RevisionError) -> BuildError {
     BuildError::Revision(error)
 }
@@ -58,12 +107,7 @@ fn no_revision(error: RevisionError) -> BuildError {
 /// The version of a package: of its `cas.toml`, `package.json` or `Cargo.toml`, which have to agree; else by the nearest tag.
 fn version(workspace: &Workspace, label: &Label, head: Option<&Head>) -> Result<String, BuildError> {
     let package = label.package.as_ref();
-    let mut said: Vec<(&'static str, String)> = Vec::new();
-    if let Some(found) = workspace.packages.get(&label.package) {
-        said.extend(found.manifest.version.clone().map(|version| ("cas.toml", version)));
-        let npm = found.npm.as_ref().and_then(|manifest| manifest.version.as_deref());
-        said.extend(npm.map(|version| ("package.json", version.to_owned())));
-    }
+    let mut said = own_versions(workspace, label);
     said.extend(cargo_version(&workspace.root, package)?.map(|version| ("Cargo.toml", version)));
     if let [(one, version), others @ ..] = said.as_slice() {
         if let Some((other, another)) = others.iter().find(|(_, another)| another != version) {

@@ -54,6 +54,11 @@ impl Trace {
         self.0.insert((kind.to_owned(), name.into()), value.into());
     }
 
+    /// Adds the parts of another one.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// As it is kept.
     pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{HEAD}\n");

@@ -43,6 +43,8 @@ pub struct Workspace {
     pub packages: BTreeMap<Option<RelPath>, WorkspacePackage>,
     /// What is pinned.
     pub lock: Lock,
+    /// The commit whose state it is; `None` for the working tree.
+    pub(crate) commit: Option<String>,
     /// Patterns of `members` that select no package.
     idle_members: Vec<String>,
 }
@@ -131,7 +133,7 @@ impl Workspace {
                 .map_err(|source| BuildError::Lock { path: root.join(LOCK_FILE), source })?,
             None => Lock::default(),
         };
-        Ok(Self { root: root.to_owned(), section, mirrors, packages, lock, idle_members })
+        Ok(Self { root: root.to_owned(), section, mirrors, packages, lock, commit: None, idle_members })
     }
 
     /// Patterns of `members` that select no folder with a `cas.toml`, in their order.

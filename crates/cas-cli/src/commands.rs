@@ -22,7 +22,7 @@ use cas_store::{Durability, Store, StoreOptions};
 use cas_tree::RelPath;
 use etcetera::BaseStrategy;
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{
     Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs, Shard,
@@ -34,7 +34,7 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{affected, checkout, pages, rebuild, remarks, store, test, why};
+use crate::{affected, checkout, own_files, pages, rebuild, remarks, store, test, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 pub(crate) const SIGNAL_BASE: i32 = 128;
@@ -142,11 +142,12 @@ pub(crate) fn interrupted() -> Exit {
 pub(crate) fn cancel_on_signals() -> Result<Cancel, Failure> {
     let failed = |error: io::Error| Failure::Usable(format!("could not watch for signals: {error}"), String::new());
     let cancel = Cancel::new().map_err(failed)?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let switch = cancel.clone();
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            TERMINATED.store(signal == SIGTERM, Ordering::SeqCst);
+            // A terminal that was closed ends the work as well, and with it what steps have written so far.
+            TERMINATED.store(signal != SIGINT, Ordering::SeqCst);
             switch.cancel();
         }
     });
@@ -331,6 +332,9 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     let (workspace, package) = open_workspace(global)?;
     let workspace = ManuallyDrop::new(workspace);
     remarks::tell(&workspace);
+    let reports: Vec<&Path> = args.trace.iter().chain(&junit).map(PathBuf::as_path).collect();
+    own_files::check_secrets(&workspace, &args.inputs.secret, &here(global))?;
+    own_files::check_reports(&workspace, &reports, &here(global))?;
     done("workspace", started);
     let started = Instant::now();
     let store = open_store(global)?;
@@ -342,6 +346,9 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         for pattern in patterns(&args.targets)? {
             let exact = matches!(pattern, Pattern::One(_));
             let found = workspace.select(package.as_ref(), &[pattern])?;
+            if exact && purpose == Purpose::Test {
+                note_others(&workspace, &found);
+            }
             // What is named is built whatever it is; a pattern means what the command is for.
             labels.extend(if exact { found } else { wanted(&workspace, found, purpose) });
         }
@@ -403,6 +410,15 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         timeline.write(&here(global).join(path)).map_err(BuildError::from)?;
     }
     render::results(global.format, &rows, &failures, &untried, &progress)
+}
+
+/// Tells of what was named and is no test, so that nobody takes it for one that passed.
+fn note_others(workspace: &Workspace, labels: &[Label]) {
+    for (label, target) in labels.iter().filter_map(|label| Some((label, workspace.target(label)?))) {
+        if !matches!(target.kind, TargetKind::Test(_)) {
+            render::note(&format!("note: `{label}` is no test but a {}: it is built", target.kind.name()));
+        }
+    }
 }
 
 /// Of what a pattern selects, what the command is for.

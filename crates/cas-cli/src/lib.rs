@@ -10,6 +10,7 @@ mod exit;
 mod init;
 mod junit;
 mod live;
+mod own_files;
 mod pages;
 mod place;
 mod progress;

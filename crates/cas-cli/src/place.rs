@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::render::Failure;
 
 /// The folder of outputs at the root of a workspace.
-const OUT: &str = "cas-out";
+pub(crate) const OUTPUT_FOLDER: &str = "cas-out";
 /// The first line of the file of what is there.
 const HEAD: &str = "cas placed 1";
 /// How often others may be first when a folder is replaced.
@@ -42,7 +42,7 @@ pub(crate) fn place(
         .ok()
         .and_then(|bytes| parse(std::str::from_utf8(&bytes).ok()?))
         .unwrap_or_default();
-    let out = workspace.root.join(OUT);
+    let out = workspace.root.join(OUTPUT_FOLDER);
     if cas_fs::symlink_metadata(&out).is_ok_and(|metadata| !metadata.is_dir()) {
         let problem = format!("`{}` is in the way of what targets give: it is no folder", out.display());
         return Err(Failure::Usable(problem, "remove or rename it".to_owned()));
@@ -82,7 +82,7 @@ fn one(
     label: &Label,
     output: &Output,
 ) -> Result<Option<Placed>, Failure> {
-    let mut folder = workspace.root.join(OUT);
+    let mut folder = workspace.root.join(OUTPUT_FOLDER);
     if let Some(package) = &label.package {
         folder.push(package.to_string());
     }

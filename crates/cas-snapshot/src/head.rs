@@ -32,7 +32,9 @@ impl Head {
         let time = git.print("log", &["-1", "--no-show-signature", "--format=%ct", &commit])?;
         let time =
             std::str::from_utf8(&time).ok().and_then(|text| text.trim().parse().ok()).ok_or_else(|| odd("log"))?;
-        let status = ["--porcelain", "-z", "--untracked-files=normal", "--no-renames", "--no-ahead-behind"];
+        // What was built is no change of what it was built from.
+        let options = ["--porcelain", "-z", "--untracked-files=normal", "--no-renames", "--no-ahead-behind"];
+        let status = [&options[..], &["--", ".", ":(exclude)cas-out"]].concat();
         let is_changed = !git.print("status", &status)?.is_empty();
         // Without a tag of the kind it fails, which is an answer.
         let (described, complaint) =
