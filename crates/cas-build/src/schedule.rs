@@ -42,6 +42,8 @@ struct State<E> {
     waiting: HashMap<Node, usize>,
     ready: BTreeSet<Node>,
     running: usize,
+    /// Workers that wait for something to do.
+    idle: usize,
     errors: BTreeMap<Node, E>,
     has_panicked: bool,
 }
@@ -73,7 +75,7 @@ where
     }
     let ready = waiting.iter().filter(|(_, count)| **count == 0).map(|(node, _)| *node).collect();
     let values = Values(graph.keys().map(|node| (*node, OnceLock::new())).collect());
-    let state = Mutex::new(State { waiting, ready, running: 0, errors: BTreeMap::new(), has_panicked: false });
+    let state = Mutex::new(State { waiting, ready, running: 0, idle: 0, errors: BTreeMap::new(), has_panicked: false });
     let changed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..jobs.get().min(graph.len()) {
@@ -114,7 +116,9 @@ fn worker<V, E>(
                 changed.notify_all();
                 return;
             }
+            guard.idle += 1;
             guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard.idle -= 1;
         };
         guard.running += 1;
         guard.waiting.remove(&node);
@@ -149,8 +153,12 @@ fn worker<V, E>(
                 guard.errors.insert(node, error);
             }
         }
+        // Waking nobody is a system call as well, and small targets are many.
+        let is_anybody_idle = guard.idle > 0;
         drop(guard);
-        changed.notify_all();
+        if is_anybody_idle {
+            changed.notify_all();
+        }
     }
 }
 
