@@ -238,6 +238,7 @@ fn what_a_step_may_do_is_no_error() {
         "run = \"touch in; cat in > /tmp/x; cat /tmp/x > in\"",
         "run = \"mv in /tmp/x; mv /tmp/x in\"",
         "run = \"mkdir -p s/t .cache node_modules/.cache; touch s/t/u .cache/v node_modules/.cache/w\"\nscratch = [\"s\"]",
+        "run = \"mkdir -p d/node_modules/.vite/t node_modules/.vite-temp; touch d/node_modules/.vite/t/r\"",
         "run = \"touch /usr/bin/x /etc/passwd; rm -r /var\"",
         "run = \"mkdir -p d/e; touch d/e/g\"\noutputs = [\"d\"]",
     ] {

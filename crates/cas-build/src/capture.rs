@@ -16,6 +16,8 @@ use crate::secret::Finder;
 
 /// Folders in a package that tools use for themselves; writes there are dropped as those in `scratch` are.
 const ALWAYS_SCRATCH: [&str; 4] = [".cache", ".turbo", ".npm", "node_modules/.cache"];
+/// The folder that package managers fill, and tools use.
+const NODE_MODULES: &[u8] = b"node_modules";
 /// Most names of one kind that an error tells.
 const MAX_TOLD: usize = 8;
 
@@ -82,6 +84,20 @@ fn is_at_or_below(path: &RelPath, folder: &RelPath) -> bool {
     path == folder || path.strip_prefix(folder).is_some()
 }
 
+/// Whether a path is at or below a hidden entry of a `node_modules`, and the step was not given that entry: tools keep there what
+/// they know from one run to the next, also in the one at the root, and no step could name each of them.
+fn is_of_tools(inputs: &Directory, path: &RelPath) -> bool {
+    let mut at = Some(path.clone());
+    while let Some(entry) = at {
+        let Some(folder) = entry.parent() else { return false };
+        if folder.name().as_bytes() == NODE_MODULES && entry.name().as_bytes().starts_with(b".") {
+            return inputs.get(&entry).is_none();
+        }
+        at = Some(folder);
+    }
+    false
+}
+
 /// The tree of the outputs, with paths of the workspace; their content is in the store.
 ///
 /// `inputs` is what the step saw, `upper` what it changed.
@@ -113,7 +129,10 @@ pub(crate) fn outputs(
             let input = inputs.get(&path);
             let fine = match &change {
                 Change::Written { kind: Kind::Directory, .. } => {
-                    allowed.is_above_output(&path) || matches!(input, Some(Node::Directory(_)))
+                    allowed.is_above_output(&path)
+                        || matches!(input, Some(Node::Directory(_)))
+                        // Made for what tools keep in it; anything else there is told by itself.
+                        || path.name().as_bytes() == NODE_MODULES
                 }
                 // Only a directory that hides nothing is marked so and was no input.
                 Change::Opaque { .. } => input.is_none(),
@@ -125,6 +144,7 @@ pub(crate) fn outputs(
             match input {
                 _ if fine => {}
                 Some(_) => overwritten.push(path),
+                None if is_of_tools(inputs, &path) => {}
                 None => undeclared.push(path),
             }
             continue;
@@ -241,5 +261,29 @@ fn is_unchanged(
             same_right && now == Some(blob)
         }),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_entries_of_node_modules_are_those_of_tools() {
+        let path = |text: &str| RelPath::new(text).expect("it is a path");
+        let mut inputs = Directory::root();
+        insert(&mut inputs, &path("node_modules/.pnpm/x"), empty()).expect("there is room");
+        for (text, expected) in [
+            ("node_modules/.vite", true),
+            ("node_modules/.vite-temp/config.mjs", true),
+            ("packages/a/node_modules/.vite/vitest/results.json", true),
+            // What is installed is not theirs.
+            ("node_modules/.pnpm/y", false),
+            ("node_modules/y/.cache", false),
+            ("node_modules", false),
+            (".vite/x", false),
+        ] {
+            assert_eq!(is_of_tools(&inputs, &path(text)), expected, "{text}");
+        }
     }
 }
