@@ -15,6 +15,8 @@ use crate::inputs::{Given, Sources, in_package};
 
 /// How many are told.
 const MAX_MISSED: usize = 5;
+/// What npm and pnpm look for in every folder above. It may hold a token, so no line that would make it an input is told.
+const NPMRC: &[u8] = b".npmrc";
 /// The folder that package managers fill.
 const NODE_MODULES: &[u8] = b"node_modules";
 
@@ -126,6 +128,9 @@ fn of_workspace(sources: &Sources<'_>, package: Option<&RelPath>, path: &RelPath
     if is_of_git(path) {
         let advice = "steps see no repository: `stamp` of an image tells the commit";
         return Some((Weight::Made, advice.to_owned()));
+    }
+    if path.name().as_bytes() == NPMRC {
+        return None;
     }
     let on_disk = sources.workspace.root.join(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())));
     cas_fs::metadata(&on_disk).ok().filter(std::fs::Metadata::is_file)?;
