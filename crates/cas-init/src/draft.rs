@@ -6,6 +6,7 @@ use std::path::Path;
 use cas_config::is_target_name;
 
 use crate::host::{Host, Program, step_path};
+use crate::javascript::run_script;
 use crate::note::{Note, NoteKind, Place};
 
 /// Most notes of one report; a broken description could give any number.
@@ -170,6 +171,22 @@ impl Draft {
         step_path(&found).map(|path| ("PATH".to_owned(), path)).into_iter().collect()
     }
 
+    /// Adds a program to the host toolchain, for the targets of some scripts: by the folders of the packages and the scripts' names.
+    pub(crate) fn show_to(&mut self, name: &str, program: &Program, callers: &BTreeSet<(String, String)>) {
+        self.use_programs(&[(name.to_owned(), Some(program.clone()))]);
+        let Some(path) = step_path(&[program]) else { return };
+        for (folder, script) in callers {
+            let run = run_script(script);
+            let targets = self.section(folder).targets.iter_mut();
+            for (_, target) in targets.filter(|(_, target)| target.run == run) {
+                let value = target.env.entry("PATH".to_owned()).or_insert_with(|| path.clone());
+                if !value.split(':').any(|folder| program.folder == Path::new(folder)) {
+                    *value = format!("{}:{value}", program.folder.display());
+                }
+            }
+        }
+    }
+
     /// Adds a place of the machine to those that steps see; tells where none can be seen.
     pub(crate) fn show(&mut self, path: &str) {
         if NEVER_SHOWN.iter().any(|root| Path::new(path).starts_with(root)) {
@@ -177,7 +194,8 @@ impl Draft {
                 NoteKind::Todo,
                 format!("`{path}` is where steps have files of their own, so they do not see it: move it elsewhere"),
             );
-        } else {
+        } else if !self.host.paths.iter().any(|shown| Path::new(path).starts_with(shown)) {
+            self.host.paths.retain(|shown| !Path::new(shown).starts_with(path));
             self.host.paths.insert(path.to_owned());
         }
     }

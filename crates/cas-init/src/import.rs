@@ -272,11 +272,34 @@ impl Files {
     }
 }
 
-/// Tasks that the other tool does not cache: carried only if something that is carried waits for them.
+/// Tasks that the other tool does not cache: carried only if they are tests, have outputs, or something that is carried waits for
+/// them.
 #[derive(Default)]
-pub(crate) struct Uncached(pub(crate) BTreeMap<(String, String), Place>);
+pub(crate) struct Uncached(BTreeMap<(String, String), Place>);
 
 impl Uncached {
+    /// Takes note of a task. A test, and what has outputs, is a step all the same: many are not cached because the other tool cannot
+    /// see all that they use, and a step has nothing else.
+    pub(crate) fn add(
+        &mut self,
+        folder: &str,
+        name: &str,
+        is_test: bool,
+        has_outputs: bool,
+        place: Place,
+        draft: &mut Draft,
+    ) {
+        let why = match (is_test, has_outputs) {
+            (true, _) => "it is a test, so it is a step",
+            (false, true) => "it has outputs, so it is a step",
+            (false, false) => {
+                self.0.insert((folder.to_owned(), name.to_owned()), place);
+                return;
+            }
+        };
+        draft.note_at(NoteKind::Check, Some(place), format!("`cache: false`: {why}, and runs when its inputs change"));
+    }
+
     pub(crate) fn settle(self, packages: &Packages, draft: &mut Draft) {
         let mut needed: BTreeSet<(String, String)> = BTreeSet::new();
         let mut open: Vec<(String, String)> = Vec::new();

@@ -205,6 +205,11 @@ pub(crate) fn is_test_like(name: &str) -> bool {
     matches!(role(name), Some(Role::Test | Role::Check)) || name.contains("e2e")
 }
 
+/// Whether a name is one of a test that needs nothing but the workspace: one from end to end wants a browser, or servers.
+pub(crate) fn is_hermetic_test(name: &str) -> bool {
+    is_test_like(name) && !name.contains("e2e")
+}
+
 /// What `npm init` writes where there is no test.
 fn is_placeholder(text: &str) -> bool {
     text.contains("no test specified")
@@ -344,7 +349,7 @@ fn root_files(folder: &Folder) -> Result<Vec<String>, InitError> {
 
 /// Names in a folder that tools look for.
 pub(crate) fn config_files(folder: &Folder, path: &str) -> Result<Vec<String>, InitError> {
-    const EXACT: [&str; 14] = [
+    const EXACT: [&str; 12] = [
         ".babelrc",
         ".browserslistrc",
         ".editorconfig",
@@ -354,19 +359,17 @@ pub(crate) fn config_files(folder: &Folder, path: &str) -> Result<Vec<String>, I
         "biome.json",
         "biome.jsonc",
         "deno.json",
-        "jest.preset.js",
         "jsconfig.json",
         "pnpm-workspace.yaml",
         "svelte.config.js",
-        "vitest.workspace.ts",
     ];
-    const BEFORE: [&str; 14] = [
+    const BEFORE: [&str; 15] = [
         ".eslintrc",
         ".prettierrc",
         ".stylelintrc",
         "babel.config.",
         "eslint.config.",
-        "jest.config.",
+        "jest.",
         "next.config.",
         "postcss.config.",
         "prettier.config.",
@@ -374,13 +377,14 @@ pub(crate) fn config_files(folder: &Folder, path: &str) -> Result<Vec<String>, I
         "tailwind.config.",
         "tsconfig.",
         "tsup.config.",
-        "vite",
+        "vite.",
+        "vitest.",
     ];
     let is_config = |name: &str| {
         let is_json = std::path::Path::new(name).extension().is_some_and(|end| end == "json");
         EXACT.contains(&name)
             || (name.starts_with("tsconfig") && is_json)
-            || BEFORE.iter().any(|before| name.starts_with(before) && (*before != "vite" || name.contains(".config.")))
+            || BEFORE.iter().any(|before| name.starts_with(before))
     };
     let entries = folder.list(path)?;
     let names = entries.into_iter().filter(|entry| !entry.is_dir && is_config(&entry.name)).map(|entry| entry.name);
@@ -447,9 +451,6 @@ pub(crate) fn script_target(
     draft: &mut Draft,
 ) -> Result<Target, InitError> {
     let guess = outputs::of_script(folder, packages, package, script, is_command, draft)?;
-    for program in guess.programs {
-        draft.called.entry(program).or_default().insert((package.folder.clone(), script.to_owned()));
-    }
     let kind = if is_command { Kind::Command } else { Kind::Test };
     let mut target = Target::new(kind, run_script(script));
     target.scratch = guess.scratch;

@@ -11,7 +11,7 @@ use crate::host::STEP_PATH;
 use crate::import::{
     Files, Inputs, Text, Uncached, environment, object, outputs, relative, shared_outputs, tell_of_root, texts,
 };
-use crate::javascript::{Package, Packages, Setting, is_test_like, run_script};
+use crate::javascript::{Package, Packages, Setting, is_hermetic_test, is_test_like, run_script};
 use crate::jsonc::{Document, Kind as Json, Value};
 use crate::note::{NoteKind, Place};
 use crate::outputs::{Guess, of_script};
@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
         tell_of_root(&project.folder, &own, self.packages, &target, draft);
         target.deps.extend(self.setting.modules.clone());
         if flag("cache") == Some(false) {
-            uncached.0.insert((project.folder.clone(), own.clone()), place);
+            uncached.add(&project.folder, &own, is_hermetic_test(name), !listed.is_empty(), place, draft);
         }
         draft.section(&project.folder).targets.push((own, target));
         Ok(())

@@ -26,8 +26,6 @@ const MAX_PUBLISHED: usize = 1_000;
 pub(crate) struct Guess {
     pub(crate) outputs: Vec<String>,
     pub(crate) scratch: Vec<String>,
-    /// Programs that it calls, itself or by other scripts.
-    pub(crate) programs: BTreeSet<String>,
 }
 
 struct Reader<'a> {
@@ -36,11 +34,13 @@ struct Reader<'a> {
     package: &'a Package,
     draft: &'a mut Draft,
     guess: Guess,
+    /// Those that the script calls, itself or by other scripts.
+    programs: BTreeSet<String>,
     seen: BTreeSet<String>,
     command_count: usize,
 }
 
-/// What a script of a package makes; `publishes` when it is the one that makes what the package publishes.
+/// What a script of a package makes, and in the draft which programs it calls; `publishes` when it is the one that makes what the package publishes.
 pub(crate) fn of_script(
     folder: &Folder,
     packages: &Packages,
@@ -49,10 +49,21 @@ pub(crate) fn of_script(
     publishes: bool,
     draft: &mut Draft,
 ) -> Result<Guess, InitError> {
-    let mut reader =
-        Reader { folder, packages, package, draft, guess: Guess::default(), seen: BTreeSet::new(), command_count: 0 };
+    let mut reader = Reader {
+        folder,
+        packages,
+        package,
+        draft,
+        guess: Guess::default(),
+        programs: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        command_count: 0,
+    };
     reader.script(script, 0)?;
-    let mut guess = reader.guess;
+    let (mut guess, programs) = (reader.guess, reader.programs);
+    for program in programs {
+        draft.called.entry(program).or_default().insert((package.folder.clone(), script.to_owned()));
+    }
     if publishes {
         for path in ignored_and_published(folder, package) {
             if !guess.outputs.iter().any(|output| below(output, &path).is_some()) {
@@ -131,7 +142,7 @@ impl Reader<'_> {
             words = rest;
         }
         let Some((program, arguments)) = words.split_first() else { return Ok(()) };
-        self.guess.programs.insert((*program).to_owned());
+        self.programs.insert((*program).to_owned());
         match *program {
             "npm" | "pnpm" | "yarn" | "bun" => return self.manager(arguments, depth),
             "run-s" | "run-p" | "npm-run-all" | "npm-run-all2" | "concurrently" => {

@@ -11,7 +11,7 @@ use nodejs_semver::{Range, Version};
 use crate::InitError;
 use crate::draft::Draft;
 use crate::folder::{Folder, join};
-use crate::host::{Host, STEP_PATH};
+use crate::host::{Host, Program, STEP_PATH};
 use crate::javascript::{Package, Packages, is_left_at_root};
 use crate::jsonc::Value;
 use crate::note::NoteKind;
@@ -82,6 +82,16 @@ fn programs(folder: &Folder, host: &Host, packages: &Packages, draft: &mut Draft
                      dependency: install it, or add it to `devDependencies`"
                 ),
             ),
+            Some(found) if is_manager(&program) && !is_of_corepack(&found, &program) => {
+                draft.show_to(&program, &found, &callers);
+            }
+            Some(found) if is_of_corepack(&found, &program) => draft.note(
+                NoteKind::Todo,
+                format!(
+                    "`{program}`, which the script `{script}`{whose}{more} calls, is the one of corepack, which downloads it: \
+                     install it with `npm install --global {program}`, or add it to `devDependencies`"
+                ),
+            ),
             Some(found) if !found.is_on_step_path() => draft.note(
                 NoteKind::Todo,
                 format!(
@@ -93,6 +103,17 @@ fn programs(folder: &Folder, host: &Host, packages: &Packages, draft: &mut Draft
             Some(_) => {}
         }
     }
+}
+
+/// Whether a program is one that people have for all their work, beside Node, and that scripts use for calling each other.
+fn is_manager(program: &str) -> bool {
+    matches!(program, "pnpm" | "yarn" | "bun")
+}
+
+/// Whether what is on `PATH` only chooses and fetches the program.
+fn is_of_corepack(found: &Program, name: &str) -> bool {
+    let file = cas_fs::canonicalize(&found.folder.join(name));
+    file.is_ok_and(|file| file.components().any(|part| part.as_os_str() == "corepack"))
 }
 
 /// Whether a package's dependencies, or the root's, bring a program.

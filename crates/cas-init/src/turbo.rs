@@ -7,7 +7,7 @@ use crate::InitError;
 use crate::draft::{Dep, Draft, Kind, Target, target_name};
 use crate::folder::{Folder, join};
 use crate::import::{Files, Inputs, Text, Uncached, environment, object, outputs, shared_outputs, tell_of_root, texts};
-use crate::javascript::{Package, Packages, Setting, is_test_like, run_script};
+use crate::javascript::{Package, Packages, Setting, is_hermetic_test, is_test_like, run_script};
 use crate::jsonc::{Document, Value};
 use crate::note::NoteKind;
 use crate::outputs::of_script;
@@ -83,12 +83,14 @@ pub(crate) fn import(
             }
             None => Tasks::new(),
         };
-        for (name, task) in tasks_of(package, &root, &root_tasks, document, &own_tasks, &mut used) {
-            let at = Where { folder, packages, package, name };
+        let definitions =
+            Definitions { package, root: &root, root_tasks: &root_tasks, document, own_tasks: &own_tasks };
+        for (name, task) in definitions.with_scripts(&mut used) {
+            let at = Where { folder, packages, definitions: &definitions, package, name };
             at.carry(&task, &global, setting, &mut files, &mut uncached, draft)?;
         }
     }
-    for key in root_tasks.keys().filter(|key| !used.contains(*key)) {
+    for key in root_tasks.keys().filter(|key| !used.contains(**key)) {
         let place = root_place(&root, key);
         draft.note_at(NoteKind::Dropped, place, format!("task `{key}`: no package has such a script"));
     }
@@ -177,49 +179,54 @@ fn own_settings(document: &Document, draft: &mut Draft) {
     }
 }
 
-/// The tasks of a package: those whose names its scripts have, from the widest definition to the nearest.
-fn tasks_of<'a>(
+/// What is said of the tasks of one package.
+struct Definitions<'a> {
     package: &'a Package,
     root: &'a Document,
-    root_tasks: &Tasks<'a>,
+    root_tasks: &'a Tasks<'a>,
+    /// The package's own file, and its tasks.
     document: Option<&'a Document>,
-    own_tasks: &Tasks<'a>,
-    used: &mut BTreeSet<&'a str>,
-) -> Vec<(&'a str, Task<'a>)> {
-    let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
-    let is_root = package.folder.is_empty();
-    let name = if is_root { "//" } else { package.name.as_deref().unwrap_or_default() };
-    for (script, ..) in &package.scripts {
+    own_tasks: &'a Tasks<'a>,
+}
+
+impl<'a> Definitions<'a> {
+    /// The tasks whose names the package's scripts have.
+    fn with_scripts(&self, used: &mut BTreeSet<String>) -> Vec<(&'a str, Task<'a>)> {
+        let mut seen = BTreeSet::new();
+        let names = self.package.scripts.iter().map(|(script, ..)| script.as_str());
+        names.filter(|name| seen.insert(*name)).filter_map(|name| Some((name, self.task(name, used)?))).collect()
+    }
+
+    /// A task, from the widest definition to the nearest.
+    fn task(&self, name: &str, used: &mut BTreeSet<String>) -> Option<Task<'a>> {
+        let is_root = self.package.folder.is_empty();
+        let package = if is_root { "//" } else { self.package.name.as_deref().unwrap_or_default() };
         let mut task = Task::default();
-        let mut is_task = false;
         // A definition for one package stands in the place of the one for all.
-        let one = root_tasks.get_key_value(format!("{name}#{script}").as_str());
-        let all = root_tasks.get_key_value(script.as_str()).filter(|_| !is_root);
-        used.extend([one, all].into_iter().flatten().map(|(key, _)| *key));
-        if let Some((_, value)) = one.or(all) {
-            task.lay(root, value);
-            is_task = true;
+        let one = self.root_tasks.get_key_value(format!("{package}#{name}").as_str());
+        let all = self.root_tasks.get_key_value(name).filter(|_| !is_root);
+        used.extend([one, all].into_iter().flatten().map(|(key, _)| (*key).to_owned()));
+        let wide = one.or(all);
+        if let Some((_, value)) = wide {
+            task.lay(self.root, value);
         }
-        let own = own_tasks.get(script.as_str()).or_else(|| own_tasks.get(format!("{name}#{script}").as_str()));
-        if let (Some(document), Some(value)) = (document, own) {
+        let own = self.own_tasks.get(name).or_else(|| self.own_tasks.get(format!("{package}#{name}").as_str()));
+        let own = self.document.zip(own);
+        if let Some((document, value)) = own {
             if value.get("extends").and_then(Value::as_bool) == Some(false) {
                 task = Task::default();
             }
             task.lay(document, value);
-            is_task = true;
         }
-        if is_task && seen.insert(script.as_str()) {
-            found.push((script.as_str(), task));
-        }
+        (wide.is_some() || own.is_some()).then_some(task)
     }
-    found
 }
 
 /// A task of a package.
 struct Where<'a> {
     folder: &'a Folder,
     packages: &'a Packages,
+    definitions: &'a Definitions<'a>,
     package: &'a Package,
     name: &'a str,
 }
@@ -234,7 +241,7 @@ impl Where<'_> {
         uncached: &mut Uncached,
         draft: &mut Draft,
     ) -> Result<(), InitError> {
-        let Self { folder, packages, package, name } = self;
+        let Self { folder, packages, package, name, .. } = self;
         let path = package.folder.as_str();
         if let Some((document, value, true)) = task.flag("persistent") {
             let text = format!("`{name}` does not end: it is no step");
@@ -272,7 +279,8 @@ impl Where<'_> {
         environment(&task.list("env", draft), &mut target, draft);
         environment(&task.list("passThroughEnv", draft), &mut target, draft);
         if let Some((document, value, false)) = task.flag("cache") {
-            uncached.0.insert((path.to_owned(), own.clone()), document.place(value.at));
+            let has_outputs = task.list("outputs", draft).iter().any(|output| !output.text.starts_with('!'));
+            uncached.add(path, &own, is_hermetic_test(name), has_outputs, document.place(value.at), draft);
         }
         draft.section(path).targets.push((own, target));
         Ok(())
@@ -304,7 +312,10 @@ impl Where<'_> {
     }
 
     fn deps(&self, task: &Task<'_>, target: &mut Target, draft: &mut Draft) {
-        for dep in task.list("dependsOn", draft) {
+        let mut open = task.list("dependsOn", draft);
+        open.reverse();
+        let mut passed = BTreeSet::new();
+        while let Some(dep) = open.pop() {
             let (text, place) = (dep.text.as_str(), Some(dep.place.clone()));
             if let Some(name) = text.strip_prefix('$') {
                 // Version 1 wrote variables here.
@@ -321,6 +332,15 @@ impl Where<'_> {
                         continue;
                     };
                     named(name).map(|name| Dep::Full(to.clone(), name))
+                }
+                // In a package without that script, turbo goes on to what the task would wait for.
+                (None, None) if self.package.script(text).is_none() => {
+                    if let Some(task) = self.definitions.task(text, &mut BTreeSet::new())
+                        && passed.insert(text.to_owned())
+                    {
+                        open.extend(task.list("dependsOn", draft).into_iter().rev());
+                    }
+                    continue;
                 }
                 (None, None) => named(text).map(Dep::Own),
             };

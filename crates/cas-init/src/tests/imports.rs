@@ -292,3 +292,66 @@ fn an_import_needs_its_file() {
         }
     }
 }
+
+/// What turbo does not cache is a step where it is a test or makes something; in a package without a script of a task, its
+/// dependencies are waited for.
+#[test]
+fn tests_that_turbo_does_not_cache_are_carried() {
+    let proposal = of(
+        &[
+            ("package.json", r#"{"workspaces": ["a", "b"]}"#),
+            ("jest.config.js", "module.exports = {setupFiles: ['./jest.setup.js']}"),
+            ("jest.setup.js", ""),
+            (
+                "turbo.json",
+                r#"{"tasks": {
+  "build": {"dependsOn": ["^build"], "outputs": ["dist/**"], "cache": false},
+  "test": {"dependsOn": ["build"], "cache": false},
+  "test:e2e": {"cache": false},
+  "deploy": {"cache": false, "outputs": ["!x"]}}}"#,
+            ),
+            (
+                "a/package.json",
+                r#"{"name": "a", "scripts": {"build": "tsup", "deploy": "x", "test": "jest", "test:e2e": "x"}}"#,
+            ),
+            ("b/package.json", r#"{"name": "b", "dependencies": {"a": "*"}, "scripts": {"test": "jest"}}"#),
+        ],
+        Source::Turbo,
+    )
+    .expect("it is right");
+    assert_text(
+        &shown(&proposal),
+        r#"== a/cas.toml
+[command.build]
+toolchain = "//:host"
+run = "npm run build"
+outputs = ["dist"]
+
+[test.test]
+toolchain = "//:host"
+run = "npm run test"
+deps = [":build"]
+== b/cas.toml
+[test.test]
+toolchain = "//:host"
+run = "npm run test"
+deps = ["^build"]
+== cas.toml
+[workspace]
+members = ["a", "b"]
+inputs = ["jest.config.js", "jest.setup.js", "package.json"]
+
+# This machine's own programs: not hermetic. What the probes print is part of every key.
+[toolchain.host]
+host = { probe = ["node --version", "npm --version"] }
+"#,
+    );
+    assert_text(
+        &notes(&proposal, &[NoteKind::Check, NoteKind::Dropped]),
+        "check: turbo.json:2:71: `cache: false`: it has outputs, so it is a step, and runs when its inputs change\n\
+         check: turbo.json:3:45: `cache: false`: it is a test, so it is a step, and runs when its inputs change\n\
+         not carried: turbo.json:4:25: `test-e2e` is not cached: such tasks act on something outside, and a step cannot\n\
+         not carried: turbo.json:5:23: `deploy` is not cached: such tasks act on something outside, and a step cannot\n\
+         not carried: turbo.json:5:42: output `!x`: an output is kept whole, and nothing is left out of it\n",
+    );
+}

@@ -93,3 +93,62 @@ fn places_of_this_machine_are_named() {
         "{said}"
     );
 }
+
+/// Scripts call each other by the package manager, which is where the user installed it.
+#[test]
+fn the_manager_that_scripts_call_is_shown_to_their_targets() {
+    let files: &[(&str, &str)] = &[
+        ("package.json", r#"{"packageManager": "pnpm@9.0.0"}"#),
+        ("pnpm-workspace.yaml", "packages: [a, b]\n"),
+        ("pnpm-lock.yaml", ""),
+        ("turbo.json", r#"{"tasks": {"build": {"outputs": ["dist/**"]}}}"#),
+        ("a/package.json", r#"{"name": "a", "scripts": {"build": "pnpm compile", "compile": "cat x"}}"#),
+        ("b/package.json", r#"{"name": "b", "scripts": {"build": "cat x"}}"#),
+    ];
+    for source in [Source::Folder, Source::Turbo] {
+        let folder = tree(files);
+        // Not below `/tmp`, where no place of the machine can be shown.
+        let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder can be made");
+        put(home.path(), "sdk/bin/pnpm", b"");
+        let host = Host { path: vec![home.path().join("sdk/bin")], ..Host::default() };
+        let proposal = propose(folder.path(), &host, source).expect("it is right");
+        super::check(&proposal);
+        let bin = home.path().join("sdk/bin").display().to_string();
+        assert!(
+            proposal.files["a/cas.toml"].contains(&format!("env = {{ PATH = \"{bin}:/usr/local/sbin:")),
+            "{proposal:?}"
+        );
+        assert!(!proposal.files["b/cas.toml"].contains("PATH"), "{proposal:?}");
+        let root = &proposal.files["cas.toml"];
+        assert!(root.contains(&format!("\"{bin}/pnpm --version\"")), "{root}");
+        assert!(root.contains(&format!("\"{}\"", home.path().join("sdk").display())), "{root}");
+        assert!(!notes(&proposal, &[NoteKind::Todo]).contains("`pnpm`"), "{proposal:?}");
+    }
+}
+
+#[test]
+fn a_manager_that_corepack_would_download_is_to_be_installed() {
+    let (home, _) = machine(&[], "");
+    put(home.path(), "lib/node_modules/corepack/dist/pnpm.js", b"");
+    cas_fs::create_dir_all(&home.path().join("bin")).expect("the folder is ours");
+    cas_fs::symlink("../lib/node_modules/corepack/dist/pnpm.js".as_ref(), &home.path().join("bin/pnpm"))
+        .expect("the folder is ours");
+    let folder = tree(&[
+        ("package.json", r#"{"packageManager": "pnpm@9.0.0"}"#),
+        ("turbo.json", r#"{"tasks": {"build": {}}}"#),
+        ("pnpm-workspace.yaml", "packages: [a]\n"),
+        (
+            "a/package.json",
+            r#"{"name": "a", "scripts": {"prebuild": "pnpm run clean", "clean": "rm -rf x", "build": "cat x"}}"#,
+        ),
+    ]);
+    let host = Host { path: vec![home.path().join("bin")], ..Host::default() };
+    let said = notes(&propose(folder.path(), &host, Source::Turbo).expect("it is right"), &[NoteKind::Todo]);
+    assert!(
+        said.contains(
+            "`pnpm`, which the script `build` of `a` calls, is the one of corepack, which downloads it: install it with \
+             `npm install --global pnpm`, or add it to `devDependencies`"
+        ),
+        "{said}"
+    );
+}
