@@ -202,7 +202,8 @@ fn role(name: &str) -> Option<Role> {
 
 /// Whether a name is one of a test: something that passes or fails.
 pub(crate) fn is_test_like(name: &str) -> bool {
-    matches!(role(name), Some(Role::Test | Role::Check)) || name.contains("e2e")
+    let is_kind_of_test = name.ends_with("-test") || name.ends_with("-tests");
+    matches!(role(name), Some(Role::Test | Role::Check)) || is_kind_of_test || name == "eslint" || name.contains("e2e")
 }
 
 /// Whether a name is one of a test that needs nothing but the workspace: one from end to end wants a browser, or servers.

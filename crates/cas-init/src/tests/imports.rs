@@ -355,3 +355,29 @@ host = { probe = ["node --version", "npm --version"] }
          not carried: turbo.json:5:42: output `!x`: an output is kept whole, and nothing is left out of it\n",
     );
 }
+
+#[test]
+fn tasks_with_names_of_tests_are_tests() {
+    let scripts = ["unit-test", "integration-tests", "eslint", "check-types", "pretest", "contest", "generate"];
+    let texts: Vec<String> = scripts.iter().map(|name| format!("\"{name}\": \"cat x\"")).collect();
+    let tasks: Vec<String> = scripts.iter().map(|name| format!("\"{name}\": {{}}")).collect();
+    let package = format!(r#"{{"name": "a", "scripts": {{{}}}}}"#, texts.join(", "));
+    let turbo = format!(r#"{{"tasks": {{{}}}}}"#, tasks.join(", "));
+    let files = [("package.json", r#"{"workspaces": ["a"]}"#), ("turbo.json", &turbo), ("a/package.json", &package)];
+    let proposal = of(&files, Source::Turbo).expect("it is right");
+    let text = &proposal.files["a/cas.toml"];
+    let sections: Vec<&str> = text.lines().filter(|line| line.starts_with('[')).collect();
+    assert_eq!(
+        sections,
+        [
+            "[test.unit-test]",
+            "[test.integration-tests]",
+            "[test.eslint]",
+            "[test.check-types]",
+            "[command.pretest]",
+            "[command.contest]",
+            "[command.generate]"
+        ],
+        "{text}"
+    );
+}
