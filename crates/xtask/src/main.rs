@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line tool")]
 #![expect(clippy::disallowed_methods, reason = "the rules are those of cas; this runs beside it")]
 
+mod adopt;
 mod bench;
 mod demo;
 mod peers;
@@ -15,6 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   demo            build the example monorepo twice, run it, install its packages
+  adopt [NAME]    build and test public workspaces with what `cas init` and `cas import` write
   bench [NAME]    time cas beside its peers, and write docs/benchmarks
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        ["adopt"] => adopt::run(""),
+        ["adopt", name] => adopt::run(name),
         ["bench"] => bench::run(""),
         ["bench", name] => bench::run(name),
         ["peers"] => peers::install(),
