@@ -156,7 +156,7 @@ fn a_failed_step_tells_what_it_looked_for_and_was_not_given() {
     let web = format!(
         "[command.build]\n{step}outputs = [\"out\"]\ninputs = [\"src/**\"]\nrun = '''\n\
          cat src/a ../../libs/ui/dist/index ./config.json ../../tsconfig.base.json ../../libs/ui/package.json \
-         node_modules/left/index.js ./secret.env nowhere out/x 2>/dev/null\n'''\n"
+         node_modules/left/index.js ./.npmrc ./secret.env nowhere out/x 2>/dev/null\n'''\n"
     );
     let Some(home) = Home::with_busybox(
         &manifest,
@@ -171,6 +171,8 @@ fn a_failed_step_tells_what_it_looked_for_and_was_not_given() {
             ("apps/web/src/a", "a"),
             ("apps/web/config.json", "{}"),
             ("apps/web/secret.env", "x"),
+            // It may hold a token: no advice to show it.
+            ("apps/web/.npmrc", "x"),
         ],
     ) else {
         return;
@@ -196,7 +198,7 @@ fn a_failed_step_tells_what_it_looked_for_and_was_not_given() {
     // With these lines it works, as far as they are about what is needed.
     let fixed = web
         .replace("inputs = [", "deps = [\"//libs/ui:build\"]\ninputs = [\"config.json\", ")
-        .replace("node_modules/left/index.js ./secret.env nowhere out/x", "> out")
+        .replace("node_modules/left/index.js ./.npmrc ./secret.env nowhere out/x", "> out")
         .replace("2>/dev/null", "");
     home.write("apps/web/cas.toml", &fixed);
     let manifest = fs::read_to_string(home.workspace().join("cas.toml")).unwrap();
