@@ -294,6 +294,10 @@ impl<'a> Reader<'a> {
             drop(draft, "it does not end, and is no step");
             return Ok(());
         }
+        if name.split(['-', ':']).next() == Some("clean") {
+            drop(draft, "it removes what others make, and a step starts without that");
+            return Ok(());
+        }
         let Some(own) = target_name(name).filter(|own| !draft.section(&project.folder).has(own)) else {
             drop(draft, "its name is taken, or none can be made of it");
             return Ok(());

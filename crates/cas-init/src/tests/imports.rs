@@ -381,3 +381,19 @@ fn tasks_with_names_of_tests_are_tests() {
         "{text}"
     );
 }
+
+#[test]
+fn scripts_that_clean_are_no_targets_of_nx() {
+    let files = [
+        ("package.json", r#"{"workspaces": ["a"]}"#),
+        ("nx.json", "{}"),
+        ("a/package.json", r#"{"name": "a", "scripts": {"clean": "rm -rf dist", "cleanup-data": "cat x"}}"#),
+    ];
+    let proposal = of(&files, Source::Nx).expect("it is right");
+    let text = &proposal.files["a/cas.toml"];
+    assert!(!text.contains("command.clean]") && text.contains("[command.cleanup-data]"), "{text}");
+    assert_text(
+        &notes(&proposal, &[NoteKind::Dropped]),
+        "not carried: a/package.json:1:27: target `clean` of `a`: it removes what others make, and a step starts without that\n",
+    );
+}
