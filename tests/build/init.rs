@@ -51,8 +51,11 @@ fn init_writes_once_and_never_over_a_file() {
 fn an_import_tells_where_what_it_left_is() {
     let home = home(&[
         ("package.json", r#"{"workspaces": ["a"]}"#),
-        ("a/package.json", r#"{"name": "a", "scripts": {"dev": "x", "test": "node --test"}}"#),
-        ("turbo.json", "{\n  \"tasks\": {\n    \"test\": {},\n    \"dev\": { \"persistent\": true }\n  }\n}\n"),
+        ("a/package.json", r#"{"name": "a", "scripts": {"deploy": "x", "dev": "x", "test": "node --test"}}"#),
+        (
+            "turbo.json",
+            "{\n  \"tasks\": {\n    \"test\": {},\n    \"deploy\": { \"cache\": false },\n    \"dev\": { \"persistent\": true }\n  }\n}\n",
+        ),
     ]);
     let output = home.cas(&["import", "turbo", "--format", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -61,7 +64,11 @@ fn an_import_tells_where_what_it_left_is() {
     let left: Vec<_> = notes.iter().filter(|note| note["kind"] == "not carried").collect();
     assert_eq!(left.len(), 1, "{notes:?}");
     assert_eq!((&left[0]["file"], &left[0]["line"]), (&"turbo.json".into(), &4.into()));
-    assert!(home.read("a/cas.toml").starts_with("[test.test]\n"));
+    let written = home.read("a/cas.toml");
+    assert!(
+        written.starts_with("[test.test]\n") && written.ends_with("[run.dev]\nrun = \"npm run dev\"\n"),
+        "{written}"
+    );
 }
 
 #[test]

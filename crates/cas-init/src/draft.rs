@@ -43,9 +43,11 @@ impl std::fmt::Display for Dep {
 pub(crate) enum Kind {
     Command,
     Test,
+    /// A program that does not end: no step, run by `cas run`.
+    Run,
 }
 
-/// `[command.NAME]` or `[test.NAME]`
+/// `[command.NAME]`, `[test.NAME]` or `[run.NAME]`
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) kind: Kind,

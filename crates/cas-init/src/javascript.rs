@@ -274,6 +274,9 @@ pub(crate) fn lay_out(
     Ok(Setting { env, modules })
 }
 
+/// The script that by custom runs until somebody ends it.
+const SERVER: &str = "dev";
+
 /// What all targets of JavaScript get.
 #[derive(Debug, Default)]
 pub(crate) struct Setting {
@@ -431,6 +434,12 @@ pub(crate) fn targets(
             target.deps.extend(setting.modules.clone());
             target.env.clone_from(&setting.env);
             section.targets.push((own, target));
+        }
+        if package.script(SERVER).is_some_and(|text| orchestrator(text).is_none()) && !section.has(SERVER) {
+            let mut target = Target::new(Kind::Run, run_script(SERVER));
+            target.deps.push(Dep::Up("build".to_owned()));
+            section.targets.push((SERVER.to_owned(), target));
+            carried.insert(SERVER);
         }
         let names = package.scripts.iter().map(|(name, ..)| name.as_str());
         let left: Vec<&str> = names.filter(|name| !carried.contains(name)).collect();

@@ -59,13 +59,18 @@ fn text(root: Option<&Draft>, section: &Section) -> String {
         fetch.insert("lockfile", value(lockfile.as_str()));
         blocks.push((Vec::new(), ["fetch", name], fetch));
     }
-    for (name, target) in &section.targets {
+    // Steps first: what a package makes says more of it than what is run while somebody works on it.
+    let (programs, steps): (Vec<_>, Vec<_>) = section.targets.iter().partition(|(_, target)| target.kind == Kind::Run);
+    for (name, target) in steps.into_iter().chain(programs) {
         let word = match target.kind {
             Kind::Command => "command",
             Kind::Test => "test",
+            Kind::Run => "run",
         };
         let toolchain = if root.is_some() { format!(":{HOST}") } else { format!("//:{HOST}") };
-        blocks.push((target.comments.clone(), [word, name], table(&toolchain, target)));
+        // What runs in the workspace itself has the user's programs.
+        let toolchain = (target.kind != Kind::Run).then_some(&*toolchain);
+        blocks.push((target.comments.clone(), [word, name], table(toolchain, target)));
     }
     for (position, (comments, [kind, name], mut table)) in blocks.into_iter().enumerate() {
         let mut prefix = if position == 0 { String::new() } else { "\n".to_owned() };
@@ -120,9 +125,11 @@ fn host(draft: &Draft) -> Table {
     table
 }
 
-fn table(toolchain: &str, target: &Target) -> Table {
+fn table(toolchain: Option<&str>, target: &Target) -> Table {
     let mut table = Table::new();
-    table.insert("toolchain", value(toolchain));
+    if let Some(toolchain) = toolchain {
+        table.insert("toolchain", value(toolchain));
+    }
     table.insert("run", Item::Value(text_value(&target.run)));
     let deps: Vec<String> = target.deps.iter().map(ToString::to_string).collect();
     for (key, values) in

@@ -244,8 +244,16 @@ impl Where<'_> {
         let Self { folder, packages, package, name, .. } = self;
         let path = package.folder.as_str();
         if let Some((document, value, true)) = task.flag("persistent") {
-            let text = format!("`{name}` does not end: it is no step");
-            draft.note_at(NoteKind::Dropped, Some(document.place(value.at)), text);
+            let place = document.place(value.at);
+            match target_name(name).filter(|own| !draft.section(path).has(own)) {
+                Some(own) => {
+                    let mut target = Target::new(Kind::Run, run_script(name));
+                    target.place = Some(place);
+                    self.deps(task, &mut target, draft);
+                    draft.section(path).targets.push((own, target));
+                }
+                None => draft.note_at(NoteKind::Dropped, Some(place), format!("`{name}` does not end: it is no step")),
+            }
             return Ok(());
         }
         for (key, values) in &task.keys {

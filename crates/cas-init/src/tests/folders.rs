@@ -76,7 +76,11 @@ run = "npm run lint"
 deps = ["^build", "//:npm"]
 scratch = ["coverage"]
 
-# Scripts of package.json that are no target: dev, test:e2e.
+[run.dev]
+run = "npm run dev"
+deps = ["^build"]
+
+# Scripts of package.json that are no target: test:e2e.
 == cas.toml
 [workspace]
 members = ["apps/*", "libs/settings", "libs/text", "libs/ui"]
@@ -115,7 +119,7 @@ scratch = ["coverage", "tsconfig.tsbuildinfo"]
     );
     assert_text(
         &notes(&proposal, &[NoteKind::Found, NoteKind::Check, NoteKind::Dropped]),
-        "found: 7 targets in 5 files\n\
+        "found: 8 targets in 5 files\n\
          found: npm workspace with 4 packages\n\
          check: sources that other packages use as they are became inputs of every package: libs/settings/**, libs/text/**, \
          libs/ui/theme.css; a build with outputs in their packages would make that finer\n\

@@ -73,6 +73,9 @@ toolchain = "//:host"
 run = "npm run prepare-data"
 deps = ["//:npm"]
 env_in = ["CI"]
+
+[run.dev]
+run = "npm run dev"
 == cas.toml
 [workspace]
 members = ["apps/*", "libs/*"]
@@ -107,7 +110,6 @@ env_in = ["API_URL", "CI"]
          not carried: turbo.json:10:42: output `!.next/cache/**`: an output is kept whole, and nothing is left out of it\n\
          not carried: turbo.json:11:26: variable `PUBLIC_*`: `env_in` has whole names: add those that are meant\n\
          not carried: turbo.json:15:66: `gone#build`: there is no package `gone`\n\
-         not carried: turbo.json:16:44: `dev` does not end: it is no step\n\
          not carried: turbo.json:17:26: `deploy` is not cached: such tasks act on something outside, and a step cannot\n\
          not carried: turbo.json:20:5: task `transit`: no package has such a script\n",
     );

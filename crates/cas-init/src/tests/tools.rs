@@ -11,7 +11,8 @@ const A: &str = r#"{"name": "a", "engines": {"node": ">=18"}, "devDependencies":
 
 /// A machine whose programs are these, of which `node` has headers of a version.
 fn machine(programs: &[&str], node: &str) -> (tempfile::TempDir, Host) {
-    let home = tempfile::tempdir().expect("a folder can be made");
+    // Not where steps have files of their own, as in `/tmp`.
+    let home = tempfile::tempdir_in("/var/tmp").expect("a folder can be made");
     for program in programs {
         put(home.path(), &format!("sdk/bin/{program}"), b"");
     }
