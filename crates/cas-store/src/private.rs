@@ -147,6 +147,6 @@ mod tests {
         assert_eq!(stores[0].remove_private(Duration::from_secs(60), false).expect("the disk works"), 0, "it is new");
         assert_eq!(stores[0].remove_private(Duration::ZERO, true).expect("the disk works"), 1, "it would go");
         assert_eq!(stores[0].remove_private(Duration::ZERO, false).expect("the disk works"), 1);
-        assert_eq!(cas_fs::read_dir(&home.path().join(FOLDER)).expect("it is there").len(), 0);
+        assert_eq!(cas_fs::read_dir(&stores[0].folder().join(FOLDER)).expect("it is there").len(), 0);
     }
 }
