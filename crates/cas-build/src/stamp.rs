@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cas_config::{Image, Label, Stamp};
 use cas_oci::ImageConfig;
-use cas_snapshot::{Head, RevisionError};
+use cas_snapshot::Head;
 use cas_tree::RelPath;
 
 use crate::inputs::{Sources, in_package};
@@ -37,8 +37,7 @@ pub(crate) fn stamp(
     for stamp in &image.stamp {
         match (stamp, &head) {
             (Stamp::Revision, Ok(head)) => {
-                let changed = if head.is_changed { CHANGED } else { "" };
-                config.labels.insert(REVISION.to_owned(), format!("{}{changed}", head.commit));
+                config.labels.insert(REVISION.to_owned(), revision(head));
                 config.created = Some(rfc3339(head.time));
             }
             (Stamp::Version, head) => {
@@ -50,7 +49,7 @@ pub(crate) fn stamp(
         }
     }
     match head {
-        Err(error) if image.stamp.contains(&Stamp::Revision) => Err(no_revision(error)),
+        Err(error) if image.stamp.contains(&Stamp::Revision) => Err(BuildError::Revision(error)),
         _ => Ok(()),
     }
 }
@@ -67,10 +66,7 @@ pub(crate) fn words(
     let add_commit = |words: &mut Trace| {
         let commit = match &workspace.commit {
             Some(commit) => commit.clone(),
-            None => Head::of(&workspace.root, variables).map_or_else(
-                |error| error.to_string(),
-                |head| format!("{}{}", head.commit, if head.is_changed { CHANGED } else { "" }),
-            ),
+            None => Head::of(&workspace.root, variables).map_or_else(|error| error.to_string(), |head| revision(&head)),
         };
         words.add("commit", "", commit);
     };
@@ -82,7 +78,8 @@ pub(crate) fn words(
         let manifest = RelPath::new("Cargo.toml").expect("it is a name");
         let manifests = [manifest.clone(), in_package(label.package.as_ref(), &manifest)];
         let picked = sources.snapshot.pick(&manifests)?;
-        if said.is_empty() && picked.is_empty() {
+        if said.is_empty() {
+            // A `Cargo.toml` may say none, and then the nearest tag counts.
             add_commit(&mut words);
         }
         for (file, version) in said {
@@ -100,8 +97,9 @@ fn own_versions(workspace: &Workspace, label: &Label) -> Vec<(&'static str, Stri
     own.into_iter().chain(npm.map(|version| ("package.json", version.to_owned()))).collect()
 }
 
-fn no_revision(error: RevisionError) -> BuildError {
-    BuildError::Revision(error)
+/// What is told of the commit that the working tree is at.
+fn revision(head: &Head) -> String {
+    format!("{}{}", head.commit, if head.is_changed { CHANGED } else { "" })
 }
 
 /// The version of a package: of its `cas.toml`, `package.json` or `Cargo.toml`, which have to agree; else by the nearest tag.
