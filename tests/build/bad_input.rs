@@ -422,13 +422,12 @@ const TIMES: &[(&str, Scene)] = &[
     ("a history of another version", |home| {
         home.twice(|home| {
             for folder in fs::read_dir(home.in_store("history")).unwrap() {
-                for name in ["states", "placed"] {
+                for (name, version) in [("states", 2), ("placed", 1)] {
                     let path = folder.as_ref().unwrap().path().join(name);
                     let text = fs::read_to_string(&path).unwrap();
-                    assert!(
-                        text.starts_with(&format!("cas {}", if name == "states" { "history 1" } else { "placed 1" }))
-                    );
-                    fs::write(&path, text.replacen(" 1\n", " 9\n", 1)).unwrap();
+                    let word = if name == "states" { "history" } else { "placed" };
+                    assert!(text.starts_with(&format!("cas {word} {version}\n")), "{text}");
+                    fs::write(&path, text.replacen(&format!(" {version}\n"), " 9\n", 1)).unwrap();
                 }
             }
         })

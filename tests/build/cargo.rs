@@ -97,7 +97,7 @@ fn a_step_finds_crates_and_the_way_to_them() {
     // Where the crates were fetched from is in no key.
     fs::remove_dir_all(home.folder.path().join("cargo")).unwrap();
     let again = build(&home, &["build", "--offline", ":look"]);
-    assert!(text(&again.stderr).ends_with("0 steps ran, 1 were cached\n"), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).ends_with("0 steps ran, 1 was cached\n"), "{}", text(&again.stderr));
     // What the workspace says itself stays, but for where crates come from.
     let own = "[build]\nincremental = false\n[source.crates-io]\nreplace-with = \"gone\"\n[source.gone]\nregistry = \"sparse+http://127.0.0.1:1/\"\n";
     home.write("rust/.cargo/config.toml", own);

@@ -145,7 +145,7 @@ fn what_is_checked_out_is_no_source() {
         succeeds(&home, &["test"]);
         succeeds(&home, &["checkout", ":made"]);
         let output = home.cas(&["test"]);
-        assert!(text(&output.stderr).contains("0 steps ran, 1 were cached"), "{has_git}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("0 steps ran, 1 was cached"), "{has_git}: {}", text(&output.stderr));
         if !has_git {
             // Without git, a place that is taken is not touched.
             succeeds(&home, &["checkout", "--clean"]);

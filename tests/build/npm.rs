@@ -292,7 +292,7 @@ fn a_bump_rebuilds_what_reaches_it() {
     assert_eq!(steps(&other), "0 steps ran, 2 were cached");
     // Only the application has `node_modules`; it reaches this one by way of the library.
     let left = bumped(&other, "node_modules/@s/left", "@s/left", "2.0.0", "2.0.1");
-    assert_eq!(steps(&left), "1 steps ran, 1 were cached");
+    assert_eq!(steps(&left), "1 step ran, 1 was cached");
     assert_eq!(steps(&lock), "0 steps ran, 2 were cached");
 }
 

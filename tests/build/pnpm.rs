@@ -233,7 +233,7 @@ fn a_bump_rebuilds_what_reaches_it() {
     };
     assert_eq!(steps(), "2 steps ran, 0 were cached");
     home.write("pnpm-lock.yaml", &locked(&tarballs(), "1.0.1"));
-    assert_eq!(steps(), "1 steps ran, 1 were cached");
+    assert_eq!(steps(), "1 step ran, 1 was cached");
     fs::remove_dir_all(home.folder.path().join("registry")).unwrap();
     assert_eq!(steps(), "0 steps ran, 2 were cached");
 }

@@ -151,8 +151,8 @@ fn variables_that_are_taken_over_are_part_of_the_key() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         (text(&output.stderr).lines().last().unwrap_or_default().to_owned(), home.read("cas-out/show/out"))
     };
-    let ran = |out: &str| ("1 steps ran, 0 were cached".to_owned(), out.to_owned());
-    let cached = |out: &str| ("0 steps ran, 1 were cached".to_owned(), out.to_owned());
+    let ran = |out: &str| ("1 step ran, 0 were cached".to_owned(), out.to_owned());
+    let cached = |out: &str| ("0 steps ran, 1 was cached".to_owned(), out.to_owned());
     assert_eq!(build(&[]), ran("none written\n"));
     assert_eq!(build(&[("CHANNEL", "beta")]), ran("beta written\n"));
     assert_eq!(build(&[("CHANNEL", "beta"), ("OTHER", "taken")]), ran("beta taken\n"));
@@ -166,8 +166,8 @@ fn equal_toolchains_can_be_merged_and_the_machine_with_none() {
                     [test.both]\ntoolchain = [\":sh\", \":sh\"]\nrun = \"true\"\n\
                     [test.machine]\ntoolchain = [\":sh\", \":host\"]\nrun = \"true\"\n";
     let Some(home) = Home::with_busybox(manifest, &[]) else { return };
-    assert_eq!(built(&home, &["build", ":both"]).0, "1 steps ran, 0 were cached");
-    assert_eq!(built(&home, &["build", ":both"]).0, "0 steps ran, 1 were cached");
+    assert_eq!(built(&home, &["build", ":both"]).0, "1 step ran, 0 were cached");
+    assert_eq!(built(&home, &["build", ":both"]).0, "0 steps ran, 1 was cached");
     let output = home.cas(&["build", ":machine"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("would hide the other toolchains of the step"), "{}", text(&output.stderr));

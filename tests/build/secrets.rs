@@ -78,7 +78,7 @@ fn a_secret_is_read_by_its_step_and_stays_nowhere() {
 
     // The value is in no key: whoever has another one, or none, gets the same.
     let again = home.cas(&["build", ":use"]);
-    assert_eq!(text(&again.stderr).lines().last(), Some("0 steps ran, 1 were cached"));
+    assert_eq!(text(&again.stderr).lines().last(), Some("0 steps ran, 1 was cached"));
     // Which secrets it has is.
     let text_of = fs::read_to_string(home.workspace().join("cas.toml")).unwrap();
     home.write("cas.toml", &text_of.replace("[\"TOKEN\"]", "[\"OTHER\", \"TOKEN\"]"));

@@ -51,7 +51,7 @@ fn a_step_sees_its_inputs_and_nothing_else() {
         return;
     };
     let output = home.command(&["build", ":look"]).env("SECRET", "hidden").output().unwrap();
-    assert_eq!(steps(&output), "1 steps ran, 0 were cached");
+    assert_eq!(steps(&output), "1 step ran, 0 were cached");
     assert_eq!(
         home.read("cas-out/look/out/list"),
         "/src\n/src/a\n/src/dir\n/src/dir/sp ace\n/src/dir/sp ace/\u{fc}\n/src/out\n"
@@ -162,7 +162,7 @@ fn tests_are_cached_when_they_pass_and_run_again_when_they_fail() {
     assert_eq!(steps(&home.cas(&["test"])), "0 steps ran, 7 were cached");
     // A pattern of `build` leaves tests alone, a name does not.
     assert_eq!(home.cas(&["build", "//libs/three/..."]).status.code(), Some(0));
-    assert_eq!(steps(&home.cas(&["build", "//libs/three:good"])), "0 steps ran, 1 were cached");
+    assert_eq!(steps(&home.cas(&["build", "//libs/three:good"])), "0 steps ran, 1 was cached");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn what_a_step_may_do_is_no_error() {
         let manifest = workspace(&format!("[{kind}.x]\nSTEP\n{step}\n"));
         let Some(home) = Home::with_busybox(&manifest, &[("in", "text\n"), ("d/f", "")]) else { return };
         let output = home.cas(&["build", ":x"]);
-        assert_eq!(steps(&output), "1 steps ran, 0 were cached", "{step}");
+        assert_eq!(steps(&output), "1 step ran, 0 were cached", "{step}");
         assert!(!home.workspace().join("cas-out/x/d/f").exists());
     }
 }
@@ -274,7 +274,7 @@ fn outputs_take_the_place_of_stale_copies() {
 fn steps_run_with_a_store_that_has_a_relative_name() {
     let manifest = workspace("[test.x]\nSTEP\nrun = \"test -e in\"\n");
     let Some(home) = Home::with_busybox(&manifest, &[("in", "")]) else { return };
-    assert_eq!(steps(&home.cas(&["--store", "../near", "build", ":x"])), "1 steps ran, 0 were cached");
+    assert_eq!(steps(&home.cas(&["--store", "../near", "build", ":x"])), "1 step ran, 0 were cached");
 }
 
 #[test]
@@ -295,12 +295,12 @@ fn inputs_that_differ_at_one_path_are_an_error() {
 fn a_result_without_its_blobs_is_a_miss() {
     let manifest = workspace("[command.x]\nSTEP\nrun = \"echo hello > o\"\noutputs = [\"o\"]\n");
     let Some(home) = Home::with_busybox(&manifest, &[]) else { return };
-    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 steps ran, 0 were cached");
+    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 step ran, 0 were cached");
     let digest = cas_digest::Digest::of(cas_digest::DigestFunction::Blake3, b"hello\n").to_hex();
     let object = home.folder.path().join("store/v1/objects/blake3").join(&digest[..2]).join(&digest[2..]);
     fs::remove_file(object).unwrap();
-    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 steps ran, 0 were cached");
-    assert_eq!(steps(&home.cas(&["build", ":x"])), "0 steps ran, 1 were cached");
+    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 step ran, 0 were cached");
+    assert_eq!(steps(&home.cas(&["build", ":x"])), "0 steps ran, 1 was cached");
 }
 
 #[test]

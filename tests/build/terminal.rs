@@ -196,7 +196,7 @@ fn who_wants_plain_lines_gets_them() {
         let Some(home) = sleepers(1, "1") else { return };
         let (code, screen, bytes) = Terminal::start(&home, &["test"], (80, 24), variables).end();
         assert_eq!((code, bytes.contains('\u{1b}')), (Some(0), false), "{variables:?}: {bytes:?}");
-        assert_eq!(screen.lines().last(), Some("1 steps ran, 0 were cached"), "{variables:?}");
+        assert_eq!(screen.lines().last(), Some("1 step ran, 0 were cached"), "{variables:?}");
     }
     let Some(home) = sleepers(1, "1") else { return };
     let (_, _, bytes) = Terminal::start(&home, &["test", "--format", "json"], (200, 24), &[XTERM]).end();

@@ -128,7 +128,7 @@ fn a_failure_says_what_was_not_tried() {
     let output = home.cas(&["build", "--keep-going", ":after", ":bad", ":other"]);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("1 steps ran, 0 were cached, 1 failed\n//:after not tried"), "{stderr}");
+    assert!(stderr.contains("1 step ran, 0 were cached, 1 failed\n//:after not tried"), "{stderr}");
     let why = text(&home.cas(&["why", ":bad"]).stdout);
     assert_eq!(why, "//:bad would run: nothing changed, but its last run failed or its result is gone\n");
 }

@@ -69,7 +69,7 @@ fn a_build_sees_a_change_made_right_before_it() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         assert_eq!(home.read("cas-out/copy/out"), format!("{}b", round % 10));
         let again = home.cas(&["build"]);
-        assert!(text(&again.stderr).contains("0 steps ran, 1 were cached"), "{}", text(&again.stderr));
+        assert!(text(&again.stderr).contains("0 steps ran, 1 was cached"), "{}", text(&again.stderr));
     }
     assert_eq!(guard.status()["folders"], 4);
     // One that was killed leaves its socket; builds go on.

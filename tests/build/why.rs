@@ -266,6 +266,44 @@ fn a_dependency_that_changed_leads_to_its_own_reasons() {
 }
 
 #[test]
+fn another_lane_is_compared_with() {
+    let Some(home) = Home::with_busybox(MANIFEST, &FILES) else { return };
+    home.runs("");
+    let in_lane = |lane: &str| {
+        let output = home.command(&["why", WEB, "--lane", lane]).env("CHANNEL", "").output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let same = format!("{WEB} is made of the same\n");
+    assert_eq!(in_lane("strict"), (Some(0), same.clone(), String::new()));
+    // The programs of the machine instead, as on a laptop, and another edit.
+    home.edit("cas.toml", "toolchain = \"//:sh\"", "toolchain = \"//:machine\"");
+    home.edit("cas.toml", "[defaults]", "[toolchain.machine]\nhost = { identity = \"a\" }\n[defaults]");
+    home.write("libs/base/src/main", "base 2\n");
+    let strict = [
+        format!("{WEB} is made of something else\n"),
+        "  host //:machine is new\n  toolchain //:machine is new\n  toolchain //:sh is gone\n".to_owned(),
+        format!("  dependency {BASE} changed\n"),
+        "    file libs/base/src/main changed\n".to_owned(),
+    ];
+    // Before it is built only the dependency is known to run; afterwards all is told.
+    let told = in_lane("strict").1;
+    assert!(
+        told.starts_with(&format!("{WEB} would run after what it depends on\n")) && told.contains(&strict[3]),
+        "{told}"
+    );
+    assert_eq!(home.runs(""), [WEB, BASE]);
+    let told = in_lane("strict").1;
+    for part in strict {
+        assert!(part.lines().all(|line| told.contains(line)), "{part}{told}");
+    }
+    assert_eq!(in_lane("host").1, same);
+    let (code, _, told) = in_lane("incremental");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains(&format!("no build of `{WEB}` in a lane `incremental` is remembered")), "{told}");
+    assert!(told.contains("there are builds in `host:") && told.contains("`strict`"), "{told}");
+}
+
+#[test]
 fn a_step_that_failed_or_lost_its_result_would_run_again() {
     let Some(home) = Home::with_busybox(MANIFEST, &FILES) else { return };
     home.runs("");

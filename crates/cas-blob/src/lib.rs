@@ -2,13 +2,16 @@
 //!
 //! A [`Descriptor`] is a digest and a size: the size is part of the identity, and right bytes under a wrong size are
 //! refused. A [`VerifiedBlob`] exists only after its bytes matched. [`OpenBlob`] is what an archive writer or a
-//! materialiser needs of a place, whichever place that is; [`BlobStore`] is a place that blobs can be put into.
+//! materialiser needs of a place, whichever place that is; [`BlobStore`] is a place that blobs can be put into, and
+//! [`ActionCache`] one that holds what actions gave.
 //!
 //! Not here: the places themselves (`cas-store`), the suite that all of them pass (`cas-testing`), trees (`cas-tree`).
 
+mod actions;
 mod descriptor;
 mod verify;
 
+pub use actions::{ActionCache, ActionCacheError, ActionLane, Pending, Recorded, wait};
 pub use descriptor::{Descriptor, ParseDescriptorError};
 pub use verify::{VerifiedBlob, VerifyError, copy_verified, verify_bytes};
 

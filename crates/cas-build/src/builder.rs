@@ -4,25 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cas_blob::Descriptor;
+use cas_blob::{ActionCache, Descriptor};
 use cas_config::{
     Addition, Command, Fetch, Label, Lock, LockedDebian, LockedNpm, LockfileKind, NpmPackage, TargetKind,
 };
-use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
-use cas_snapshot::{Note, Options, Snapshot, Trust};
-use cas_store::{Depth, Store, StoreError};
+use cas_snapshot::{Options, Snapshot, Trust};
+use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node};
 use rayon::prelude::*;
 
 use crate::attached::Attached;
 use crate::cargo::Registries;
+use crate::complete::Complete;
 use crate::debian::{self, Context};
+use crate::download::{fetch_pinned, file_name};
+use crate::event::{Event, Observer};
 use crate::graph::{Graph, TargetId};
-use crate::history::{self, History};
+use crate::healing::healing;
+use crate::history::{self, History, history_folder};
 use crate::inputs::{Given, Known, Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
@@ -46,68 +49,6 @@ pub enum Mode {
     Locked,
     /// Everything is resolved anew.
     Update,
-}
-
-/// What happens while a build goes on.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// So many targets are to be looked at; again where something that was lost has to be made once more.
-    Planned {
-        /// Those that were asked for, and all that they need.
-        count: usize,
-    },
-    /// A target's turn has come: its outputs are looked for, or made.
-    Begun {
-        /// The target.
-        label: &'a Label,
-    },
-    /// A target has its outputs, or failed.
-    Ended {
-        /// The target.
-        label: &'a Label,
-    },
-    /// How long the steps that did not run once took, as far as that is known.
-    Saved {
-        /// The sum of their times.
-        time: Duration,
-    },
-    /// A step has its outputs.
-    Step {
-        /// The target.
-        label: &'a Label,
-        /// From where.
-        origin: &'a Origin,
-    },
-    /// A test that was asked for failed.
-    Attempt {
-        /// The target.
-        label: &'a Label,
-        /// How long it took.
-        elapsed: Duration,
-        /// How it failed.
-        error: &'a BuildError,
-        /// Whether it is not tried again.
-        is_last: bool,
-        /// Whether an equal one passed before.
-        passed_before: bool,
-    },
-    /// Something is done, that this thread began a while ago.
-    Span {
-        /// What: a label, or a part of the build as a whole.
-        name: &'a str,
-        /// The kind of target, or `build`.
-        kind: &'static str,
-        /// When it began.
-        started: Instant,
-    },
-    /// Something about the workspace's files that were read.
-    Note(&'a Note),
-}
-
-/// Who is told what happens; by several threads.
-pub trait Observer: Sync + std::fmt::Debug {
-    /// Something happened.
-    fn event(&self, event: Event<'_>);
 }
 
 /// What a build gave.
@@ -147,6 +88,7 @@ pub(crate) struct Shared<'a> {
     asked: &'a BTreeSet<TargetId>,
     merged: &'a Mutex<BTreeMap<String, Arc<Toolchain>>>,
     resources: &'a Resources,
+    complete: &'a Complete,
     /// What was done, for the history.
     steps: &'a Mutex<Vec<history::Built>>,
     aim: Aim<'a>,
@@ -198,6 +140,8 @@ pub struct Builder<'a> {
     pub workspace: &'a Workspace,
     /// Where results are.
     pub store: &'a Store,
+    /// Where results of steps are found and recorded; what they name is in the store.
+    pub actions: &'a dyn ActionCache,
     /// Where missing inputs come from.
     pub fetcher: &'a Fetcher,
     /// Targets at once.
@@ -342,13 +286,30 @@ impl Builder<'_> {
         let (written, merged, known) = (&WrittenInputs::default(), &Mutex::default(), &Known::default());
         let cpus = self.jobs.get() as u64;
         let resources = &Resources::new(Amount { cpus, memory_bytes: self.memory_bytes.unwrap_or(u64::MAX) });
+        let (folder, function) =
+            (history_folder(self.store, &self.workspace.root), self.workspace.section.digest_function);
+        let complete = Complete::open(self.store, folder, function, self.now_unix_seconds);
         let stop = || self.cancel.is_cancelled();
         let keep_going = self.keep_going || !matches!(aim, Aim::Outputs | Aim::Attached(_));
         let to_build = graph.to_build();
         self.observer.event(Event::Planned { count: to_build.len() });
-        schedule::run(&to_build, self.jobs, keep_going, &stop, &|target, values| {
+        let finished = schedule::run(&to_build, self.jobs, keep_going, &stop, &|target, values| {
+            let complete = &complete;
             self.observer.event(Event::Begun { label: graph.label(target) });
-            let shared = Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, aim };
+            let shared = Shared {
+                graph,
+                values,
+                known,
+                lock,
+                snapshot,
+                written,
+                asked,
+                merged,
+                resources,
+                complete,
+                steps,
+                aim,
+            };
             let started = Instant::now();
             let result = match aim {
                 Aim::Outputs | Aim::Attached(_) | Aim::Look => self.one(target, &shared),
@@ -359,7 +320,9 @@ impl Builder<'_> {
             self.observer.event(Event::Span { name: &name, kind, started });
             self.observer.event(Event::Ended { label: graph.label(target) });
             result
-        })
+        });
+        complete.save(self.store);
+        finished
     }
 
     /// Tells what targets are made of whose needs have values.
@@ -376,7 +339,9 @@ impl Builder<'_> {
         let (asked, steps) = (&BTreeSet::new(), &Mutex::default());
         let resources = &Resources::new(Amount { cpus: 1, memory_bytes: u64::MAX });
         let (snapshot, aim) = (Some(snapshot), Aim::Words(words));
-        let shared = Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, steps, aim };
+        let complete = &Complete::none(self.store, self.workspace.section.digest_function);
+        let shared =
+            Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, complete, steps, aim };
         targets.par_iter().try_for_each(|target| self.words(*target, &shared, words).map(drop))
     }
 
@@ -463,7 +428,7 @@ impl Builder<'_> {
                 for need in graph.needs(target).targets() {
                     let (need, output) = shared.output(need);
                     match output {
-                        Output::Files(files) => outputs.push(files.tree.clone()),
+                        Output::Files(files) => outputs.push(files.tree(self.store)?.clone()),
                         other => {
                             let role = "packed";
                             return Err(BuildError::Role { label: need, kind: other.kind(), role });
@@ -558,9 +523,13 @@ impl Builder<'_> {
         let (toolchain, variables, secrets) = (&*toolchain, &self.variables, &self.secrets);
         let (written, resources) = (shared.written, shared.resources);
         let (store, fetcher, cancel) = (self.store, self.fetcher, &self.cancel);
+        let (actions, observer) = (self.actions, self.observer);
         let root = &*root;
         let job = Job {
             store,
+            actions,
+            complete: shared.complete,
+            observer,
             fetcher,
             cancel,
             label,
@@ -574,7 +543,7 @@ impl Builder<'_> {
             plan,
             written,
             check_repeat: self.check_repeat,
-            trial: is_trial.then_some(Trial { trials: &self.trials, observer: self.observer }),
+            trial: is_trial.then_some(Trial { trials: &self.trials }),
             resources,
         };
         if let Some(attached) = attached {
@@ -597,7 +566,8 @@ impl Builder<'_> {
         };
         // A step that would run is told of by its error; and one with arguments of today is not what the target is made of.
         if (done.is_ok() || !is_dry) && !has_arguments {
-            let step = history::Built { label: label.to_string(), static_name, action, ran_ms };
+            let lane = job.lane().name().to_owned();
+            let step = history::Built { label: label.to_string(), lane, static_name, action, ran_ms };
             shared.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
         }
         let (files, origin) = done?;
@@ -668,69 +638,4 @@ impl Builder<'_> {
         lock.npm.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(entry)
     }
-}
-
-/// Name of what is downloaded from an address.
-pub(crate) fn file_name(url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    let last = path.rsplit('/').next().filter(|name| cas_tree::Name::new(name).is_ok());
-    last.unwrap_or("download").to_owned()
-}
-
-/// How often something is done when the store turns out to have lost what it said to have.
-const ATTEMPTS: usize = 4;
-
-/// Does something again when an object turned out to be damaged on the way: it was moved aside, so that it is made or
-/// fetched again. Before the last attempt the whole store is looked at.
-///
-/// # Errors
-///
-/// What the last attempt says, and [`BuildError::Store`] when the store cannot be looked at.
-pub fn healing<T, E: From<BuildError>>(
-    store: &Store,
-    is_cancelled: &dyn Fn() -> bool,
-    work: &mut dyn FnMut() -> Result<T, E>,
-    is_loss: &dyn Fn(&Result<T, E>) -> bool,
-) -> Result<T, E> {
-    for attempt in 1..ATTEMPTS {
-        let result = work();
-        if !is_loss(&result) || is_cancelled() {
-            return result;
-        }
-        if attempt + 1 == ATTEMPTS {
-            store.check(Depth::Full).map_err(BuildError::from)?;
-        }
-    }
-    work()
-}
-
-/// A file by address and digest, from the store if it is there; its size is not announced.
-pub(crate) fn fetch_pinned(
-    store: &Store,
-    fetcher: &Fetcher,
-    function: DigestFunction,
-    url: &str,
-    digest: cas_digest::Digest,
-) -> Result<Descriptor, BuildError> {
-    // A memo remembers the size that had this digest.
-    let key = digest.to_string();
-    let known = store.memo("download", key.as_bytes())?;
-    let blob = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
-    if let Some(blob) = blob
-        && store.contains(&blob)?
-    {
-        return Ok(store.name_with(function, &blob)?);
-    }
-    let mut body = fetcher.get(url)?;
-    let (blob, named) = store.put_with_alias(function, digest.function(), &mut body).map_err(|error| match error {
-        StoreError::Source(source) => npm::transport(url, source),
-        other => other.into(),
-    })?;
-    if named.digest != digest {
-        let expected = Descriptor { digest, size: named.size };
-        let source = cas_blob::VerifyError::Digest { expected, actual: named.digest };
-        return Err(BuildError::Mismatch { url: cas_fetch::redact(url), source: source.into() });
-    }
-    store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
-    Ok(blob)
 }

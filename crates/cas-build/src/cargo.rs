@@ -151,7 +151,7 @@ impl<'a> Registries<'a> {
         }
         let what = format!("{} {}", one.name, one.version);
         let url = self.address(lockfile, one)?;
-        let fetched = crate::builder::fetch_pinned(store, self.fetcher, self.function, &url, one.checksum);
+        let fetched = crate::download::fetch_pinned(store, self.fetcher, self.function, &url, one.checksum);
         let blob = fetched.map_err(|error| match error {
             BuildError::Fetch(source) if source.is_not_found() => {
                 BuildError::NotInRegistry { package: what.clone(), path: lockfile.to_owned(), source }

@@ -122,7 +122,7 @@ impl Wanted {
         let own = RelPath::new(label.name.as_bytes()).expect("a target's name is one");
         let own = in_package(package, &own);
         let (tree, roots) = match output {
-            Output::Files(files) if !files.paths.is_empty() => (files.tree.clone(), files.paths.clone()),
+            Output::Files(files) if !files.paths.is_empty() => (files.tree(store)?.clone(), files.paths.clone()),
             Output::Download(download) => {
                 let name = RelPath::new(&download.file_name).expect("a download's name is one");
                 (one(&own.join_path(&name), Node::file(download.blob, 0o644))?, vec![own])

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use cas_blob::{Descriptor, OpenBlobError};
+use cas_blob::{ActionCacheError, Descriptor, OpenBlobError};
 use cas_config::{Diagnostic, LockError};
 use cas_fetch::FetchError;
 use cas_fs::FsError;
@@ -15,6 +15,8 @@ use cas_tree::RelPath;
 
 use crate::{Log, Missed};
 
+/// How much of a lane's name is shown: the digests in them are told apart by less.
+const SHOWN_LANE: usize = 24;
 /// How many names a line to write has.
 const MAX_NAMES: usize = 8;
 
@@ -156,9 +158,22 @@ pub enum BuildError {
     /// A download failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// No build of a target is remembered that could be compared with.
+    #[error("no build of `{label}` in a lane `{lane}` is remembered")]
+    NoLane {
+        /// The target.
+        label: String,
+        /// How the lane's name begins.
+        lane: String,
+        /// The lanes that are remembered, the last one first.
+        known: Vec<String>,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A place of results, other than the store, failed.
+    #[error(transparent)]
+    ActionCache(ActionCacheError),
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -549,6 +564,13 @@ fn lock_command(path: &str) -> &'static str {
     }
 }
 
+impl From<ActionCacheError> for BuildError {
+    fn from(error: ActionCacheError) -> Self {
+        // The store as a place of results fails as the store.
+        error.downcast().map_or_else(Self::ActionCache, Self::Store)
+    }
+}
+
 impl BuildError {
     /// Whether something that was in the store was found damaged or gone. It is made or fetched again when it is asked for
     /// once more.
@@ -591,6 +613,12 @@ impl BuildError {
             Self::PackageGone { .. } => "run `cas lock --update` to pin what the archive has now".to_owned(),
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
+            }
+            Self::NoLane { label, known, .. } if known.is_empty() => format!("build it first: `cas build {label}`"),
+            Self::NoLane { known, .. } => {
+                let short = |lane: &String| format!("`{}`", lane.chars().take(SHOWN_LANE).collect::<String>());
+                let known: Vec<String> = known.iter().map(short).collect();
+                format!("there are builds in {}; the beginning of a name is enough", known.join(", "))
             }
             Self::NotRepeatable { .. } => {
                 "look for times, random names, or an order of files or threads in what it writes".to_owned()

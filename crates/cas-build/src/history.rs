@@ -14,9 +14,13 @@ use cas_store::Store;
 use serde_json::{Value, json};
 
 /// The first line of a file of states.
-const HEAD: &str = "cas history 1";
+const HEAD: &str = "cas history 2";
 /// Longest file of states that is read: ten thousand targets take 2 MiB.
 const MAX_BYTES: u64 = 256 << 20;
+/// Lanes that are remembered of a step: the machine's programs change now and then.
+const MAX_LANES: usize = 8;
+/// Stands where there is no state.
+const NONE: &str = "-";
 /// A longer log begins anew, and the one before it is kept.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
@@ -27,17 +31,50 @@ pub(crate) struct History {
     states: BTreeMap<String, State>,
 }
 
-/// What a step was made of in its last build, and in the last one that was different.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a step was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
+    /// In its last build.
     pub(crate) now: Descriptor,
+    /// In the last build that was different.
     pub(crate) before: Option<Descriptor>,
+    /// In the last build of each lane, the last one first: its first entry is `now`.
+    pub(crate) lanes: Vec<(String, Descriptor)>,
+}
+
+impl State {
+    fn new(lane: &str, now: Descriptor) -> Self {
+        Self { now, before: None, lanes: vec![(lane.to_owned(), now)] }
+    }
+
+    /// The last build in a lane whose name begins so.
+    pub(crate) fn in_lane(&self, beginning: &str) -> Option<(&str, Descriptor)> {
+        let found = self.lanes.iter().find(|(lane, _)| lane.starts_with(beginning));
+        found.map(|(lane, now)| (&**lane, *now))
+    }
+
+    /// Takes up another build; whether it changes anything.
+    fn note(&mut self, lane: &str, now: Descriptor) -> bool {
+        if self.lanes.first().is_some_and(|(last, name)| last == lane && *name == now) {
+            return false;
+        }
+        if self.now != now {
+            self.before = Some(self.now);
+            self.now = now;
+        }
+        self.lanes.retain(|(known, _)| known != lane);
+        self.lanes.insert(0, (lane.to_owned(), now));
+        self.lanes.truncate(MAX_LANES);
+        true
+    }
 }
 
 /// A step of a build.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
     pub(crate) label: String,
+    /// Name of the lane that its results are in.
+    pub(crate) lane: String,
     /// Names what it is made of.
     pub(crate) static_name: Descriptor,
     /// `None` for one that failed.
@@ -65,23 +102,25 @@ impl History {
     }
 
     /// The last states of a step.
-    pub(crate) fn state(&self, label: &str) -> Option<State> {
-        self.states.get(label).copied()
+    pub(crate) fn state(&self, label: &str) -> Option<&State> {
+        self.states.get(label)
     }
 
     /// Takes up what a build gave, and adds it to the log. `about` tells of the build as a whole.
     pub(crate) fn record(&mut self, built: &[Built], about: Value) -> Result<(), FsError> {
         let mut changed = Vec::new();
         for step in built {
-            let known = self.states.get(&step.label).copied();
-            let is_same = known.is_some_and(|state| state.now == step.static_name);
-            if !is_same {
-                let before = known.map(|state| state.now);
-                self.states.insert(step.label.clone(), State { now: step.static_name, before });
-            }
+            let is_same = match self.states.get_mut(&step.label) {
+                Some(state) => !state.note(&step.lane, step.static_name),
+                None => {
+                    self.states.insert(step.label.clone(), State::new(&step.lane, step.static_name));
+                    false
+                }
+            };
             if !is_same || step.ran_ms.is_some() {
                 changed.push(json!({
                     "target": step.label,
+                    "lane": step.lane,
                     "made_of": step.static_name.to_string(),
                     "action": step.action.map(|action| action.to_string()),
                     "ran_ms": step.ran_ms,
@@ -106,12 +145,13 @@ impl History {
 
     fn to_text(&self) -> String {
         let mut text = format!("{HEAD}\n");
-        for (label, State { now, before }) in &self.states {
-            // Writing to a string cannot fail.
-            let _ = match before {
-                Some(before) => writeln!(text, "{label} {now} {before}"),
-                None => writeln!(text, "{label} {now}"),
-            };
+        for (label, State { before, lanes, .. }) in &self.states {
+            text.push_str(&before.map_or_else(|| NONE.to_owned(), |before| before.to_string()));
+            for (lane, now) in lanes {
+                // Writing to a string cannot fail.
+                let _ = write!(text, " {lane}={now}");
+            }
+            let _ = writeln!(text, " {label}");
         }
         text
     }
@@ -120,42 +160,70 @@ impl History {
 fn parse(text: &str) -> Option<BTreeMap<String, State>> {
     let mut lines = text.lines();
     (lines.next()? == HEAD).then_some(())?;
-    let mut states = BTreeMap::new();
-    for line in lines {
-        // A label's folder may have spaces, descriptors have none.
-        let mut parts: Vec<&str> = line.rsplitn(3, ' ').collect();
-        parts.reverse();
-        let last = parts.pop()?.parse().ok()?;
-        let state = match parts.pop().map(|text| (text, text.parse())) {
-            Some((_, Ok(now))) => State { now, before: Some(last) },
-            Some((text, Err(_))) => {
-                parts.push(text);
-                State { now: last, before: None }
-            }
-            None => return None,
-        };
-        states.insert(parts.join(" "), state);
+    lines.map(parse_line).collect()
+}
+
+/// A label's folder may have spaces: it begins with `//`, which nothing else does, and is the rest.
+fn parse_line(line: &str) -> Option<(String, State)> {
+    let (state, label) = line.split_at_checked(line.find(" //")?)?;
+    let mut parts = state.split(' ');
+    let before = match parts.next()? {
+        NONE => None,
+        before => Some(before.parse().ok()?),
+    };
+    let mut lanes = Vec::new();
+    for part in parts {
+        let (lane, now) = part.split_once('=')?;
+        lanes.push((lane.to_owned(), now.parse().ok()?));
     }
-    Some(states)
+    let now = lanes.first()?.1;
+    Some((label.get(1..)?.to_owned(), State { now, before, lanes }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(text: &str) -> Descriptor {
+        Descriptor::of(DigestFunction::Blake3, text.as_bytes())
+    }
+
     #[test]
     fn states_are_read_as_they_were_written() {
-        let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
+        let mut both = State::new("strict", of("2"));
+        assert!(both.note("host:ab", of("3")) && both.note("incremental:strict", of("3")));
         let states = BTreeMap::from([
-            ("//:a".to_owned(), State { now: of("1"), before: None }),
-            ("//a b/c d:x".to_owned(), State { now: of("2"), before: None }),
-            ("//a b:x".to_owned(), State { now: of("3"), before: Some(of("2")) }),
+            ("//:a".to_owned(), State::new("strict", of("1"))),
+            ("//a b/c d:x".to_owned(), both),
+            ("//a // b:x".to_owned(), State { before: Some(of("2")), ..State::new("strict", of("3")) }),
         ]);
         let history = History { folder: PathBuf::new(), states: states.clone() };
         assert_eq!(parse(&history.to_text()), Some(states));
-        for wrong in ["", "cas history 2\n", "cas history 1\n//:a\n", "cas history 1\n//:a nonsense\n"] {
+        let one = of("1");
+        for wrong in [
+            "",
+            "cas history 1\n",
+            "cas history 2\n//:a\n",
+            "cas history 2\n- //:a\n",
+            &format!("cas history 2\nstrict={one} //:a\n"),
+            "cas history 2\n- strict=nonsense //:a\n",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn each_lane_has_its_last_state() {
+        let mut state = State::new("strict", of("1"));
+        assert!(!state.note("strict", of("1")));
+        assert!(state.note("host:ab", of("2")));
+        assert!(state.note("strict", of("3")));
+        let lanes = vec![("strict".to_owned(), of("3")), ("host:ab".to_owned(), of("2"))];
+        assert_eq!(state, State { now: of("3"), before: Some(of("2")), lanes });
+        for number in 0..20 {
+            state.note(&format!("host:{number}"), of("4"));
+        }
+        assert_eq!((state.lanes.len(), &*state.lanes[0].0, state.before), (MAX_LANES, "host:19", Some(of("3"))));
     }
 
     #[test]
@@ -173,10 +241,10 @@ mod tests {
     #[test]
     fn the_last_different_state_is_kept() {
         let home = tempfile::tempdir().expect("the temporary folder is writable");
-        let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
         let mut history = History { folder: home.path().join("h"), states: BTreeMap::new() };
         let step = |name: &str, ran_ms| Built {
             label: "//:a".to_owned(),
+            lane: "strict".to_owned(),
             static_name: of(name),
             action: Some(of("action")),
             ran_ms,
@@ -185,7 +253,8 @@ mod tests {
             [("1", Some(5), None), ("1", None, None), ("2", Some(5), Some("1")), ("2", None, Some("1"))]
         {
             history.record(&[step(name, ran)], json!({})).expect("the disk has room");
-            assert_eq!(history.state("//:a"), Some(State { now: of(name), before: before.map(of) }));
+            let state = history.state("//:a").map(|state| (state.now, state.before));
+            assert_eq!(state, Some((of(name), before.map(of))));
         }
         let log = cas_fs::read_to_string(&home.path().join("h/log")).expect("it was written");
         let changed: Vec<usize> = log

@@ -64,6 +64,8 @@ impl Given<'_> {
 pub(crate) struct Known {
     /// Digests of packages' manifests.
     manifests: Mutex<HashMap<Option<RelPath>, Digest>>,
+    /// Files of packages, by what selects them: targets of a package mostly read the same.
+    package_files: Mutex<HashMap<(Option<RelPath>, Option<Vec<String>>), Picked>>,
     /// What others get through a target that waits for all with its name: see [`Sources::through`].
     through: Mutex<HashMap<TargetId, Digest>>,
     /// Whether files that the workspace gives to all are in the folder of a package.
@@ -301,7 +303,7 @@ impl Sources<'_> {
             let (need, output) = (given.graph.label(target), given.output(target));
             let tree = match output {
                 Output::Files(files) => {
-                    let mut tree = files.tree.clone();
+                    let mut tree = files.tree(self.store)?.clone();
                     if need.package != label.package {
                         let manifest = self.manifest(need.package.as_ref())?;
                         graft(&mut tree, &self.snapshot.tree(&manifest)?, label)?;
@@ -381,6 +383,11 @@ impl Sources<'_> {
         package: Option<&RelPath>,
         inputs: Option<&Vec<String>>,
     ) -> Result<Picked, BuildError> {
+        let key = (package.cloned(), inputs.cloned());
+        let known = || self.known.package_files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(picked) = known().get(&key) {
+            return Ok(picked.clone());
+        }
         let nested = self.known.nested.get_or_init(|| nested(self.workspace));
         let selection = Selection {
             package: package.cloned(),
@@ -395,7 +402,9 @@ impl Sources<'_> {
             true => Vec::new(),
             false => checkout::places(self.store, &self.workspace.root),
         });
-        Ok(if checked_out.is_empty() { selected } else { self.snapshot.without(&selected, checked_out) })
+        let picked = if checked_out.is_empty() { selected } else { self.snapshot.without(&selected, checked_out) };
+        known().insert(key, picked.clone());
+        Ok(picked)
     }
 
     /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.

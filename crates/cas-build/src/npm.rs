@@ -66,7 +66,7 @@ impl Registry<'_> {
 
     /// Downloads a file that has this digest; its size is not announced.
     fn fetch(&self, url: &str, digest: Digest) -> Result<Descriptor, BuildError> {
-        crate::builder::fetch_pinned(self.store, self.fetcher, self.function, url, digest)
+        crate::download::fetch_pinned(self.store, self.fetcher, self.function, url, digest)
     }
 
     /// Address of a tarball. A lockfile's words for npm's own registry mean the registry that is configured.

@@ -117,7 +117,7 @@ impl Outlines {
                     true => tree.encode(name.function()).map_err(cas_store::StoreError::from)?.root,
                     false => stand_in(name.function(), "step", &static_name.to_string()),
                 };
-                Files { tree, name, action: *static_name, paths: job.output_paths(), taints: job.taints() }
+                Files::new(tree, name, *static_name, job.output_paths(), job.taints())
             }
         };
         Ok(Output::Files(Arc::new(files)))
@@ -212,7 +212,7 @@ impl Builder<'_> {
             TargetKind::Command(command) | TargetKind::Test(command) | TargetKind::Run(Run { command, .. }) => {
                 let package = label.package.as_ref();
                 let paths = command.outputs.iter().map(|output| in_package(package, &output.value)).collect();
-                Output::Files(Arc::new(Files { tree, name, action: name, paths, taints: Taints::default() }))
+                Output::Files(Arc::new(Files::new(tree, name, name, paths, Taints::default())))
             }
             TargetKind::Image(_) => Output::Image(Arc::new(no_image(label, name))),
             TargetKind::Fetch(_) | TargetKind::Npm(_) => Output::Package(Arc::new(Package { tree, name })),
@@ -348,13 +348,14 @@ impl Builder<'_> {
             words.add("dependency", from, whole_name(output));
         }
         let has_tree = |(_, output): &(String, Output)| match output {
-            Output::Files(files) => !files.tree.is_empty(),
-            Output::Package(package) => !package.tree.is_empty(),
-            Output::Download(_) | Output::Packages(_) => true,
-            _ => false,
+            Output::Files(files) => files.tree(self.store).map(|tree| !tree.is_empty()),
+            Output::Package(package) => Ok(!package.tree.is_empty()),
+            Output::Download(_) | Output::Packages(_) => Ok(true),
+            _ => Ok(false),
         };
+        let have_trees: Result<Vec<bool>, BuildError> = outputs.iter().map(has_tree).collect();
         let made = match found.output {
-            Output::Toolchain(base) if outputs.iter().all(has_tree) => {
+            Output::Toolchain(base) if have_trees?.into_iter().all(|has_tree| has_tree) => {
                 self.with_additions(base, target, additions, shared)?
             }
             _ => Arc::new(no_toolchain(stand_in(function, "toolchain", &name_of(function, &words).to_string()))),
@@ -372,7 +373,7 @@ impl Builder<'_> {
             Some(blob) if self.store.contains(&blob)? => self.store.name_with(function, &blob)?,
             _ => stand_in(function, "download", &pin),
         };
-        let file_name = crate::builder::file_name(url);
+        let file_name = crate::download::file_name(url);
         let mut words = Trace::default();
         words.add("pin", "", pin);
         words.add("file name", "", &file_name);
@@ -424,11 +425,13 @@ impl Builder<'_> {
             let place = format!("{from} {:?} {:?} {}", layer.path, layer.to, layer.production);
             words.add("layer", index.to_string(), place);
             let part = match &output {
-                Output::Files(files) if !files.tree.is_empty() => part::files_at(&from, files, layer)?
-                    .encode(function)
-                    .map_err(cas_store::StoreError::from)?
-                    .root
-                    .to_string(),
+                Output::Files(files) if !files.tree(self.store)?.is_empty() => {
+                    part::files_at(self.store, &from, files, layer)?
+                        .encode(function)
+                        .map_err(cas_store::StoreError::from)?
+                        .root
+                        .to_string()
+                }
                 Output::Packages(packages) => {
                     let part = if layer.production { Part::Production } else { Part::All };
                     modules::portable_name(packages, self.workspace, label, part)?.to_string()

@@ -1,15 +1,18 @@
 //! What targets give each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use cas_blob::Descriptor;
 use cas_npm::{Integrity, ModulesLock, Programs};
+use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
 
-use crate::Toolchain;
+use crate::complete::Entry;
 use crate::modules::Subset;
+use crate::results::{decode, in_place};
+use crate::{BuildError, Toolchain};
 
 /// What a target gave, shared with those that depend on it.
 #[derive(Clone, Debug)]
@@ -148,10 +151,12 @@ pub struct Tarball {
 }
 
 /// What a step made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Files {
-    /// With paths from the workspace's root.
-    pub tree: Directory,
+    /// With paths from the workspace's root; not there yet where nobody asked for it.
+    tree: OnceLock<Directory>,
+    /// The result that it is decoded from, and where the outputs are; `None` where the tree is there.
+    encoded: Option<(Arc<[u8]>, Option<RelPath>)>,
     /// Name of the tree.
     pub name: Descriptor,
     /// Name of the action that made it; its messages are in the store.
@@ -160,6 +165,39 @@ pub struct Files {
     pub paths: Vec<RelPath>,
     /// What it was made with beside its inputs.
     pub taints: Taints,
+}
+
+impl Files {
+    pub(crate) fn new(
+        tree: Directory,
+        name: Descriptor,
+        action: Descriptor,
+        paths: Vec<RelPath>,
+        taints: Taints,
+    ) -> Self {
+        Self { tree: OnceLock::from(tree), encoded: None, name, action, paths, taints }
+    }
+
+    /// Those of a result that was found complete, which is decoded when somebody asks for the tree.
+    pub(crate) fn encoded(entry: &Entry, package: Option<RelPath>, paths: Vec<RelPath>, taints: Taints) -> Self {
+        let encoded = Some((Arc::clone(&entry.result), package));
+        Self { tree: OnceLock::new(), encoded, name: entry.tree, action: entry.action, paths, taints }
+    }
+
+    /// The tree, with paths from the workspace's root.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Store`] when something of it left the store since it was found.
+    pub fn tree(&self, store: &Store) -> Result<&Directory, BuildError> {
+        if let (None, Some((result, package))) = (self.tree.get(), &self.encoded) {
+            let function = self.name.digest.function();
+            let whole = decode(store, result, function)?.ok_or(StoreError::Missing(self.action))?;
+            let tree = in_place(package.as_ref(), &whole.outputs)?;
+            let _ = self.tree.set(tree);
+        }
+        Ok(self.tree.get().expect("it was there or is set"))
+    }
 }
 
 /// One downloaded file.

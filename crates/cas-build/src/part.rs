@@ -29,7 +29,7 @@ impl Context<'_> {
                     .expect("the tree is empty");
                 Ok(tree)
             }
-            Output::Files(files) => files_at(from, files, wanted),
+            Output::Files(files) => files_at(self.store, from, files, wanted),
             Output::Package(package) => placed(&package.tree, to),
             Output::Tarball(tarball) => placed(&tarball.tree, to),
             Output::Packages(packages) => {
@@ -53,7 +53,13 @@ fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildErro
 }
 
 /// The part of a step's outputs that a layer takes, where it wants it.
-pub(crate) fn files_at(from: &str, files: &Files, wanted_part: &ImageLayer) -> Result<Directory, BuildError> {
+pub(crate) fn files_at(
+    store: &Store,
+    from: &str,
+    files: &Files,
+    wanted_part: &ImageLayer,
+) -> Result<Directory, BuildError> {
+    let outputs = files.tree(store)?;
     let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
     let package = RelPath::new(package).ok();
     let wanted = match (&package, &wanted_part.path) {
@@ -65,11 +71,11 @@ pub(crate) fn files_at(from: &str, files: &Files, wanted_part: &ImageLayer) -> R
     let place = |source| BuildError::Place { source };
     let parents = Metadata::root_owned(0o755);
     let Some(wanted) = wanted else {
-        return placed(&files.tree, wanted_part.to.as_ref());
+        return placed(outputs, wanted_part.to.as_ref());
     };
-    match files.tree.get(&wanted) {
+    match outputs.get(&wanted) {
         Some(Node::Directory(_)) => {
-            let part = files.tree.subtree(&wanted).expect("it is a directory");
+            let part = outputs.subtree(&wanted).expect("it is a directory");
             tree = placed(&part, wanted_part.to.as_ref())?;
         }
         Some(node) => {

@@ -6,19 +6,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cas_action::{EncodedStep, Projection, Step, decode_result, encode_result, project};
-use cas_blob::Descriptor;
+use cas_action::{EncodedStep, Projection, Step, encode_result, project};
+use cas_blob::{ActionCache, ActionLane, Descriptor};
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_sandbox::{Cancel, Ending};
 use cas_snapshot::Picked;
-use cas_store::{ActionLane, Store};
+use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 
+use crate::complete::Complete;
+use crate::event::{Event, Observer};
 use crate::inputs::{Given, Inputs, Plan, Sources, WrittenInputs, in_package};
 use crate::log::Log;
 use crate::resources::{Amount, Resources};
+use crate::results::{Results, Whole, differing_paths, in_place};
 use crate::secret::SecretSources;
 use crate::trace::{EXECUTABLE, Trace};
 use crate::trial::Trial;
@@ -38,12 +41,6 @@ const STATIC_NAME: &str = "step-2";
 const HOST_PROPERTY: &str = "cas-host";
 /// Platform property of steps that read secrets: their names. Only who has values for them can run such a step.
 const SECRETS_PROPERTY: &str = "cas-secrets";
-/// Kind of the memos of results that differ from the recorded one of the same action.
-const DIFFERING: &str = "differing";
-/// How many paths that differ are told.
-const MAX_TOLD_PATHS: usize = 20;
-/// Longest `Tree` message that is read.
-const MAX_TREE_BYTES: u64 = 1 << 30;
 
 /// A toolchain as steps see it: no owners, no rights but the one to execute, no attributes, no links between files.
 #[derive(Debug)]
@@ -140,11 +137,6 @@ pub(crate) fn failure(ending: &Ending, timeout: Duration) -> Result<Option<Strin
     })
 }
 
-/// Whether an object may be whole and this user may not read it.
-fn is_unreadable(error: &cas_store::StoreError) -> bool {
-    matches!(error, cas_store::StoreError::Fs(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied)
-}
-
 /// How a step got its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -164,6 +156,12 @@ pub enum Origin {
 /// Everything that a step is made of.
 pub(crate) struct Job<'a> {
     pub(crate) store: &'a Store,
+    /// Where results are.
+    pub(crate) actions: &'a dyn ActionCache,
+    /// Results that are known to be complete.
+    pub(crate) complete: &'a Complete,
+    /// Who is told what happens.
+    pub(crate) observer: &'a dyn Observer,
     /// Where what a toolchain lost comes from.
     pub(crate) fetcher: &'a Fetcher,
     pub(crate) cancel: &'a Cancel,
@@ -246,7 +244,13 @@ impl Job<'_> {
     }
 
     /// Where its results are.
-    fn lane(&self) -> ActionLane {
+    fn results(&self) -> Results<'_> {
+        let Self { actions, store, .. } = *self;
+        Results { actions, store, lane: self.lane(), function: self.toolchain.name.digest.function() }
+    }
+
+    /// The name space of its results.
+    pub(crate) fn lane(&self) -> ActionLane {
         let lane = self.toolchain.lane();
         if self.command.cache.is_empty() { lane } else { lane.incremental() }
     }
@@ -261,15 +265,30 @@ impl Job<'_> {
 
     /// The outputs of the action that an equal step led to before, if all of them are here.
     pub(crate) fn remembered(&self, static_name: &Descriptor) -> Result<Option<Files>, BuildError> {
-        let function = self.toolchain.name.digest.function();
+        // What was made with state of earlier runs has a lane of its own, which is not part of the name.
+        let is_strict = self.command.cache.is_empty();
+        if is_strict && let Some(entry) = self.complete.get(static_name) {
+            #[cfg(debug_assertions)]
+            self.check_static_name(&entry.action)?;
+            let package = self.package().cloned();
+            return Ok(Some(Files::encoded(entry, package, self.output_paths(), self.taints())));
+        }
         let known = self.store.memo(STATIC_NAME, static_name.to_string().as_bytes())?;
         let key = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
         let Some(key) = key else { return Ok(None) };
-        let Some(result) = self.store.action_result(&self.lane(), &key)? else { return Ok(None) };
-        let Some(outputs) = self.complete(&result, function)? else { return Ok(None) };
+        let Some(whole) = self.results().find(&key)? else { return Ok(None) };
         #[cfg(debug_assertions)]
         self.check_static_name(&key)?;
-        Ok(Some(self.files(key, &outputs)?))
+        self.found(static_name, key, &whole).map(Some)
+    }
+
+    /// The outputs of a result, which is noted as complete.
+    fn found(&self, static_name: &Descriptor, action: Descriptor, whole: &Whole) -> Result<Files, BuildError> {
+        let files = self.files(action, &whole.outputs)?;
+        if self.command.cache.is_empty() {
+            self.complete.add(*static_name, action, files.name, whole);
+        }
+        Ok(files)
     }
 
     /// Every build of the tests is a proof that the static name leaves nothing out.
@@ -361,20 +380,16 @@ impl Job<'_> {
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
-        let lane = self.lane();
+        let results = self.results();
         // Another target or another process may be at it: then its result is waited for. Shares of the machine are taken
         // afterwards, so that whoever waits here holds none.
         let is_cancelled = || self.cancel.is_cancelled();
         let work = self.store.work_on(&key, &is_cancelled)?.ok_or(BuildError::Interrupted)?;
-        let mut known = None;
-        if let Some(result) = self.store.action_result(&lane, &key)? {
-            known = self.complete(&result, function)?;
-            match &known {
-                Some(outputs) if !self.runs_anyway() => return Ok((self.files(key, outputs)?, Origin::Cached)),
-                Some(_) => {}
-                // What it names is gone or it makes no sense: it is made again.
-                None => self.store.remove_action_result(&lane, &key)?,
-            }
+        let known = results.find_or_forget(&key)?;
+        if let Some(outputs) = &known
+            && !self.runs_anyway()
+        {
+            return Ok((self.found(static_name, key, outputs)?, Origin::Cached));
         }
         self.sources.keep(&inputs.picked)?;
         root.keep(self.store)?;
@@ -387,10 +402,12 @@ impl Job<'_> {
             self.tried(known.is_some(), &|| self.execute(&root, &inputs, &key))?;
         if self.check_repeat {
             let before = match known {
-                Some(known) => known,
+                Some(known) => known.outputs,
                 None => self.execute(&root, &inputs, &key)?.0,
             };
-            self.compare(&before, &in_package)?;
+            if let Some(paths) = differing_paths(&before, &in_package) {
+                return Err(BuildError::NotRepeatable { label: self.label.to_string(), paths });
+            }
         }
         drop(share);
         if failure_count > 0 {
@@ -400,88 +417,18 @@ impl Job<'_> {
         let paths: Vec<RelPath> = self.command.outputs.iter().map(|output| output.value.clone()).collect();
         let failed = |source| BuildError::Unportable { label: self.label.to_string(), source };
         let result = encode_result(&in_package, &paths, function).map_err(failed)?;
-        for (_, bytes) in &result.trees {
-            self.store.put_bytes(function, bytes)?;
-        }
-        // Another process may have been first; everybody goes on with the same result.
-        let own = result.bytes;
-        let result = self.store.put_action_result(&lane, &key, &own)?;
-        if result != own {
-            // Evidence of a step that does not repeat: the first result counts, the other one is kept beside it.
-            self.store.put_memo(DIFFERING, key.to_string().as_bytes(), &own)?;
-        }
+        let (whole, differing) = results.record(&key, &in_package, &result)?;
         drop(work);
-        let outputs = self.complete(&result, function)?.ok_or(BuildError::Record { what: key })?;
-        Ok((self.files(key, &outputs)?, Origin::Ran { elapsed, log, failure_count }))
-    }
-
-    /// Fails when two runs gave different things.
-    fn compare(&self, before: &Directory, now: &Directory) -> Result<(), BuildError> {
-        let nodes = |tree: &Directory| -> BTreeMap<String, String> {
-            let what = |node: &Node| match node {
-                Node::Directory(_) => "folder".to_owned(),
-                Node::File { blob, metadata } => format!("{blob} {:o}", metadata.mode),
-                Node::Symlink { target, .. } => format!("link to {}", String::from_utf8_lossy(target)),
-                other => format!("{other:?}"),
-            };
-            tree.walk().map(|(path, node)| (path.to_string(), what(node))).collect()
-        };
-        let (before, now) = (nodes(before), nodes(now));
-        let mut paths: Vec<String> = Vec::new();
-        for path in before.keys().chain(now.keys()) {
-            let line = match (before.get(path), now.get(path)) {
-                (Some(one), Some(other)) if one == other => continue,
-                (Some(_), Some(_)) => format!("`{path}`"),
-                (Some(_), None) => format!("`{path}` (in one run only)"),
-                (None, _) => format!("`{path}` (in the other run only)"),
-            };
-            if !paths.contains(&line) {
-                paths.push(line);
-            }
+        if let Some(paths) = &differing {
+            self.observer.event(Event::Differs { label: self.label, paths });
         }
-        if paths.is_empty() {
-            return Ok(());
-        }
-        let more = paths.len().saturating_sub(MAX_TOLD_PATHS);
-        paths.truncate(MAX_TOLD_PATHS);
-        if more > 0 {
-            paths.push(format!("and {more} more"));
-        }
-        Err(BuildError::NotRepeatable { label: self.label.to_string(), paths: paths.join(", ") })
-    }
-
-    /// The outputs that a result names, relative to the package, if all of them are here.
-    fn complete(&self, result: &[u8], function: DigestFunction) -> Result<Option<Directory>, BuildError> {
-        let load = &mut |blob: &Descriptor| self.store.load(blob, MAX_TREE_BYTES);
-        let outputs = match decode_result(result, function, load) {
-            Ok(outputs) => outputs,
-            // Only a failure to read says nothing about the result.
-            Err(cas_action::DecodeResultError::Load { source, .. }) if is_unreadable(&source) => {
-                return Err(source.into());
-            }
-            Err(_) => return Ok(None),
-        };
-        let blobs: Vec<Descriptor> = outputs
-            .walk()
-            .filter_map(|(_, node)| match node {
-                Node::File { blob, .. } => Some(*blob),
-                _ => None,
-            })
-            .collect();
-        Ok(self.store.contain(&blobs)?.into_iter().all(|found| found).then_some(outputs))
+        Ok((self.found(static_name, key, &whole)?, Origin::Ran { elapsed, log, failure_count }))
     }
 
     pub(crate) fn files(&self, action: Descriptor, outputs: &Directory) -> Result<Files, BuildError> {
-        let mut tree = Directory::root();
-        match self.package() {
-            None => tree = outputs.clone(),
-            Some(package) if !outputs.is_empty() => tree
-                .graft(package, outputs.clone(), &Metadata::root_owned(0o755))
-                .map_err(|source| BuildError::Place { source })?,
-            Some(_) => {}
-        }
+        let tree = in_place(self.package(), outputs)?;
         let name = tree.encode(self.toolchain.name.digest.function()).map_err(cas_store::StoreError::from)?.root;
-        Ok(Files { tree, name, action, paths: self.output_paths(), taints: self.taints() })
+        Ok(Files::new(tree, name, action, self.output_paths(), self.taints()))
     }
 
     /// What it is made with beside its inputs.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cas_blob::Descriptor;
+use cas_blob::{ActionLane, Descriptor};
 use cas_config::LockedDebian;
 use cas_fetch::Fetcher;
-use cas_store::{ActionLane, Store};
+use cas_store::Store;
 use cas_tree::{Directory, MergeRule, Node};
 
 use crate::step::StepRoot;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cas_config::{Command, Program};
 
-use crate::builder::{Event, Observer};
+use crate::event::Event;
 use crate::step::Job;
 use crate::{BuildError, Log};
 
@@ -30,7 +30,6 @@ pub struct Trials {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trial<'a> {
     pub(crate) trials: &'a Trials,
-    pub(crate) observer: &'a dyn Observer,
 }
 
 /// What a step gave that ran: its tree, how long it took, what it printed.
@@ -45,7 +44,7 @@ impl Job<'_> {
         passed_before: bool,
         run: &dyn Fn() -> Result<Executed, BuildError>,
     ) -> Result<(Executed, u32), BuildError> {
-        let Some(Trial { trials, observer }) = self.trial else { return Ok((run()?, 0)) };
+        let Some(Trial { trials }) = self.trial else { return Ok((run()?, 0)) };
         let mut failure_count = 0;
         loop {
             let started = Instant::now();
@@ -59,7 +58,7 @@ impl Job<'_> {
             }
             let is_last = failure_count == trials.retry_count;
             let (label, elapsed) = (self.label, started.elapsed());
-            observer.event(Event::Attempt { label, elapsed, error: &error, is_last, passed_before });
+            self.observer.event(Event::Attempt { label, elapsed, error: &error, is_last, passed_before });
             if is_last {
                 return Err(error);
             }

@@ -76,6 +76,21 @@ impl Builder<'_> {
     ///
     /// As for [`Builder::build`].
     pub fn why(&self, label: &Label) -> Result<Reason, BuildError> {
+        self.ask(label, None)
+    }
+
+    /// Tells how what a target is made of differs from what it was made of in its last build in a lane. Nothing is run.
+    ///
+    /// Of the lanes whose names begin with `lane` it is the one of the last build; each dependency is compared in the same way.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::NoLane`] when nobody remembers a build of the target in such a lane, else as for [`Builder::build`].
+    pub fn why_in_lane(&self, label: &Label, lane: &str) -> Result<Reason, BuildError> {
+        self.ask(label, Some(lane))
+    }
+
+    fn ask(&self, label: &Label, lane: Option<&str>) -> Result<Reason, BuildError> {
         let Examined { graph, values, made_of, mut errors } = self.examine(std::slice::from_ref(label))?;
         let is_other = |error: &BuildError| !matches!(error, BuildError::WouldRun { .. }) && !is_absent(error);
         if let Some(target) = errors.iter().find(|(_, error)| is_other(error)).map(|(target, _)| *target)
@@ -84,10 +99,18 @@ impl Builder<'_> {
             return Err(error);
         }
         let history = History::open(self.store, &self.workspace.root);
+        if let Some(lane) = lane {
+            let state = history.state(&label.to_string());
+            if state.is_none_or(|state| state.in_lane(lane).is_none()) {
+                let known =
+                    state.into_iter().flat_map(|state| state.lanes.iter().map(|(lane, _)| lane.clone())).collect();
+                return Err(BuildError::NoLane { label: label.to_string(), lane: lane.to_owned(), known });
+            }
+        }
         let target = graph.find(label).expect("it was examined");
         let store = self.store;
         let (graph, values, made_of, errors) = (&graph, &values, &made_of, &errors);
-        let mut asker = Asker { graph, values, made_of, errors, history, store, told: BTreeSet::new() };
+        let mut asker = Asker { graph, values, made_of, errors, history, lane, store, told: BTreeSet::new() };
         asker.reason(target)
     }
 }
@@ -98,6 +121,8 @@ struct Asker<'a> {
     made_of: &'a BTreeMap<String, Descriptor>,
     errors: &'a BTreeMap<TargetId, BuildError>,
     history: History,
+    /// What is compared with, instead of the last build.
+    lane: Option<&'a str>,
     store: &'a Store,
     told: BTreeSet<TargetId>,
 }
@@ -105,37 +130,14 @@ struct Asker<'a> {
 impl Asker<'_> {
     fn reason(&mut self, target: TargetId) -> Result<Reason, BuildError> {
         self.told.insert(target);
-        let label = self.graph.label(target).clone();
-        let mut reason = Reason { verdict: Verdict::Unknown, differences: Vec::new(), because: Vec::new(), label };
-        let state = self.history.state(&reason.label.to_string());
-        if self.values.contains(&target) {
-            reason.verdict = Verdict::UpToDate;
-            let made_of = self.made_of.get(&reason.label.to_string());
-            let compared = match (state, made_of) {
-                // An earlier build gave its outputs, and the last one was of something else.
-                (Some(state), Some(made_of)) if state.now != *made_of => {
-                    reason.verdict = Verdict::Known;
-                    Some((*made_of, state.now))
-                }
-                (Some(state), _) => state.before.map(|before| (state.now, before)),
-                (None, _) => None,
+        let mut reason = Reason::of(self.graph.label(target), Verdict::Unknown);
+        let is_step =
+            self.values.contains(&target) || matches!(self.errors.get(&target), Some(BuildError::WouldRun { .. }));
+        if is_step {
+            (reason.verdict, reason.differences) = match self.lane {
+                Some(lane) => self.against_lane(target, lane)?,
+                None => self.against_last(target)?,
             };
-            if let Some((now, before)) = compared
-                && let (Some(now), Some(before)) = (self.trace(&now)?, self.trace(&before)?)
-            {
-                reason.differences = now.differences(&before);
-            }
-        } else if let Some(BuildError::WouldRun { trace, .. }) = self.errors.get(&target) {
-            match state {
-                None => reason.verdict = Verdict::New,
-                Some(state) => {
-                    if let Some(before) = self.trace(&state.now)? {
-                        reason.differences = trace.differences(&before);
-                        let is_same = reason.differences.is_empty();
-                        reason.verdict = if is_same { Verdict::Again } else { Verdict::Changed };
-                    }
-                }
-            }
         } else if self.errors.contains_key(&target) {
             reason.verdict = Verdict::Absent;
         } else {
@@ -161,6 +163,53 @@ impl Asker<'_> {
             }
         }
         Ok(reason)
+    }
+
+    /// What becomes of a target now, and how it differs from its last build; or, if it does not, that one from the one before.
+    fn against_last(&self, target: TargetId) -> Result<(Verdict, Vec<Difference>), BuildError> {
+        let label = self.graph.label(target).to_string();
+        let state = self.history.state(&label);
+        if let Some(BuildError::WouldRun { trace, .. }) = self.errors.get(&target) {
+            let Some(state) = state else { return Ok((Verdict::New, Vec::new())) };
+            let Some(before) = self.trace(&state.now)? else { return Ok((Verdict::Unknown, Vec::new())) };
+            let differences = trace.differences(&before);
+            let verdict = if differences.is_empty() { Verdict::Again } else { Verdict::Changed };
+            return Ok((verdict, differences));
+        }
+        let mut verdict = Verdict::UpToDate;
+        let compared = match (state, self.made_of.get(&label)) {
+            // An earlier build gave its outputs, and the last one was of something else.
+            (Some(state), Some(made_of)) if state.now != *made_of => {
+                verdict = Verdict::Known;
+                Some((*made_of, state.now))
+            }
+            (Some(state), _) => state.before.map(|before| (state.now, before)),
+            (None, _) => None,
+        };
+        if let Some((now, before)) = compared
+            && let (Some(now), Some(before)) = (self.trace(&now)?, self.trace(&before)?)
+        {
+            return Ok((verdict, now.differences(&before)));
+        }
+        Ok((verdict, Vec::new()))
+    }
+
+    /// How a target differs from its last build in a lane.
+    fn against_lane(&self, target: TargetId, lane: &str) -> Result<(Verdict, Vec<Difference>), BuildError> {
+        let label = self.graph.label(target).to_string();
+        let then = match self.history.state(&label).and_then(|state| state.in_lane(lane)) {
+            Some((_, then)) => self.trace(&then)?,
+            None => None,
+        };
+        let now = match (self.errors.get(&target), self.made_of.get(&label)) {
+            (Some(BuildError::WouldRun { trace, .. }), _) => Some((**trace).clone()),
+            (_, Some(made_of)) => self.trace(made_of)?,
+            _ => None,
+        };
+        let (Some(now), Some(then)) = (now, then) else { return Ok((Verdict::Unknown, Vec::new())) };
+        let differences = now.differences(&then);
+        let verdict = if differences.is_empty() { Verdict::Same } else { Verdict::Differs };
+        Ok((verdict, differences))
     }
 
     fn find(&self, label: &str) -> Option<TargetId> {

@@ -1,9 +1,10 @@
 //! The workspace: its packages, their targets, its lock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_config::{Label, Lock, MAX_MANIFEST_BYTES, Manifest, Pattern, Reference, Target, WorkspaceSection, nearest};
 use cas_tree::RelPath;
@@ -24,8 +25,8 @@ pub(crate) const MAX_LOCK_BYTES: u64 = 64 << 20;
 /// A folder with a `cas.toml`.
 #[derive(Debug)]
 pub struct WorkspacePackage {
-    /// What its `cas.toml` says.
-    pub manifest: Manifest,
+    /// What its `cas.toml` says; packages whose files say the same share it.
+    pub manifest: Arc<Manifest>,
     /// Its `package.json`, if it has one.
     pub npm: Option<cas_npm::Manifest>,
 }
@@ -88,7 +89,7 @@ impl Workspace {
         let (defaults, mirrors) = (manifest.defaults.clone(), manifest.mirrors.clone());
         let section = manifest.workspace.clone().ok_or_else(none)?;
         let npm = package_json(root, source, None)?;
-        let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest, npm })]);
+        let mut packages = BTreeMap::from([(None, WorkspacePackage { manifest: Arc::new(manifest), npm })]);
         let mut folders = BTreeSet::new();
         let mut selected = Vec::new();
         for pattern in &section.members {
@@ -96,6 +97,8 @@ impl Workspace {
             folders.extend(found.iter().cloned());
             selected.push((pattern, found));
         }
+        // Where a workspace has defaults, many packages say the same.
+        let parsed: Mutex<HashMap<String, Arc<Manifest>>> = Mutex::default();
         let read: Vec<Result<(RelPath, Option<WorkspacePackage>), BuildError>> = folders
             .into_par_iter()
             .map(|folder| {
@@ -103,8 +106,17 @@ impl Workspace {
                 let package = match source.text(Some(&folder), MANIFEST_FILE)? {
                     None => None,
                     Some(text) => {
-                        let manifest =
-                            checked(&at.join(MANIFEST_FILE), text, |text| Manifest::parse_member(text, &defaults))?;
+                        let known = parsed.lock().unwrap_or_else(PoisonError::into_inner).get(&text).cloned();
+                        let manifest = match known {
+                            Some(manifest) => manifest,
+                            None => {
+                                let parse = |text: &str| Manifest::parse_member(text, &defaults);
+                                let manifest = Arc::new(checked(&at.join(MANIFEST_FILE), text.clone(), parse)?);
+                                let mut parsed = parsed.lock().unwrap_or_else(PoisonError::into_inner);
+                                parsed.insert(text, Arc::clone(&manifest));
+                                manifest
+                            }
+                        };
                         Some(WorkspacePackage { manifest, npm: package_json(root, source, Some(&folder))? })
                     }
                 };

@@ -328,6 +328,9 @@ pub(crate) struct WhyArgs {
     /// Compare with a revision of git instead: a commit, branch or tag
     #[arg(long, value_name = "REV")]
     pub(crate) since: Option<String>,
+    /// Compare with the last build in a lane of results, by its name or how that begins: `strict`, `host`, `incremental`
+    #[arg(long, value_name = "LANE", conflicts_with = "since")]
+    pub(crate) lane: Option<String>,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
 }

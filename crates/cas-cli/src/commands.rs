@@ -252,6 +252,7 @@ pub(crate) fn with_builder<T>(
     let builder = Builder {
         workspace,
         store,
+        actions: store,
         fetcher: &fetcher,
         jobs,
         memory_bytes: available_memory(),

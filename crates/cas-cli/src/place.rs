@@ -118,8 +118,8 @@ fn one(
         }
         Output::Files(files) => {
             let tree = match &label.package {
-                None => files.tree.clone(),
-                Some(package) => files.tree.subtree(package).unwrap_or_else(Directory::root),
+                None => files.tree(store)?.clone(),
+                Some(package) => files.tree(store)?.subtree(package).unwrap_or_else(Directory::root),
             };
             write_out(store, &tree, &folder)?;
         }

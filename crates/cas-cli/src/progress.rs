@@ -116,6 +116,12 @@ impl Observer for Progress {
                 }
             }
             Event::Attempt { .. } => {}
+            Event::Differs { label, paths } => {
+                render::note(&format!("warning: {label} gave something else than before for the same inputs: {paths}"));
+                render::note(&format!(
+                    "hint: what it gave before counts; `cas build --check-repeat {label}` tells whether it repeats"
+                ));
+            }
             Event::Note(note) => {
                 render::note(&format!("warning: {note}"));
                 render::note(&format!("hint: {}", note.hint()));

@@ -117,10 +117,14 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::NoVersion { .. }
         | BuildError::SecretSize { .. }
         | BuildError::Revision(_)
+        | BuildError::NoLane { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
-        BuildError::Fetch(_) | BuildError::PackageGone { .. } | BuildError::NotInRegistry { .. } => Exit::Remote,
+        BuildError::Fetch(_)
+        | BuildError::ActionCache(_)
+        | BuildError::PackageGone { .. }
+        | BuildError::NotInRegistry { .. } => Exit::Remote,
         // What configuration says of a registry is wrong, or the registry itself.
         BuildError::CargoIndex { source, .. } => match source.downcast_ref::<cas_cargo::IndexError>() {
             Some(_) => Exit::Usage,
@@ -226,7 +230,9 @@ pub(crate) fn results(
             let whole = progress.whole(has_outputs);
             if counts != Counts::default() || !failures.is_empty() || !whole.is_empty() {
                 let failed = if failures.is_empty() { String::new() } else { format!(", {} failed", failures.len()) };
-                note(&format!("{} steps ran, {} were cached{failed}{whole}", counts.ran, counts.cached));
+                let (steps, were) =
+                    (if counts.ran == 1 { "step" } else { "steps" }, if counts.cached == 1 { "was" } else { "were" });
+                note(&format!("{} {steps} ran, {} {were} cached{failed}{whole}", counts.ran, counts.cached));
             }
             if let [first, others @ ..] = untried {
                 let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };

@@ -23,10 +23,12 @@ pub(crate) fn why(global: &Global, args: &WhyArgs) -> Result<Exit, Failure> {
     // Explaining fetches nothing.
     inputs.offline = true;
     let options = build_options(None, &inputs);
-    let reason = with_builder(&workspace, &store, &options, &Progress::default(), |builder| match &args.since {
-        Some(revision) => builder.why_since(&label, revision),
-        None => builder.why(&label),
-    })?;
+    let reason =
+        with_builder(&workspace, &store, &options, &Progress::default(), |builder| match (&args.since, &args.lane) {
+            (Some(revision), _) => builder.why_since(&label, revision),
+            (None, Some(lane)) => builder.why_in_lane(&label, lane),
+            (None, None) => builder.why(&label),
+        })?;
     match global.format {
         Format::Json => {
             render::lines([json!({ "exit": Exit::Done.word(), "reason": document(&reason) }).to_string()])?;

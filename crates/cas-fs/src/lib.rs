@@ -10,6 +10,7 @@ mod dir;
 mod error;
 mod file;
 mod remove;
+mod times;
 
 pub use dir::{DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, temporary_dir_in};
 pub use error::{FsError, Operation};
@@ -19,3 +20,4 @@ pub use file::{
     write_atomic,
 };
 pub use remove::remove_tree;
+pub use times::has_multigrain_times;

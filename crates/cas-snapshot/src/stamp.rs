@@ -3,10 +3,10 @@
 //! Multigrain timestamps, and what they leave open: docs/formats/snapshot.md, "When a stamp is trusted".
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::Stat;
 
 use crate::walk::Root;
 use crate::watch::Identity;
@@ -134,7 +134,7 @@ impl Volumes {
                 #[allow(clippy::useless_conversion, reason = "the type differs by architecture")]
                 Trust::Local => rustix::fs::fstatfs(folder).is_ok_and(|info| LOCAL.contains(&i64::from(info.f_type))),
             };
-            Volume { is_believed, is_multigrain: is_believed && is_multigrain(folder, device) }
+            Volume { is_believed, is_multigrain: is_believed && cas_fs::has_multigrain_times(folder) }
         })
     }
 }
@@ -154,25 +154,10 @@ impl Begun {
     }
 }
 
-/// Writes to a nameless file after looking at it, and sees whether its change time moved, several times.
-fn is_multigrain(folder: BorrowedFd<'_>, device: u64) -> bool {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    // A folder that is read-only or a file system without nameless files: the two seconds rule serves there.
-    let Ok(file) = rustix::fs::openat(folder, c".", flags, Mode::from_raw_mode(0o600)) else { return false };
-    let look = || rustix::fs::fstat(file.as_fd()).ok().filter(|stat| stat.st_dev == device);
-    let time = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec);
-    // With coarse times several writes fall into one tick of 1 to 10 ms, so that chance does not pass all of these.
-    (0..8).all(|_| {
-        let Some(before) = look() else { return false };
-        if rustix::io::pwrite(&file, b"x", 0).is_err() {
-            return false;
-        }
-        look().is_some_and(|after| time(&before) != time(&after))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]

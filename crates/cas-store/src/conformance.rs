@@ -1,13 +1,13 @@
-//! The suite of all places of blobs (`cas-testing`), on a disk and on a model of one that fails.
+//! The suites of all places of blobs and of results (`cas-testing`), on a disk and on a model of one that fails.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_blob::{BlobStore, Descriptor, OpenBlob, OpenBlobError, VerifiedBlob};
+use cas_blob::{ActionLane, BlobStore, Descriptor, OpenBlob, OpenBlobError, Recorded, VerifiedBlob};
 use cas_digest::DigestFunction;
-use cas_testing::{conformance, conformance_with_faults};
+use cas_testing::{actions_conformance, conformance, conformance_with_faults};
 
 use crate::disk::Disk;
 use crate::disk::model::{Faults, ModelDisk};
@@ -115,4 +115,35 @@ fn a_disk_that_fails_passes_the_suite_of_places() {
         assert!(vault.check(Depth::Full, 1).unwrap().is_clean(), "seed {seed}");
     }
     assert!(failures > 1000 && successes > 1000, "{failures} failures, {successes} successes");
+}
+
+#[test]
+fn the_store_passes_the_suite_of_places_of_results() {
+    let home = tempfile::tempdir().unwrap();
+    let count = Cell::new(0);
+    actions_conformance(|| {
+        count.set(count.get() + 1);
+        Store::open(&home.path().join(count.get().to_string())).unwrap()
+    });
+}
+
+/// Two sessions of one store are two processes that share it.
+#[test]
+fn two_sessions_agree_on_the_first_result() {
+    let home = tempfile::tempdir().unwrap();
+    let sessions = [Store::open(home.path()).unwrap(), Store::open(home.path()).unwrap()];
+    let lane = ActionLane::strict();
+    for round in 0..50 {
+        let action = Descriptor::of(DigestFunction::Blake3, format!("{round}").as_bytes());
+        let recorded: Vec<Recorded> = std::thread::scope(|scope| {
+            let threads = sessions.each_ref().map(|store| {
+                let lane = &lane;
+                scope.spawn(move || store.record_action_result(lane, &action, format!("{store:p}").as_bytes()).unwrap())
+            });
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let found = sessions.each_ref().map(|store| store.action_result(&lane, &action).unwrap().unwrap());
+        assert_eq!(found[0], found[1]);
+        assert!(recorded.contains(&Recorded::Own) && recorded.contains(&Recorded::Other(found[0].clone())));
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cas_blob::Descriptor;
+use cas_blob::{ActionLane, Descriptor};
 use cas_digest::{Digest, DigestFunction};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -45,36 +45,6 @@ const SCHEMA: &str = "
 
 /// Keys and values of memos.
 pub type MemoRows = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// A name space of action results with its own writers. Results of weaker sandboxes never meet those of the strict one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActionLane(String);
-
-impl ActionLane {
-    /// Results of steps that ran in the strict sandbox.
-    #[must_use]
-    pub fn strict() -> Self {
-        Self("strict".to_owned())
-    }
-
-    /// Results of steps that saw the programs of a machine which `identity` tells from others.
-    #[must_use]
-    pub fn host(identity: &str) -> Self {
-        Self(format!("host:{}", Digest::of(DigestFunction::Blake3, identity.as_bytes()).to_hex()))
-    }
-
-    /// Results of the same steps, made with state that earlier runs left. They are for this store alone.
-    #[must_use]
-    pub fn incremental(self) -> Self {
-        Self(format!("incremental:{}", self.0))
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-}
 
 /// A row that can be forgotten: what it says can be computed again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -279,28 +249,37 @@ impl Index {
             let mut statement = connection.prepare_cached(
                 "SELECT result, used FROM action WHERE lane = ?1 AND function = ?2 AND hash = ?3 AND size = ?4",
             )?;
-            let key = params![lane.0, key.digest.function().name(), key.digest.value(), key.size.cast_signed()];
+            let key = params![lane.name(), key.digest.function().name(), key.digest.value(), key.size.cast_signed()];
             statement.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()?
         };
         let Some((result, used)) = row else { return Ok(None) };
-        self.note_use(used, || RowName::Action(lane.0.clone(), *key))?;
+        self.note_use(used, || RowName::Action(lane.name().to_owned(), *key))?;
         Ok(Some(result))
     }
 
-    pub(crate) fn put_action(&self, lane: &ActionLane, key: &Descriptor, result: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.lock().prepare_cached("INSERT OR IGNORE INTO action VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-            lane.0,
+    /// Whether this result is the first one.
+    pub(crate) fn put_action(&self, lane: &ActionLane, key: &Descriptor, result: &[u8]) -> Result<bool, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO action VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let row = params![
+            lane.name(),
             key.digest.function().name(),
             key.digest.value(),
             key.size.cast_signed(),
             result,
             HostDisk.now(),
-        ])?;
-        Ok(self.action(lane, key)?.unwrap_or_else(|| result.to_vec()))
+        ];
+        Ok(statement.execute(row)? > 0)
     }
 
-    pub(crate) fn remove_action(&self, lane: &ActionLane, key: &Descriptor) -> Result<(), StoreError> {
-        remove_action(&self.lock(), &lane.0, key)?;
+    /// Removes a result if it is this one.
+    pub(crate) fn remove_action(&self, lane: &ActionLane, key: &Descriptor, result: &[u8]) -> Result<(), StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "DELETE FROM action WHERE lane = ?1 AND function = ?2 AND hash = ?3 AND size = ?4 AND result = ?5",
+        )?;
+        let (function, size) = (key.digest.function().name(), key.size.cast_signed());
+        statement.execute(params![lane.name(), function, key.digest.value(), size, result])?;
         Ok(())
     }
 
@@ -451,10 +430,4 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 fn digest(function: &str, hash: &[u8]) -> Option<Digest> {
     let function: DigestFunction = function.parse().ok()?;
     Digest::from_value(function, hash).ok()
-}
-
-fn remove_action(connection: &Connection, lane: &str, key: &Descriptor) -> Result<usize, rusqlite::Error> {
-    connection
-        .prepare_cached("DELETE FROM action WHERE lane = ?1 AND function = ?2 AND hash = ?3 AND size = ?4")?
-        .execute(params![lane, key.digest.function().name(), key.digest.value(), key.size.cast_signed()])
 }

@@ -6,6 +6,7 @@
 //!
 //! Not here: what to do on a miss (`cas-build`), archives of trees (`cas-tar`), what runs over a root (`cas-sandbox`).
 
+mod actions;
 mod check;
 mod collect;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod kill_sites;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
+mod looks;
 mod mark;
 mod network;
 mod objects;
@@ -45,7 +47,8 @@ mod write;
 
 pub use check::{Check, Depth};
 pub use error::StoreError;
-pub use index::{ActionLane, MemoRows, Row};
+pub use index::{MemoRows, Row};
+pub use looks::Looks;
 pub use pins::{Keep, Pin};
 pub use private::PrivateFolder;
 pub use retain::{Collected, Load, Needs, Retention};

@@ -13,7 +13,7 @@ use cas_fs::FsError;
 
 use crate::check::{Check, Depth};
 use crate::disk::{Disk, HostDisk};
-use crate::index::{ActionLane, Index, MemoRows};
+use crate::index::{Index, MemoRows};
 use crate::objects::SMALL_BYTES;
 use crate::pins::{Keep, Pin, PinFile};
 use crate::retain::{self, Collected, Needs, Plan, Retention};
@@ -73,6 +73,8 @@ pub struct Store {
     pub(crate) index: Arc<Index>,
     /// Whether a file may share an object's blocks, as far as is known.
     pub(crate) blocks_can_be_shared: AtomicBool,
+    /// Whether times of its files may be those of another machine.
+    pub(crate) is_on_network: bool,
     needs: Option<Needs>,
     _sealer: Option<Sealer>,
     /// Last, so that the session ends when everything else is closed.
@@ -130,7 +132,8 @@ impl Store {
         }
         let blocks_can_be_shared = AtomicBool::new(true);
         let sealer = (options.seals && options.durability != Durability::None).then(|| Sealer::start(&vault));
-        Ok(Self { folder, index, blocks_can_be_shared, needs: options.needs, _sealer: sealer, vault })
+        let is_on_network = network.is_some();
+        Ok(Self { folder, index, blocks_can_be_shared, is_on_network, needs: options.needs, _sealer: sealer, vault })
     }
 
     /// Removes what is not needed any more; with `most_bytes`, as much as it takes to get there. Running builds of other
@@ -483,33 +486,6 @@ impl Store {
         let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
         self.open_blob(blob)?.read_to_end(&mut bytes).map_err(|source| StoreError::Read { blob: *blob, source })?;
         Ok(bytes)
-    }
-
-    /// The recorded result of an action, encoded.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Index`]
-    pub fn action_result(&self, lane: &ActionLane, key: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
-        self.index.action(lane, key)
-    }
-
-    /// Records the result of an action, unless one is there. Returns the one that is recorded then.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Index`]
-    pub fn put_action_result(&self, lane: &ActionLane, key: &Descriptor, result: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.index.put_action(lane, key, result)
-    }
-
-    /// Forgets the result of an action, because what it names is gone.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Index`]
-    pub fn remove_action_result(&self, lane: &ActionLane, key: &Descriptor) -> Result<(), StoreError> {
-        self.index.remove_action(lane, key)
     }
 
     /// What the pure function `kind` gave for `key`, if it is remembered.

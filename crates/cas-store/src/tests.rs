@@ -8,7 +8,7 @@ use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Node, RelPath};
 use rayon::prelude::*;
 
 use crate::pins::PinFile;
-use crate::{ActionLane, Store, StoreError, StoreOptions};
+use crate::{Store, StoreError, StoreOptions};
 
 fn store() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().expect("the temporary folder is writable");
@@ -91,18 +91,6 @@ fn second_names_lead_to_the_same_bytes() {
     drop(store);
     let store = Store::open(home.path()).expect("it was there");
     assert_eq!(store.load(&third, 100).expect("names are kept"), b"two names");
-}
-
-#[test]
-fn the_first_result_of_an_action_stays() {
-    let (_home, store) = store();
-    let key = Descriptor::of(DigestFunction::Blake3, b"action");
-    let lane = ActionLane::strict();
-    assert_eq!(store.action_result(&lane, &key).expect("index"), None);
-    assert_eq!(store.put_action_result(&lane, &key, b"first").expect("index"), b"first");
-    assert_eq!(store.put_action_result(&lane, &key, b"second").expect("index"), b"first");
-    store.remove_action_result(&lane, &key).expect("index");
-    assert_eq!(store.put_action_result(&lane, &key, b"second").expect("index"), b"second");
 }
 
 #[test]

@@ -205,7 +205,7 @@ impl Place<'_> {
 /// How many steps a successful build ran.
 fn ran(output: &Output) -> Option<usize> {
     let text = String::from_utf8_lossy(&output.stderr);
-    let line = text.lines().find(|line| line.contains(" steps ran, "))?;
+    let line = text.lines().find(|line| line.contains(" ran, "))?;
     line.split(' ').next()?.parse().ok().filter(|_| output.status.success())
 }
 

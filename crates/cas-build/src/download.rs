@@ -1,0 +1,46 @@
+//! Single files by address.
+
+use cas_blob::Descriptor;
+use cas_digest::DigestFunction;
+use cas_fetch::Fetcher;
+use cas_store::{Store, StoreError};
+
+use crate::{BuildError, npm};
+
+/// Name of what is downloaded from an address.
+pub(crate) fn file_name(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let last = path.rsplit('/').next().filter(|name| cas_tree::Name::new(name).is_ok());
+    last.unwrap_or("download").to_owned()
+}
+
+/// A file by address and digest, from the store if it is there; its size is not announced.
+pub(crate) fn fetch_pinned(
+    store: &Store,
+    fetcher: &Fetcher,
+    function: DigestFunction,
+    url: &str,
+    digest: cas_digest::Digest,
+) -> Result<Descriptor, BuildError> {
+    // A memo remembers the size that had this digest.
+    let key = digest.to_string();
+    let known = store.memo("download", key.as_bytes())?;
+    let blob = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
+    if let Some(blob) = blob
+        && store.contains(&blob)?
+    {
+        return Ok(store.name_with(function, &blob)?);
+    }
+    let mut body = fetcher.get(url)?;
+    let (blob, named) = store.put_with_alias(function, digest.function(), &mut body).map_err(|error| match error {
+        StoreError::Source(source) => npm::transport(url, source),
+        other => other.into(),
+    })?;
+    if named.digest != digest {
+        let expected = Descriptor { digest, size: named.size };
+        let source = cas_blob::VerifyError::Digest { expected, actual: named.digest };
+        return Err(BuildError::Mismatch { url: cas_fetch::redact(url), source: source.into() });
+    }
+    store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
+    Ok(blob)
+}
