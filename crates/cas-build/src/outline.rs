@@ -13,7 +13,7 @@ use cas_blob::Descriptor;
 use cas_config::{Addition, Fetch, Image as ImageTarget, Label, LockfileKind, Run, TargetKind};
 use cas_digest::{Digest, DigestFunction};
 use cas_npm::{DependencyKind, Part};
-use cas_tree::{Directory, Node};
+use cas_tree::Directory;
 
 use crate::builder::Shared;
 use crate::cargo::Registries;
@@ -22,7 +22,7 @@ use crate::graph::TargetId;
 use crate::inputs::in_package;
 use crate::npm::{Registry, folders_above, ignore_files};
 use crate::step::Job;
-use crate::trace::{EXECUTABLE, Trace};
+use crate::trace::Trace;
 use crate::{
     BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, host, modules, part, stamp,
 };
@@ -135,7 +135,7 @@ pub(crate) fn words_of_step(
     job.sources.trace_nearest(&mut trace, job.given)?;
     // `node_modules` are made for it, also where `inputs` leave it out.
     let manifest = job.sources.manifest(job.label.package.as_ref())?;
-    add_files(&mut trace, &job.sources.snapshot.tree(&manifest)?);
+    trace.add_files(job.sources.snapshot.listing(&manifest)?);
     words.lock().unwrap_or_else(PoisonError::into_inner).insert(target, trace);
     Ok(shared.output(target).1)
 }
@@ -458,7 +458,7 @@ impl Builder<'_> {
             let (need, output) = shared.output(need);
             words.add("dependency", need, whole_name(&output));
         }
-        add_files(&mut words, &sources.snapshot.tree(&sources.package_files(package, None)?)?);
+        words.add_files(sources.snapshot.listing(&sources.package_files(package, None)?)?);
         match package {
             None => {
                 let others = self.workspace.packages.keys().flatten().map(|folder| format!("{folder}\n"));
@@ -467,7 +467,7 @@ impl Builder<'_> {
             Some(package) => {
                 for folder in folders_above(package) {
                     let picked = sources.snapshot.pick(&ignore_files(folder.as_ref()))?;
-                    add_files(&mut words, &sources.snapshot.tree(&picked)?);
+                    words.add_files(sources.snapshot.listing(&picked)?);
                 }
             }
         }
@@ -503,22 +503,6 @@ fn whole_name(output: &Output) -> String {
 
 fn name_of(function: DigestFunction, words: &Trace) -> Digest {
     Digest::of(function, words.to_text().as_bytes())
-}
-
-/// Notes the files of a tree, as in the trace of a step.
-fn add_files(words: &mut Trace, tree: &Directory) {
-    for (path, node) in tree.walk() {
-        match node {
-            Node::File { blob, metadata } => {
-                let executable = if metadata.mode & 0o100 != 0 { EXECUTABLE } else { "" };
-                words.add("file", path.to_string(), format!("{}{executable}", blob.digest));
-            }
-            Node::Symlink { target, .. } => {
-                words.add("file", path.to_string(), format!("link to {}", String::from_utf8_lossy(target)));
-            }
-            _ => {}
-        }
-    }
 }
 
 /// A toolchain that is a name and nothing else.

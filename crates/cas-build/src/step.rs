@@ -23,7 +23,7 @@ use crate::log::Log;
 use crate::resources::{Amount, Resources};
 use crate::results::{Results, Whole, differing_paths, in_place};
 use crate::secret::SecretSources;
-use crate::trace::{EXECUTABLE, Trace};
+use crate::trace::Trace;
 use crate::trial::Trial;
 use crate::why::TRACE_MEMO;
 use crate::{BuildError, Files, Taints, Toolchain};
@@ -340,18 +340,7 @@ impl Job<'_> {
         for output in &self.command.outputs {
             trace.add("output", output.value.to_string(), "");
         }
-        for (path, node) in self.sources.snapshot.tree(picked)?.walk() {
-            match node {
-                Node::File { blob, metadata } => {
-                    let executable = if metadata.mode & 0o100 != 0 { EXECUTABLE } else { "" };
-                    trace.add("file", path.to_string(), format!("{}{executable}", blob.digest));
-                }
-                Node::Symlink { target, .. } => {
-                    trace.add("file", path.to_string(), format!("link to {}", String::from_utf8_lossy(target)));
-                }
-                _ => {}
-            }
-        }
+        trace.add_files(self.sources.snapshot.listing(picked)?);
         Ok(trace)
     }
 

@@ -2,17 +2,23 @@
 //!
 //! Nothing of it decides anything: a trace that is lost costs an explanation.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use cas_tree::{Node, RelPath};
 
 /// The first line of a trace.
 const HEAD: &str = "cas trace 1";
 /// What an executable file's digest ends with.
-pub(crate) const EXECUTABLE: &str = " executable";
+const EXECUTABLE: &str = " executable";
 
 /// What a step is made of: values by kind and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trace(BTreeMap<(String, String), String>);
+pub struct Trace(BTreeMap<Key, String>);
+
+/// A kind, and which of that.
+type Key = (Cow<'static, str>, String);
 
 /// A difference between two traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +56,24 @@ pub enum What {
 
 impl Trace {
     /// Notes a part.
-    pub(crate) fn add(&mut self, kind: &str, name: impl Into<String>, value: impl Into<String>) {
-        self.0.insert((kind.to_owned(), name.into()), value.into());
+    pub(crate) fn add(&mut self, kind: &'static str, name: impl Into<String>, value: impl Into<String>) {
+        self.0.insert((Cow::Borrowed(kind), name.into()), value.into());
+    }
+
+    /// Notes files and links; what else there is has no content.
+    pub(crate) fn add_files(&mut self, files: impl IntoIterator<Item = (RelPath, Node)>) {
+        for (path, node) in files {
+            match node {
+                Node::File { blob, metadata } => {
+                    let executable = if metadata.mode & 0o100 != 0 { EXECUTABLE } else { "" };
+                    self.add("file", path.to_string(), format!("{}{executable}", blob.digest));
+                }
+                Node::Symlink { target, .. } => {
+                    self.add("file", path.to_string(), format!("link to {}", String::from_utf8_lossy(&target)));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Adds the parts of another one.
@@ -78,7 +100,7 @@ impl Trace {
             let mut parts = line.split('\t');
             let (kind, name, value) = (parts.next()?, parts.next()?, parts.next()?);
             parts.next().is_none().then_some(())?;
-            trace.add(kind, unescape(name)?, unescape(value)?);
+            trace.0.insert((Cow::Owned(kind.to_owned()), unescape(name)?), unescape(value)?);
         }
         Some(trace)
     }
@@ -87,10 +109,10 @@ impl Trace {
     #[must_use]
     pub fn differences(&self, before: &Self) -> Vec<Difference> {
         let mut found = Vec::new();
-        let mut add = |key: &(String, String), what| {
-            found.push(Difference { kind: key.0.clone(), name: key.1.clone(), what });
+        let mut add = |key: &Key, what| {
+            found.push(Difference { kind: key.0.to_string(), name: key.1.clone(), what });
         };
-        let is_file = |key: &(String, String)| key.0 == "file";
+        let is_file = |key: &Key| key.0 == "file";
         // A file that is gone and one that came with the same content are one that was renamed.
         let mut gone: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (key, value) in before.0.iter().filter(|(key, _)| is_file(key) && !self.0.contains_key(*key)) {
@@ -108,7 +130,7 @@ impl Trace {
             };
             add(key, what);
         }
-        let left = |key: &(String, String), value: &str| {
+        let left = |key: &Key, value: &str| {
             !is_file(key) || gone.get(value).is_some_and(|names| names.contains(&&*key.1))
         };
         for (key, value) in before.0.iter().filter(|(key, _)| !self.0.contains_key(*key)) {

@@ -244,9 +244,21 @@ impl Snapshot {
     ///
     /// As for [`Snapshot::read`].
     pub fn tree(&self, picked: &Picked) -> Result<Directory, SnapshotError> {
-        self.read(picked)?;
         let mut tree = Directory::root();
         let parents = Metadata::root_owned(0o755);
+        for (path, node) in self.listing(picked)? {
+            tree.insert(&path, node, &parents).expect("a file system gave these paths, so none is below a file");
+        }
+        Ok(tree)
+    }
+
+    /// The files of that tree, with their paths from the workspace's root, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::read`].
+    pub fn listing(&self, picked: &Picked) -> Result<Vec<(RelPath, Node)>, SnapshotError> {
+        self.read(picked)?;
         let mut nodes = Vec::with_capacity(picked.len());
         self.each(picked, |path, name, kind| {
             let node = match kind {
@@ -256,14 +268,13 @@ impl Snapshot {
             };
             nodes.push((join(path, name), node, *kind));
         });
-        for (path, mut node, kind) in nodes {
+        let full = |(path, mut node, kind): (Vec<u8>, Node, Kind)| {
             if let Kind::Symlink(held) = kind {
                 node = Node::symlink(self.symlink_target(&path, &held)?);
             }
-            tree.insert(&rel_path(&path)?, node, &parents)
-                .expect("a file system gave these paths, so none is below a file");
-        }
-        Ok(tree)
+            Ok((rel_path(&path)?, node))
+        };
+        nodes.into_iter().map(full).collect()
     }
 
     /// Writes down what was read, for the next snapshot of this workspace.
