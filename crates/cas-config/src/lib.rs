@@ -5,6 +5,7 @@
 //!
 //! Not here: finding files, globs, whether a label's target exists (`cas-build`); drawing diagnostics (`cas-cli`).
 
+mod check;
 mod diagnostic;
 mod label;
 mod lock;

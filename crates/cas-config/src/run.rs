@@ -2,8 +2,8 @@
 
 use toml::Spanned;
 
+use crate::check::Checker;
 use crate::diagnostic::Diagnostic;
-use crate::manifest::Checker;
 use crate::raw;
 use crate::step::{Command, Defaults};
 

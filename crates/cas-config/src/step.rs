@@ -11,9 +11,10 @@ use std::time::Duration;
 use cas_tree::RelPath;
 use toml::Spanned;
 
+use crate::check::Checker;
 use crate::diagnostic::Diagnostic;
 use crate::label::Reference;
-use crate::manifest::{Checker, Located};
+use crate::manifest::Located;
 use crate::raw;
 use crate::secret::token_in;
 

@@ -24,6 +24,7 @@ use crate::cache::Kind;
 use crate::snapshot::{Options, Snapshot};
 use crate::stamp::{Stamp, Trust};
 use crate::walk::{Root, join};
+use crate::watch::FOLDER_EVENTS;
 
 /// How often it is looked where no event comes.
 const POLL: Duration = Duration::from_secs(1);
@@ -35,19 +36,6 @@ const EVENT_BYTES: usize = 64 << 10;
 /// Files that describe a build and belong to no package.
 const MANIFEST: &[u8] = b"cas.toml";
 const LOCK: &[u8] = b"cas.lock";
-const EVENTS: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MODIFY)
-    .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::CLOSE_WRITE)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR)
-    .union(WatchFlags::DONT_FOLLOW)
-    .union(WatchFlags::EXCL_UNLINK);
-
 /// Sees changes of a workspace's files, of `cas.toml` files and of `cas.lock`.
 #[derive(Debug)]
 pub struct Lookout {
@@ -166,7 +154,11 @@ impl Lookout {
         let Some(inotify) = &self.inotify else { return false };
         let mut watches = HashMap::new();
         for slot in &snapshot.folders {
-            match inotify::add_watch(inotify, snapshot.root.at(&slot.path), EVENTS) {
+            match inotify::add_watch(
+                inotify,
+                snapshot.root.at(&slot.path),
+                FOLDER_EVENTS.union(WatchFlags::DONT_FOLLOW),
+            ) {
                 Ok(number) => {
                     watches.insert(number, slot.path.clone());
                 }

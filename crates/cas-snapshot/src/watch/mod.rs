@@ -25,6 +25,7 @@ use cas_fs::FsError;
 pub(crate) use client::{Changes, Watched};
 pub use client::{Status, start, status, stop};
 pub(crate) use message::{Identity, Token, Wanted};
+pub(crate) use server::FOLDER_EVENTS;
 pub use server::serve;
 
 /// How long a watcher runs that no build asks.

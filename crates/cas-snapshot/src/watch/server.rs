@@ -365,7 +365,7 @@ impl Watcher {
 }
 
 /// What is told of a folder. `EXCL_UNLINK` leaves out files that have no name any more; reading is never told.
-const FOLDER_EVENTS: WatchFlags = WatchFlags::CREATE
+pub(crate) const FOLDER_EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::ATTRIB)
