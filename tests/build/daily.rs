@@ -202,6 +202,31 @@ fn commands_and_tests_run_with_the_streams_of_the_caller() {
 }
 
 #[test]
+fn a_shell_finds_what_the_step_finds() {
+    let Some(home) = Home::with_busybox(MADE, &SOURCES) else { return };
+    let shell = |input: &str, arguments: &[&str]| {
+        let mut command = home.command(&[&["sandbox", "shell", ":made"], arguments].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, told) = shell("pwd\nls src\necho $SOURCE_DATE_EPOCH\ntouch left\ncat cas.toml\nexit 7\n", &[]);
+    assert_eq!(code, Some(7), "{told}");
+    assert!(
+        out.starts_with("/src\none\ntwo\n") && out.trim_end().ends_with(|last: char| last.is_ascii_digit()),
+        "{out}"
+    );
+    assert!(told.contains("in the sandbox of //:made") && told.contains("mkdir -p dist/deep"), "{told}");
+    assert!(told.contains("cas.toml"), "it is no input, so it is not there: {told}");
+    assert!(!home.workspace().join("left").exists());
+    assert_eq!(shell("", &["--", "/bin/sh", "-c", "echo one word"]), (Some(0), "one word\n".to_owned(), String::new()));
+    // Nothing of it is a result: the step still has to run.
+    assert!(text(&home.cas(&["build"]).stderr).contains("1 step ran"));
+    fails(&home, &["sandbox", "shell", ":sh"], 2, "looked into");
+}
+
+#[test]
 fn a_live_program_runs_in_the_workspace() {
     let Some(home) = Home::with_busybox(PROGRAMS, &SOURCES) else { return };
     home.write(".gitignore", "out\nnode_modules\n");

@@ -34,7 +34,7 @@ fn init_writes_once_and_never_over_a_file() {
         (Some(0), "wrote cas.toml\nwrote .gitignore\n".to_owned())
     );
     let notes = text(&output.stderr);
-    assert!(notes.contains("found: 1 targets in 1 files\n") && notes.contains("hermetic: "), "{notes}");
+    assert!(notes.contains("found: 1 target in 1 file\n") && notes.contains("hermetic: "), "{notes}");
     let written = home.read("cas.toml");
     assert_eq!(shown, format!("==> cas.toml <==\n{written}\n==> .gitignore <==\ndist\n/cas-out/\n\n"));
 

@@ -345,6 +345,20 @@ const CHANGES: &[Change] = &[
         reasons: &[],
     },
     Change {
+        what: "a folder that a step keeps",
+        edit: |home| home.edit("cas.toml", "[command.alone]\n", "[command.alone]\ncache = [\"kept\"]\n"),
+        before: &[ALONE],
+        after: &[ALONE],
+        reasons: &["definition cache kept"],
+    },
+    Change {
+        what: "a folder that a step may leave, in the place of the other",
+        edit: |home| home.edit("cas.toml", "cache = [\"kept\"]", "scratch = [\"left\"]"),
+        before: &[ALONE],
+        after: &[ALONE],
+        reasons: &["definition cache kept", "definition scratch left"],
+    },
+    Change {
         what: "the toolchain's pins",
         edit: |home| home.edit("cas.lock", "version = \"", "version = \"0."),
         before: &[],

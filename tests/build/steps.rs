@@ -1,6 +1,7 @@
 //! Steps: what they find, what becomes of what they leave, and when they run at all.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use crate::{Home, text};
@@ -249,6 +250,57 @@ fn what_a_step_may_do_is_no_error() {
         assert_eq!(steps(&output), "1 step ran, 0 were cached", "{step}");
         assert!(!home.workspace().join("cas-out/x/d/f").exists());
     }
+}
+
+/// What a step may leave is part of what it is: an equal one that may not is another one.
+#[test]
+fn what_a_step_may_leave_belongs_to_its_key() {
+    let manifest = workspace("[command.x]\nSTEP\nrun = \"mkdir s; echo > s/t; echo 1 > o\"\noutputs = [\"o\"]\n");
+    let Some(home) = Home::with_busybox(&manifest, &[]) else { return };
+    home.edit("cas.toml", "outputs = [", "scratch = [\"s\"]\noutputs = [");
+    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 step ran, 0 were cached");
+    home.edit("cas.toml", "scratch = [\"s\"]\n", "");
+    let output = home.cas(&["build", ":x"]);
+    assert_eq!(output.status.code(), Some(1), "a clean build fails as well: {}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("`//:x` left `s"), "{}", text(&output.stderr));
+}
+
+/// Whoever meets what the store lost makes it again, and each step is counted once.
+#[test]
+fn what_was_lost_is_made_again_and_counted_once() {
+    let manifest = workspace(
+        "[command.a]\nSTEP\nrun = \"cat in > o\"\noutputs = [\"o\"]\n\
+         [command.b]\nSTEP\nrun = \"cat o > p\"\ndeps = [\":a\"]\ninputs = []\noutputs = [\"p\"]\n",
+    );
+    let Some(home) = Home::with_busybox(&manifest, &[("in", "text of a length that no other object has\n")]) else {
+        return;
+    };
+    let damage = || {
+        let objects = home.folder.path().join("store/v1/objects/blake3");
+        for shard in fs::read_dir(objects).unwrap() {
+            for object in fs::read_dir(shard.unwrap().path()).unwrap() {
+                let path = object.unwrap().path();
+                if fs::read(&path).unwrap().starts_with(b"text of a length") {
+                    let times = fs::metadata(&path).unwrap().modified().unwrap();
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+                    fs::write(&path, "TEXT of a length that no other object has\n").unwrap();
+                    fs::File::options().write(true).open(&path).unwrap().set_modified(times).unwrap();
+                }
+            }
+        }
+    };
+    assert_eq!(steps(&home.cas(&["build", ":a"])), "1 step ran, 0 were cached");
+    damage();
+    let output = home.cas(&["run", ":b"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(steps(&home.cas(&["build"])), "1 step ran, 1 was cached");
+    damage();
+    fs::remove_dir_all(home.workspace().join("cas-out")).unwrap();
+    let output = home.cas(&["build"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let last = steps(&output);
+    assert!(last.starts_with("1 step ran, 1 was cached") || last.starts_with("2 steps ran, 0 were"), "{last}");
+    assert_eq!(home.read("cas-out/b/p"), "text of a length that no other object has\n");
 }
 
 /// What a dependency of the same package made goes before a stale copy in the workspace, and is part of an output.

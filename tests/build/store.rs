@@ -54,6 +54,10 @@ fn flip(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
 }
 
+fn pipe(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 /// Something done to a store, in words and in deed.
 type Harm<'a> = (&'a str, &'a dyn Fn(&Home));
 
@@ -84,6 +88,25 @@ fn a_harmed_store_builds_the_same_and_is_clean_afterwards() {
             fs::write(home.store().join("epoch/sealed"), b"torn").unwrap();
         }),
         ("a torn batch", &|home| fs::write(home.store().join("collect"), [9; 40]).unwrap()),
+        ("folders, links and pipes in the place of objects", &|home| {
+            for (number, path) in home.objects().iter().take(9).enumerate() {
+                fs::remove_file(path).unwrap();
+                match number % 3 {
+                    0 => fs::create_dir(path).unwrap(),
+                    1 => std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
+                    _ => pipe(path),
+                }
+            }
+        }),
+        ("pipes in the place of what is remembered", &|home| {
+            for folder in fs::read_dir(home.store().join("history")).unwrap() {
+                for entry in fs::read_dir(folder.unwrap().path()).unwrap() {
+                    let path = entry.unwrap().path();
+                    fs::remove_file(&path).unwrap();
+                    pipe(&path);
+                }
+            }
+        }),
         ("strangers", &|home| {
             fs::create_dir_all(home.store().join("objects/blake3/00")).unwrap();
             fs::write(home.store().join("objects/blake3/00/stranger"), b"x").unwrap();

@@ -18,7 +18,9 @@ use crate::{BuildError, Files};
 /// What to run of a target, and how.
 #[derive(Debug)]
 pub struct Program {
-    /// Arguments behind those of its command.
+    /// What runs in the place of its command; `None` for that itself.
+    pub instead: Option<Vec<String>>,
+    /// Arguments behind those of its command, or of what is in its place.
     pub arguments: Vec<String>,
     /// Variables over those of its section.
     pub env: BTreeMap<String, String>,
@@ -30,6 +32,7 @@ pub struct Program {
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) target: TargetId,
+    instead: Option<Vec<String>>,
     arguments: Vec<String>,
     env: BTreeMap<String, String>,
     streams: Mutex<Option<Streams>>,
@@ -48,9 +51,9 @@ impl Builder<'_> {
         let target = graph.find(label).ok_or_else(|| self.workspace.unknown(label))?;
         let snapshot = self.snapshot(&graph)?;
         let (lock, steps) = (Mutex::new(self.workspace.lock.clone()), Mutex::new(Vec::new()));
-        let Program { arguments, env, streams } = program;
+        let Program { instead, arguments, env, streams } = program;
         let attached =
-            Attached { target, arguments, env, streams: Mutex::new(Some(streams)), ending: Mutex::default() };
+            Attached { target, instead, arguments, env, streams: Mutex::new(Some(streams)), ending: Mutex::default() };
         let asked = BTreeSet::new();
         let finished = self.go(&graph, snapshot.as_ref(), &asked, &lock, &steps, Aim::Attached(&attached));
         if let Some(snapshot) = &snapshot {
@@ -73,7 +76,13 @@ impl Builder<'_> {
 impl Attached {
     /// The command of the target with what is added to it.
     pub(crate) fn command(&self, command: &Command) -> Command {
-        let mut longer = with_arguments(command, &self.arguments);
+        let mut longer = match &self.instead {
+            Some(instead) => {
+                let run = cas_config::Program::Arguments(instead.clone());
+                with_arguments(&Command { run, ..command.clone() }, &self.arguments)
+            }
+            None => with_arguments(command, &self.arguments),
+        };
         longer.env_in.retain(|name| !self.env.contains_key(&**name));
         longer.env.extend(self.env.clone());
         longer

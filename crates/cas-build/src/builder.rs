@@ -115,8 +115,10 @@ impl Shared<'_> {
         (self.graph.label(target).to_string(), self.values.get(target).clone())
     }
 
-    /// The root of a step, from those that it names; steps that name the same ones share it.
+    /// The root of a step, from those that it names, each once; steps that name the same ones share it.
     fn root(&self, mut roots: Vec<(String, Arc<Toolchain>)>) -> Result<(String, Arc<Toolchain>), BuildError> {
+        let mut seen = BTreeSet::new();
+        roots.retain(|(label, _)| seen.insert(label.clone()));
         if roots.len() == 1
             && let Some((label, toolchain)) = roots.pop()
         {

@@ -3,7 +3,7 @@
 //!
 //! Not here: looking for results that are not known here (`results`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +47,7 @@ pub(crate) struct Complete {
     looks: Looks,
     now: u64,
     known: HashMap<Descriptor, Entry>,
-    found: Mutex<HashMap<Descriptor, (Entry, Vec<Descriptor>)>>,
+    found: Mutex<BTreeMap<Descriptor, (Entry, Vec<Descriptor>)>>,
 }
 
 impl Complete {

@@ -59,13 +59,16 @@ impl Given<'_> {
     }
 }
 
+/// A package, and the patterns of its inputs where they are not the default ones.
+type Selector = (Option<RelPath>, Option<Vec<String>>);
+
 /// What is found out about sources once for all targets of a build.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// Digests of packages' manifests.
     manifests: Mutex<HashMap<Option<RelPath>, Digest>>,
     /// Files of packages, by what selects them: targets of a package mostly read the same.
-    package_files: Mutex<HashMap<(Option<RelPath>, Option<Vec<String>>), Picked>>,
+    package_files: Mutex<HashMap<Selector, Picked>>,
     /// What others get through a target that waits for all with its name: see [`Sources::through`].
     through: Mutex<HashMap<TargetId, Digest>>,
     /// Whether files that the workspace gives to all are in the folder of a package.

@@ -50,7 +50,7 @@ impl SecretSources {
         let mut secrets = Vec::new();
         for name in names {
             let content = match (self.files.get(&**name), variables.get(&**name)) {
-                (Some(path), _) => cas_fs::read_limited(path, MAX_SECRET_BYTES as u64)?,
+                (Some(path), _) => cas_fs::read_stream_limited(path, MAX_SECRET_BYTES as u64)?,
                 (None, Some(value)) => value.clone().into_bytes(),
                 (None, None) => {
                     return Err(BuildError::SecretMissing { label: label.to_owned(), name: name.to_string() });

@@ -1,6 +1,6 @@
 //! Steps: their key, looking for what they gave before, running them. Rules: docs/formats/step.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +41,10 @@ const STATIC_NAME: &str = "step-2";
 const HOST_PROPERTY: &str = "cas-host";
 /// Platform property of steps that read secrets: their names. Only who has values for them can run such a step.
 const SECRETS_PROPERTY: &str = "cas-secrets";
+/// Platform property of steps that may leave files which are no outputs: their paths in the package, a line each.
+const SCRATCH_PROPERTY: &str = "cas-scratch";
+/// Platform property of steps that keep folders from one run to the next: their paths in the package, a line each.
+const CACHE_PROPERTY: &str = "cas-cache";
 
 /// A toolchain as steps see it: no owners, no rights but the one to execute, no attributes, no links between files.
 #[derive(Debug)]
@@ -223,6 +227,11 @@ impl Job<'_> {
     fn step(&self, input_root: Descriptor) -> Step {
         let lane = self.toolchain.lane();
         let secrets = Some(self.command.secrets.join(",")).filter(|names| !names.is_empty());
+        let listed = |paths: &[RelPath]| {
+            let sorted: BTreeSet<String> = paths.iter().map(ToString::to_string).collect();
+            Some(sorted.into_iter().collect::<Vec<_>>().join("\n")).filter(|list| !list.is_empty())
+        };
+        let (scratch, cache) = (listed(&self.command.scratch), listed(&self.command.cache));
         let isa = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86-64" };
         Step {
             arguments: self.arguments(),
@@ -236,6 +245,8 @@ impl Job<'_> {
                 .into_iter()
                 .chain(self.toolchain.host_parts().map(|_| (HOST_PROPERTY, lane.name())))
                 .chain(secrets.as_deref().map(|names| (SECRETS_PROPERTY, names)))
+                .chain(scratch.as_deref().map(|paths| (SCRATCH_PROPERTY, paths)))
+                .chain(cache.as_deref().map(|paths| (CACHE_PROPERTY, paths)))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             input_root,
@@ -251,7 +262,7 @@ impl Job<'_> {
 
     /// The name space of its results.
     pub(crate) fn lane(&self) -> ActionLane {
-        let lane = self.toolchain.lane();
+        let lane = self.toolchain.lane().clone();
         if self.command.cache.is_empty() { lane } else { lane.incremental() }
     }
 
@@ -265,9 +276,7 @@ impl Job<'_> {
 
     /// The outputs of the action that an equal step led to before, if all of them are here.
     pub(crate) fn remembered(&self, static_name: &Descriptor) -> Result<Option<Files>, BuildError> {
-        // What was made with state of earlier runs has a lane of its own, which is not part of the name.
-        let is_strict = self.command.cache.is_empty();
-        if is_strict && let Some(entry) = self.complete.get(static_name) {
+        if let Some(entry) = self.complete.get(static_name) {
             #[cfg(debug_assertions)]
             self.check_static_name(&entry.action)?;
             let package = self.package().cloned();
@@ -285,9 +294,7 @@ impl Job<'_> {
     /// The outputs of a result, which is noted as complete.
     fn found(&self, static_name: &Descriptor, action: Descriptor, whole: &Whole) -> Result<Files, BuildError> {
         let files = self.files(action, &whole.outputs)?;
-        if self.command.cache.is_empty() {
-            self.complete.add(*static_name, action, files.name, whole);
-        }
+        self.complete.add(*static_name, action, files.name, whole);
         Ok(files)
     }
 
@@ -336,6 +343,9 @@ impl Job<'_> {
         }
         for path in &self.command.cache {
             trace.add("cache", path.to_string(), "");
+        }
+        for path in &self.command.scratch {
+            trace.add("scratch", path.to_string(), "");
         }
         for output in &self.command.outputs {
             trace.add("output", output.value.to_string(), "");

@@ -20,6 +20,8 @@ pub struct Toolchain {
     /// What parts of it were made with.
     pub taints: Taints,
     source: Source,
+    /// Where results of steps in it are.
+    lane: ActionLane,
     /// The tree, once something needed more than its name.
     tree: Mutex<Option<Arc<Directory>>>,
     /// What steps see of it, made when the first one runs.
@@ -93,7 +95,12 @@ impl Toolchain {
     }
 
     fn new(name: Descriptor, source: Source, tree: Option<Directory>) -> Self {
-        Self { name, taints: Taints::default(), source, tree: Mutex::new(tree.map(Arc::new)), root: Mutex::new(None) }
+        let lane = match &source {
+            Source::Host(parts) => ActionLane::host(&parts.identity),
+            Source::Debian { .. } | Source::Merged(_) | Source::Added(..) => ActionLane::strict(),
+        };
+        let (taints, tree) = (Taints::default(), Mutex::new(tree.map(Arc::new)));
+        Self { name, taints, source, lane, tree, root: Mutex::new(None) }
     }
 
     /// Number of packages that it is made of; `None` where nobody counts them.
@@ -131,8 +138,8 @@ impl Toolchain {
     }
 
     /// Where results of steps in it are.
-    pub(crate) fn lane(&self) -> ActionLane {
-        self.host_identity().map_or_else(ActionLane::strict, ActionLane::host)
+    pub(crate) fn lane(&self) -> &ActionLane {
+        &self.lane
     }
 
     /// The whole tree, with owners and rights: what an image takes as its base. All of it is in the store then.

@@ -130,9 +130,8 @@ impl Trace {
             };
             add(key, what);
         }
-        let left = |key: &Key, value: &str| {
-            !is_file(key) || gone.get(value).is_some_and(|names| names.contains(&&*key.1))
-        };
+        let left =
+            |key: &Key, value: &str| !is_file(key) || gone.get(value).is_some_and(|names| names.contains(&&*key.1));
         for (key, value) in before.0.iter().filter(|(key, _)| !self.0.contains_key(*key)) {
             if left(key, value) {
                 add(key, What::Removed);
@@ -172,7 +171,7 @@ fn unescape(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn trace(parts: &[(&str, &str, &str)]) -> Trace {
+    fn trace(parts: &[(&'static str, &str, &str)]) -> Trace {
         let mut trace = Trace::default();
         for (kind, name, value) in parts {
             trace.add(kind, *name, *value);

@@ -81,13 +81,20 @@ impl Builder<'_> {
 
     /// Tells how what a target is made of differs from what it was made of in its last build in a lane. Nothing is run.
     ///
-    /// Of the lanes whose names begin with `lane` it is the one of the last build; each dependency is compared in the same way.
+    /// Of the lanes whose names begin with `lane` it is the one of the last build, whose name is told, too; each dependency is
+    /// compared in the same way.
     ///
     /// # Errors
     ///
     /// [`BuildError::NoLane`] when nobody remembers a build of the target in such a lane, else as for [`Builder::build`].
-    pub fn why_in_lane(&self, label: &Label, lane: &str) -> Result<Reason, BuildError> {
-        self.ask(label, Some(lane))
+    pub fn why_in_lane(&self, label: &Label, lane: &str) -> Result<(String, Reason), BuildError> {
+        let history = History::open(self.store, &self.workspace.root);
+        let state = history.state(&label.to_string());
+        let Some((found, _)) = state.and_then(|state| state.in_lane(lane)) else {
+            let known = state.into_iter().flat_map(|state| state.lanes.iter().map(|(lane, _)| lane.clone())).collect();
+            return Err(BuildError::NoLane { label: label.to_string(), lane: lane.to_owned(), known });
+        };
+        Ok((found.to_owned(), self.ask(label, Some(lane))?))
     }
 
     fn ask(&self, label: &Label, lane: Option<&str>) -> Result<Reason, BuildError> {
@@ -99,14 +106,6 @@ impl Builder<'_> {
             return Err(error);
         }
         let history = History::open(self.store, &self.workspace.root);
-        if let Some(lane) = lane {
-            let state = history.state(&label.to_string());
-            if state.is_none_or(|state| state.in_lane(lane).is_none()) {
-                let known =
-                    state.into_iter().flat_map(|state| state.lanes.iter().map(|(lane, _)| lane.clone())).collect();
-                return Err(BuildError::NoLane { label: label.to_string(), lane: lane.to_owned(), known });
-            }
-        }
         let target = graph.find(label).expect("it was examined");
         let store = self.store;
         let (graph, values, made_of, errors) = (&graph, &values, &made_of, &errors);

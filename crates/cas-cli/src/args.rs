@@ -97,6 +97,9 @@ pub(crate) enum Command {
     ///
     /// Streams are those of this process, nothing is kept of them, and the exit code is the program's.
     Run(RunArgs),
+    /// Look into the sandbox that steps run in
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
     /// Tell why a target would run now, or, if it would not, with what it last changed
     ///
     /// Compares what the target is made of with what it was made of in its last build: files, variables, toolchains, what
@@ -329,7 +332,8 @@ pub(crate) struct WhyArgs {
     #[arg(long, value_name = "REV")]
     pub(crate) since: Option<String>,
     /// Compare with the last build in a lane of results, by its name or how that begins: `strict`, `host`, `incremental`
-    #[arg(long, value_name = "LANE", conflicts_with = "since")]
+    #[arg(long, value_name = "LANE", conflicts_with = "since",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) lane: Option<String>,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
@@ -356,9 +360,10 @@ pub(crate) struct QueryArgs {
     /// Targets: `//package:name`, `:name`, `//package/...` [default: all]
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
-    /// Only those of one kind: toolchain, fetch, command, test, image, npm, run
-    #[arg(long)]
-    pub(crate) kind: Option<String>,
+    /// Only targets of this kind; several with commas
+    #[arg(long, value_name = "KIND", value_delimiter = ',',
+          value_parser = ["toolchain", "fetch", "command", "test", "image", "npm", "run"])]
+    pub(crate) kind: Vec<String>,
     /// These and everything that they need
     #[arg(long, conflicts_with = "needed_by")]
     pub(crate) needs: bool,
@@ -414,6 +419,27 @@ pub(crate) enum ImageCommand {
         /// Where to: `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
         destination: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Run a shell where a command or a test would run, to find out what it meets
+    ///
+    /// The shell finds what the step finds: its root, its inputs in /src, its environment, its secrets, no network. What the
+    /// step needs is built first. What is written in the shell is dropped when it ends, but for private `cache` folders. Streams are those
+    /// of this process, nothing is kept of them, and the exit code is the shell's. The root has to hold /bin/sh.
+    Shell(ShellArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShellArgs {
+    /// Target: a command, a test, or a run for the sandbox
+    pub(crate) target: String,
+    /// What runs in the place of a shell
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) inputs: InputArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{
-    Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs, Shard,
-    StepArgs,
+    Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs,
+    SandboxCommand, Shard, StepArgs,
 };
 use crate::exit::Exit;
 use crate::init;
@@ -58,6 +58,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         }
         Command::Checkout(args) => checkout::run(&global, &args),
         Command::Run(args) => crate::run::run(&global, args),
+        Command::Sandbox(SandboxCommand::Shell(args)) => crate::run::shell(&global, args),
         Command::Why(args) => why::why(&global, &args),
         Command::Affected(args) => affected::run(&global, &args),
         Command::Query(args) => why::query(&global, &args),
@@ -402,8 +403,9 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     progress.rest();
     let damaged = store.quarantined();
     if damaged > 0 {
-        let what = if damaged == 1 { "object was" } else { "objects were" };
-        render::note(&format!("warning: {damaged} damaged {what} moved aside, and what was needed of them made again"));
+        let what = render::counted(damaged, "damaged object");
+        let (were, them) = if damaged == 1 { ("was", "it") } else { ("were", "them") };
+        render::note(&format!("warning: {what} {were} moved aside, and what was needed of {them} made again"));
         render::note("hint: `cas store fsck --full` looks at everything else");
     }
     let untried: Vec<String> = untried.iter().map(ToString::to_string).collect();

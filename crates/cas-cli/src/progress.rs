@@ -1,6 +1,8 @@
 //! What is told while a build goes on, and what is counted.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cas_build::{Event, Observer, Origin};
@@ -31,7 +33,8 @@ pub(crate) struct Progress {
     live: Option<Screen>,
     /// When it began; `None` where nobody is shown how long it took.
     begun: Option<Instant>,
-    ran: AtomicU64,
+    /// Labels of steps that ran.
+    ran: Mutex<BTreeSet<String>>,
     cached: AtomicU64,
     ended: AtomicU64,
     saved_ms: AtomicU64,
@@ -48,8 +51,12 @@ impl Progress {
         Self { begun: live.is_some().then(Instant::now), live, ..self }
     }
 
+    fn ran(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.ran.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn counts(&self) -> Counts {
-        Counts { ran: self.ran.load(Ordering::Relaxed), cached: self.cached.load(Ordering::Relaxed) }
+        Counts { ran: self.ran().len() as u64, cached: self.cached.load(Ordering::Relaxed) }
     }
 
     /// Ends what is shown.
@@ -80,7 +87,9 @@ impl Observer for Progress {
         self.notes.event(&event);
         match event {
             Event::Planned { count } => {
+                // Begun anew, because the store had lost something: what ran before is not counted as cached then.
                 self.ended.store(0, Ordering::Relaxed);
+                self.cached.store(0, Ordering::Relaxed);
                 if let Some(live) = &self.live {
                     live.planned(count);
                 }
@@ -101,11 +110,13 @@ impl Observer for Progress {
                 self.saved_ms.store(millis, Ordering::Relaxed);
             }
             Event::Step { label, origin: Origin::Ran { elapsed, .. } } => {
-                self.ran.fetch_add(1, Ordering::Relaxed);
+                self.ran().insert(label.to_string());
                 render::note(&format!("ran {label} in {:.2} s", elapsed.as_secs_f64()));
             }
-            Event::Step { origin: Origin::Cached, .. } => {
-                self.cached.fetch_add(1, Ordering::Relaxed);
+            Event::Step { label, origin: Origin::Cached } => {
+                if !self.ran().contains(&label.to_string()) {
+                    self.cached.fetch_add(1, Ordering::Relaxed);
+                }
                 if let Some(live) = &self.live {
                     live.cached();
                 }

@@ -181,6 +181,11 @@ pub(crate) fn failure(failure: &Failure, format: Format) -> Exit {
     exit
 }
 
+/// A number of things: "1 object", "2 objects".
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Prints what a build gave, and why parts of it gave nothing.
 pub(crate) fn results(
     format: Format,
@@ -230,9 +235,8 @@ pub(crate) fn results(
             let whole = progress.whole(has_outputs);
             if counts != Counts::default() || !failures.is_empty() || !whole.is_empty() {
                 let failed = if failures.is_empty() { String::new() } else { format!(", {} failed", failures.len()) };
-                let (steps, were) =
-                    (if counts.ran == 1 { "step" } else { "steps" }, if counts.cached == 1 { "was" } else { "were" });
-                note(&format!("{} {steps} ran, {} {were} cached{failed}{whole}", counts.ran, counts.cached));
+                let (ran, were) = (counted(counts.ran, "step"), if counts.cached == 1 { "was" } else { "were" });
+                note(&format!("{ran} ran, {} {were} cached{failed}{whole}", counts.cached));
             }
             if let [first, others @ ..] = untried {
                 let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };

@@ -5,21 +5,24 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::{ffi::OsStr, io};
 
-use cas_build::{BuildError, Force, Program, RunRequest, Workspace, command_line, deps_of, run_image};
+use cas_build::{BuildError, Force, Program, RunRequest, Workspace, command_line, deps_of, healing, run_image};
 use cas_config::{Label, Run, TargetKind};
 use cas_sandbox::{Ending, Streams};
 use cas_store::Store;
 
-use crate::args::{Global, RunArgs};
+use crate::args::{Global, RunArgs, ShellArgs};
 use crate::checkout::{built_at_places, is_placed};
 use crate::commands::{
-    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, interrupted, open_store, open_workspace, outputs,
-    patterns, variables, with_builder,
+    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, interrupted, one_target, open_store, open_workspace,
+    outputs, patterns, variables, with_builder,
 };
 use crate::exit::Exit;
 use crate::live::{Live, program_folders};
 use crate::progress::Progress;
-use crate::render::Failure;
+use crate::render::{self, Failure};
+
+/// What runs where somebody looks around.
+const SHELL: &str = "/bin/sh";
 
 pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let mut env = BTreeMap::new();
@@ -39,8 +42,11 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
             }
             TargetKind::Command(_) | TargetKind::Test(_) | TargetKind::Run(_) => {
                 let store = open_store(global)?;
-                let program = Program { arguments: args.command, env, streams: streams()? };
-                return attached(&workspace, &store, &label, &options, program);
+                let program = || {
+                    let (arguments, env) = (args.command.clone(), env.clone());
+                    Ok(Program { instead: None, arguments, env, streams: streams()? })
+                };
+                return attached(&workspace, &store, &label, &options, &program);
             }
             _ => {}
         }
@@ -49,6 +55,35 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let image = find(global, &store, &args.target, &options)?;
     let request = RunRequest { command: args.command, env, streams: streams()? };
     Ok(exit(run_image(&store, &image, request, &cancel_on_signals()?)?))
+}
+
+/// Runs a shell in the place of a step's command.
+pub(crate) fn shell(global: &Global, args: ShellArgs) -> Result<Exit, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let label = one_target(&workspace, package.as_ref(), &args.target)?;
+    let command = match &workspace.target(&label).expect("it was resolved").kind {
+        TargetKind::Command(command) | TargetKind::Test(command) => command,
+        TargetKind::Run(run) if !run.is_live => &run.command,
+        other => {
+            let (label, kind) = (label.to_string(), other.name());
+            return Err(BuildError::Role { label, kind, role: "looked into: it does not run in the sandbox" }.into());
+        }
+    };
+    if args.command.is_empty() {
+        let own = match &command.run {
+            cas_config::Program::Shell(text) => text.trim().to_owned(),
+            cas_config::Program::Arguments(arguments) => format!("{arguments:?}"),
+        };
+        render::note(&format!("in the sandbox of {label}; what is written here is dropped. Its command:\n{own}"));
+    }
+    let shell = if args.command.is_empty() { vec![SHELL.to_owned()] } else { args.command };
+    let options = build_options(None, &args.inputs);
+    let store = open_store(global)?;
+    let program = || {
+        let (arguments, env) = (Vec::new(), BTreeMap::new());
+        Ok(Program { instead: Some(shell.clone()), arguments, env, streams: streams()? })
+    };
+    attached(&workspace, &store, &label, &options, &program)
 }
 
 /// The target that a text names; `None` if it names none, for there may be an image of that name.
@@ -87,19 +122,28 @@ fn code(code: i32) -> Exit {
     Exit::Program(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
 }
 
-/// Runs a step with the streams of this process.
+/// Runs a step with the streams of this process. What the store lost is made again before it begins.
 fn attached(
     workspace: &Workspace,
     store: &Store,
     label: &Label,
     options: &Options,
-    program: Program,
+    program: &dyn Fn() -> Result<Program, Failure>,
 ) -> Result<Exit, Failure> {
-    outputs(workspace, store, &deps_of(workspace, label)?, options)?;
-    // With what was pinned just now.
-    let workspace = Workspace::load(&workspace.root)?;
-    let progress = Progress::default();
-    Ok(exit(with_builder(&workspace, store, options, &progress, |builder| builder.run(label, program))?))
+    let mut work = || -> Result<Ending, Failure> {
+        outputs(workspace, store, &deps_of(workspace, label)?, options)?;
+        // With what was pinned just now.
+        let workspace = Workspace::load(&workspace.root)?;
+        let progress = Progress::default();
+        let program = program()?;
+        with_builder(&workspace, store, options, &progress, |builder| builder.run(label, program))
+    };
+    // A program that ran has ended one way or another: that is no loss.
+    let is_loss = |result: &Result<Ending, Failure>| match result {
+        Err(Failure::Build(error)) => error.is_loss(),
+        _ => false,
+    };
+    Ok(exit(healing(store, &|| false, &mut work, &is_loss)?))
 }
 
 /// Builds what a live program depends on and puts it where the program looks for it.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::args::{GcArgs, Global, LimitArgs, PinCommand, StoreCommand};
 use crate::commands::{open_store, print, text};
 use crate::exit::Exit;
-use crate::render::Failure;
+use crate::render::{Failure, counted};
 
 pub(crate) fn run(global: &Global, command: StoreCommand) -> Result<Exit, Failure> {
     match command {
@@ -114,13 +114,13 @@ fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Failure> {
         };
         let kept = match private {
             0 => String::new(),
-            count => format!("; {verb} {count} private folders of steps"),
+            count => format!("; {verb} {} of steps", counted(count, "private folder")),
         };
         format!(
-            "{verb} {} objects, {} written trees and {} results, {} together; {} are left{spared}{kept}",
-            done.objects,
-            done.roots,
-            done.rows,
+            "{verb} {}, {} and {}, {} together; {} are left{spared}{kept}",
+            counted(done.objects, "object"),
+            counted(done.roots, "written tree"),
+            counted(done.rows, "result"),
             size(done.bytes),
             size(done.bytes_left),
         )
@@ -177,16 +177,16 @@ fn fsck(global: &Global, depth: Depth) -> Result<Exit, Failure> {
         "read": check.read_count,
         "roots": check.root_count,
         "text": format!(
-            "{}: {} objects, {}, of which {} were read; {} written trees",
+            "{}: {}, {}, of which {} were read; {}",
             match (is_clean, check.read_count == check.object_count) {
                 (false, _) => "not clean",
                 (true, true) => "clean",
                 (true, false) => "clean by names and sizes (`--full` reads everything)",
             },
-            check.object_count,
+            counted(check.object_count, "object"),
             size(check.object_bytes),
             check.read_count,
-            check.root_count,
+            counted(check.root_count, "written tree"),
         ),
     }));
     print(global, &rows, |row| text(&row["text"]).to_owned())?;

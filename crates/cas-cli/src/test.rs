@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::Shard;
 use crate::commands::text;
 use crate::junit::{Case, Problem, Verdict, document};
-use crate::render;
+use crate::render::{self, counted};
 
 /// What was noted of targets while they were built.
 #[derive(Debug, Default)]
@@ -87,7 +87,10 @@ pub(crate) fn mark(row: &mut Value, label: &Label, notes: &Notes) {
     if failure_count > 0 && text(&row["status"]) == "passed" {
         row["status"] = json!("flaky");
         row["attempts"] = json!(failure_count + 1);
-        render::note(&format!("warning: `{label}` is flaky: it failed {failure_count} times before it passed"));
+        render::note(&format!(
+            "warning: `{label}` is flaky: it failed {} before it passed",
+            counted(failure_count as u64, "time")
+        ));
         render::note("hint: that it passed is not kept, and the next `cas test` runs it again");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cas_build::{Difference, Reason, Verdict, What, Workspace, needs_of};
+use cas_build::{Builder, Difference, Reason, Verdict, What, Workspace, needs_of};
 use cas_config::Label;
 use serde_json::{Value, json};
 
@@ -23,18 +23,23 @@ pub(crate) fn why(global: &Global, args: &WhyArgs) -> Result<Exit, Failure> {
     // Explaining fetches nothing.
     inputs.offline = true;
     let options = build_options(None, &inputs);
-    let reason =
-        with_builder(&workspace, &store, &options, &Progress::default(), |builder| match (&args.since, &args.lane) {
-            (Some(revision), _) => builder.why_since(&label, revision),
-            (None, Some(lane)) => builder.why_in_lane(&label, lane),
-            (None, None) => builder.why(&label),
-        })?;
+    let ask = |builder: &Builder<'_>| match (&args.since, &args.lane) {
+        (Some(revision), _) => Ok((None, builder.why_since(&label, revision)?)),
+        (None, Some(lane)) => builder.why_in_lane(&label, lane).map(|(lane, reason)| (Some(lane), reason)),
+        (None, None) => Ok((None, builder.why(&label)?)),
+    };
+    let (lane, reason) = with_builder(&workspace, &store, &options, &Progress::default(), ask)?;
     match global.format {
         Format::Json => {
-            render::lines([json!({ "exit": Exit::Done.word(), "reason": document(&reason) }).to_string()])?;
+            let mut told = json!({ "exit": Exit::Done.word(), "reason": document(&reason) });
+            if let Some(lane) = lane {
+                told["lane"] = json!(lane);
+            }
+            render::lines([told.to_string()])?;
         }
         Format::Text => {
             let mut lines = Vec::new();
+            lines.extend(lane.map(|lane| format!("compared with the last build in lane {lane}")));
             tell(&reason, 0, &mut lines);
             render::lines(lines)?;
         }
@@ -172,7 +177,7 @@ pub(crate) fn query(global: &Global, args: &QueryArgs) -> Result<Exit, Failure> 
     for label in labels {
         let Some(target) = workspace.target(&label) else { continue };
         let kind = target.kind.name();
-        if args.kind.as_deref().is_none_or(|wanted| wanted == kind) {
+        if args.kind.is_empty() || args.kind.iter().any(|wanted| wanted == kind) {
             rows.push(json!({ "target": label.to_string(), "kind": kind }));
         }
     }

@@ -50,13 +50,33 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
     fs::read(path).at(Operation::Read, path)
 }
 
-/// Reads a whole file of at most `limit_bytes`.
+/// Reads a whole file of at most `limit_bytes`. Nobody waits for the other end of a pipe, or for what a device has to say.
 ///
 /// # Errors
 ///
-/// [`FsError`], with [`std::io::ErrorKind::FileTooLarge`] inside when the file is longer.
+/// [`FsError`], with [`std::io::ErrorKind::FileTooLarge`] inside when the file is longer, with
+/// [`std::io::ErrorKind::InvalidInput`] for what is no file.
 pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
-    let file = open(path)?;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at(Operation::Open, path)?;
+    let metadata = file.metadata().at(Operation::Stat, path)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no file");
+        return Err(FsError::new(Operation::Read, path, error));
+    }
+    read_to_limit(file, path, limit_bytes)
+}
+
+/// The same of a stream as well, like one that a shell makes of a command: waits for its end.
+///
+/// # Errors
+///
+/// [`FsError`], with [`std::io::ErrorKind::FileTooLarge`] inside when it is longer.
+pub fn read_stream_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
+    read_to_limit(open(path)?, path, limit_bytes)
+}
+
+fn read_to_limit(file: File, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
     // A file that grows meanwhile is read to its end all the same.
     let announced_bytes = file.metadata().at(Operation::Stat, path)?.len().min(limit_bytes);
     let mut bytes = Vec::new();
@@ -135,7 +155,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 ///
 /// [`FsError`]; a part may be written then.
 pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let mut file = OpenOptions::new().append(true).open(path).at(Operation::Open, path)?;
+    // A pipe that nobody reads is an error.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new().append(true).custom_flags(flags).open(path).at(Operation::Open, path)?;
     file.write_all(bytes).at(Operation::Write, path)
 }
 

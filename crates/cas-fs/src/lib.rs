@@ -16,8 +16,8 @@ pub use dir::{DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_d
 pub use error::{FsError, Operation};
 pub use file::{
     append, canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited,
-    read_link, read_to_string, remove_file, rename, replace, set_mode, symlink, symlink_metadata, touch, write,
-    write_atomic,
+    read_link, read_stream_limited, read_to_string, remove_file, rename, replace, set_mode, symlink, symlink_metadata,
+    touch, write, write_atomic,
 };
 pub use remove::remove_tree;
 pub use times::has_multigrain_times;

@@ -10,7 +10,7 @@ use crate::folder::{Folder, join};
 use crate::globs;
 use crate::host::Host;
 use crate::jsonc::position;
-use crate::note::NoteKind;
+use crate::note::{NoteKind, counted};
 
 const MANIFEST: &str = "Cargo.toml";
 const LOCKFILE: &str = "Cargo.lock";
@@ -29,7 +29,10 @@ pub(crate) fn add(folder: &Folder, host: &Host, path: &str, draft: &mut Draft) -
     }
     let what = if manifest.contains_key("workspace") { "Cargo workspace" } else { "Cargo package" };
     let at = if path.is_empty() { "the root" } else { path };
-    draft.note(NoteKind::Found, format!("{what} in {at}: {} packages, {} programs", packages.len(), binaries.len()));
+    draft.note(
+        NoteKind::Found,
+        format!("{what} in {at}: {}, {}", counted(packages.len(), "package"), counted(binaries.len(), "program")),
+    );
 
     let channel = channel(folder, path)?;
     let env =

@@ -7,7 +7,7 @@ use crate::draft::{Draft, HOST, Kind, Target};
 use crate::folder::{Folder, join, resolve};
 use crate::host::Host;
 use crate::jsonc::position;
-use crate::note::NoteKind;
+use crate::note::{NoteKind, counted};
 
 /// How deep and in how many files a program is looked for.
 const MAX_DEPTH: usize = 8;
@@ -35,7 +35,7 @@ pub(crate) fn add(folder: &Folder, host: &Host, path: &str, draft: &mut Draft) -
     };
     let at = if path.is_empty() { "the root" } else { path };
     let what = if folder.exists(&work)? { "Go workspace" } else { "Go module" };
-    draft.note(NoteKind::Found, format!("{what} in {at}: {} modules", modules.len()));
+    draft.note(NoteKind::Found, format!("{what} in {at}: {}", counted(modules.len(), "module")));
     draft.note(
         NoteKind::Hermetic,
         format!(

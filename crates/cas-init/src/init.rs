@@ -7,7 +7,7 @@ use crate::draft::Draft;
 use crate::folder::{Folder, below};
 use crate::host::Host;
 use crate::javascript::Packages;
-use crate::note::{Note, NoteKind};
+use crate::note::{Note, NoteKind, counted};
 use crate::{InitError, cargo, cycles, go, javascript, nx, plain, render, tools, turbo};
 
 /// Folder of what builds write, by its name in a `.gitignore`.
@@ -153,7 +153,7 @@ fn remark(draft: &mut Draft) {
     for (kind, place, text) in notes {
         draft.note_at(kind, place, text);
     }
-    draft.note(NoteKind::Found, format!("{count} targets in {} files", draft.sections.len()));
+    draft.note(NoteKind::Found, format!("{} in {}", counted(count, "target"), counted(draft.sections.len(), "file")));
     if count == 0 {
         draft.note(
             NoteKind::Todo,

@@ -8,7 +8,7 @@ use crate::folder::{Folder, join, resolve};
 use crate::globs;
 use crate::host::Host;
 use crate::jsonc::{Document, Value};
-use crate::note::NoteKind;
+use crate::note::{NoteKind, counted};
 use crate::outputs;
 use crate::yaml;
 
@@ -238,7 +238,7 @@ pub(crate) fn lay_out(
     let Some(manager) = packages.manager else { return Ok(Setting::default()) };
     let count = packages.packages.len() - 1;
     let what = if packages.is_workspace() {
-        format!("{} workspace with {count} packages", manager.name())
+        format!("{} workspace with {}", manager.name(), counted(count, "package"))
     } else {
         "package.json".to_owned()
     };

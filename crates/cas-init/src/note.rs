@@ -67,3 +67,8 @@ impl fmt::Display for Note {
         }
     }
 }
+
+/// A number of things: "1 file", "2 files".
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}

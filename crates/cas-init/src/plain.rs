@@ -3,7 +3,7 @@
 use crate::InitError;
 use crate::draft::{Draft, HOST, target_name};
 use crate::folder::Folder;
-use crate::note::NoteKind;
+use crate::note::{NoteKind, counted};
 
 /// Most names that a comment tells.
 const MAX_TOLD: usize = 20;
@@ -15,7 +15,7 @@ pub(crate) fn add(folder: &Folder, draft: &mut Draft) -> Result<(), InitError> {
         // A Makefile may be in any encoding.
         let Some(text) = folder.read(name).ok().flatten() else { continue };
         let rules = rules(&text);
-        draft.note(NoteKind::Found, format!("{name}: {} rules", rules.len()));
+        draft.note(NoteKind::Found, format!("{name}: {}", counted(rules.len(), "rule")));
         draft.section("").comments.push(format!("The rules of {name}: {}.", told(&rules)));
         starts.extend(rules.iter().take(1).filter_map(|rule| Some((target_name(rule)?, format!("make {rule}")))));
         break;
@@ -30,7 +30,7 @@ pub(crate) fn add(folder: &Folder, draft: &mut Draft) -> Result<(), InitError> {
         .map(|entry| entry.name)
         .collect();
     if !scripts.is_empty() {
-        draft.note(NoteKind::Found, format!("{} shell scripts", scripts.len()));
+        draft.note(NoteKind::Found, counted(scripts.len(), "shell script"));
         draft.section("").comments.push(format!("Shell scripts: {}.", told(&scripts)));
         if starts.is_empty() {
             starts.extend(

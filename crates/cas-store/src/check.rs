@@ -143,7 +143,7 @@ impl<D: Disk> Vault<D> {
         Ok(check)
     }
 
-    fn set_aside_stray(&self, path: &std::path::Path) -> Result<(), FsError> {
+    pub(crate) fn set_aside_stray(&self, path: &std::path::Path) -> Result<(), FsError> {
         let aside = self.folder.join("quarantine").join(format!("stray-{:016x}", self.disk.random()));
         match self.disk.rename(Site::Quarantine, path, &aside) {
             Err(error) if error.is_not_found() => Ok(()),

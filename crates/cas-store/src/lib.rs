@@ -23,6 +23,7 @@ mod kill_sites;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
+mod locked;
 mod looks;
 mod mark;
 mod network;

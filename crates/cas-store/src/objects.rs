@@ -13,7 +13,7 @@ use cas_blob::{Descriptor, OpenBlobError, VerifiedBlob, VerifyError, copy_verifi
 use cas_digest::{Digest, DigestFunction, Hasher};
 use cas_fs::{DirEntry, FsError, Operation};
 
-use crate::disk::{Access, Disk, LockMode, Site, Stat, lock, read_full, write_all};
+use crate::disk::{Access, Disk, LockMode, Site, Stat, is_no_file, lock, read_full, write_all};
 use crate::epoch::DURABLE;
 use crate::lease::Record;
 use crate::room::Amount;
@@ -158,12 +158,26 @@ impl<D: Disk> Vault<D> {
     pub(crate) fn read_small(&self, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
         self.leases.take(&[Record::object(&blob.digest)])?;
         let path = self.path(&blob.digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        let Ok(file) = self.open_file(&blob.digest)? else { return Ok(None) };
         let bytes = self.read_whole(&file, &path, blob)?;
         if bytes.is_none() {
             self.vet(&blob.digest)?;
         }
         Ok(bytes)
+    }
+
+    /// The file of an object; or what is in its place, which is moved aside if it is no file.
+    fn open_file(&self, digest: &Digest) -> Result<Result<D::File, Found>, StoreError> {
+        match self.disk.open(&self.path(digest), Access::Read) {
+            Ok(Some(file)) => Ok(Ok(file)),
+            Ok(None) => Ok(Err(Found::Nothing)),
+            Err(error) if is_no_file(&error) => {
+                self.set_aside_stray(&self.path(digest))?;
+                self.quarantined.fetch_add(1, Ordering::Relaxed);
+                Ok(Err(Found::Damaged))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Hashes an object. One that is what its name says counts as written now; another one is moved aside.
@@ -174,7 +188,10 @@ impl<D: Disk> Vault<D> {
     /// The same; one that is trusted already can be marked as read in this boot.
     fn vet_anew(&self, digest: &Digest, is_marked: bool) -> Result<Found, StoreError> {
         let path = self.path(digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(Found::Nothing) };
+        let file = match self.open_file(digest)? {
+            Ok(file) => file,
+            Err(found) => return Ok(found),
+        };
         let read = |error| FsError::new(Operation::Read, &path, error);
         let mut hasher = Hasher::new(digest.function());
         let mut buffer = vec![0; SMALL_BYTES];
@@ -225,7 +242,7 @@ impl<D: Disk> Vault<D> {
         }
         self.leases.take(&[Record::object(&blob.digest)])?;
         let path = self.path(&blob.digest);
-        let Some(file) = self.disk.open(&path, Access::Read)? else { return Ok(None) };
+        let Ok(file) = self.open_file(&blob.digest)? else { return Ok(None) };
         let read = |error| FsError::new(Operation::Read, &path, error);
         let stat = self.disk.stat_file(&file).map_err(read)?;
         let is_whole = stat.size == blob.size && self.epochs.trusts(stat.mark);

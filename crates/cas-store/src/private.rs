@@ -4,14 +4,12 @@
 //! the kernel lets go when a process ends in any way. Format: docs/formats/store.md.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use cas_digest::{Digest, DigestFunction};
-use cas_fs::{FsError, Operation};
 
-use crate::disk::{Access, Disk, LockMode};
+use crate::locked::{Locked, lock};
 use crate::{Store, StoreError};
 
 /// Folder of the folders.
@@ -19,8 +17,6 @@ const FOLDER: &str = "private";
 /// What they hold, and a text that tells whose they are; the lock is on the latter.
 const DATA: &str = "data";
 const OWNER: &str = "owner";
-/// Between two looks at whether another one is done.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// A folder that nobody else uses until this is dropped.
 #[derive(Debug)]
@@ -62,32 +58,17 @@ impl Store {
         let folder = self.folder().join(FOLDER).join(&name[..32]);
         loop {
             cas_fs::create_dir_all(&folder.join(DATA))?;
-            let Some(lock) = self.lock_private(&folder, is_cancelled)? else { return Ok(None) };
-            if let Some(lock) = lock {
-                // Its time says when it was used last.
-                cas_fs::write(&folder.join(OWNER), owner.as_bytes())?;
-                cas_fs::create_dir_all(&folder.join(DATA))?;
-                return Ok(Some(PrivateFolder { folder, _lock: lock }));
+            match lock(&folder.join(OWNER), is_cancelled)? {
+                Locked::Held(lock) => {
+                    // Its time says when it was used last.
+                    cas_fs::write(&folder.join(OWNER), owner.as_bytes())?;
+                    cas_fs::create_dir_all(&folder.join(DATA))?;
+                    return Ok(Some(PrivateFolder { folder, _lock: lock }));
+                }
+                Locked::Gone => {}
+                Locked::Cancelled => return Ok(None),
             }
         }
-    }
-
-    /// Outer `None`: cancelled. Inner `None`: it was removed meanwhile.
-    fn lock_private(&self, folder: &Path, is_cancelled: &dyn Fn() -> bool) -> Result<Option<Option<File>>, StoreError> {
-        let path = folder.join(OWNER);
-        let failed = |source| FsError::new(Operation::Open, &path, source);
-        let disk = &*self.vault.disk;
-        let Some(file) = disk.open(&path, Access::Write)? else { return Ok(Some(None)) };
-        while !disk.try_lock(&file, LockMode::Exclusive).map_err(failed)? {
-            if is_cancelled() {
-                return Ok(None);
-            }
-            std::thread::sleep(PAUSE);
-        }
-        let locked = file.metadata().map_err(failed)?;
-        let is_named =
-            cas_fs::metadata(&path).is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino()));
-        Ok(Some(is_named.then_some(file)))
     }
 
     /// Removes those that were not used for longer than `keep`, and says how many they were. Those in use stay.
@@ -110,7 +91,7 @@ impl Store {
             if age.is_none_or(|age| age < keep) {
                 continue;
             }
-            let Some(Some(lock)) = self.lock_private(&folder, &|| true)? else { continue };
+            let Locked::Held(lock) = lock(&folder.join(OWNER), &|| true)? else { continue };
             if !is_dry {
                 // The lock's file goes last: until then nobody takes what is being removed.
                 cas_fs::remove_tree(&folder.join(DATA))?;

@@ -7,13 +7,16 @@
 //!
 //! Not here: how a tree becomes files (`write`), which roots leave (`retain`).
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cas_blob::Descriptor;
-use cas_digest::Digest;
-use cas_tree::Directory;
+use cas_digest::{Digest, DigestFunction, HashingReader};
+use cas_fs::{FsError, Operation};
+use cas_tree::{Directory, Node};
 
 use crate::check::{Check, Depth};
 use crate::disk::{Access, Disk, Site, Stat, read_file, write_all};
@@ -27,6 +30,10 @@ use crate::{Store, StoreError};
 const MAX_ROOT_BYTES: u64 = 1 << 50;
 /// The file beside a tree that says how much it takes.
 const SIZE_FILE: &str = "size";
+/// The file beside it that says what it is.
+const TREE_FILE: &str = "tree";
+/// Longer ones are not read: a million files take some 100 MiB.
+const MAX_TREE_FILE_BYTES: u64 = 1 << 30;
 
 impl Store {
     /// Writes the tree out, unless that was done before, and returns the folder. It must not be written.
@@ -42,13 +49,15 @@ impl Store {
         if vault.find_root(&path)? {
             return Ok(path.join("root"));
         }
-        let amount = amount_of(tree);
+        let directories = encode_directories(tree, name)?;
+        let amount = amount_of(tree).add(Amount::of_file(directories.len() as u64));
         vault.claim(amount)?;
         let temporary = vault.temporary("root");
         let written = cas_fs::create_dir_with_mode(&temporary, 0o700)
             .map_err(StoreError::from)
             .and_then(|()| write_tree(self, tree, &temporary.join("root")))
-            .and_then(|()| vault.write_size(&temporary, amount))
+            .and_then(|()| vault.write_beside(&temporary, TREE_FILE, &directories))
+            .and_then(|()| vault.write_beside(&temporary, SIZE_FILE, encode_size(amount).as_bytes()))
             .and_then(|()| vault.publish_root(&temporary, &path));
         match written {
             Ok(true) => vault.use_claim(amount),
@@ -92,34 +101,96 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the files of a root are those of its tree. A tree that is not here any more cannot be compared with.
+    /// Whether a root is its tree and nothing else.
     fn is_root_whole(&self, digest: &Digest, path: &Path) -> Result<bool, StoreError> {
-        let name = self.vault.disk.stat(&self.vault.path(digest))?;
-        let Some(name) = name.map(|stat| Descriptor { digest: *digest, size: stat.size }) else { return Ok(true) };
-        let Some(tree) = self.find_tree(&name)? else { return Ok(true) };
-        for (at, node) in tree.walk() {
-            let file = path.join("root").join(std::ffi::OsStr::from_bytes(at.as_bytes()));
-            let cas_tree::Node::File { blob, .. } = node else {
-                if self.vault.disk.stat(&file)?.is_none() {
-                    return Ok(false);
-                }
-                continue;
-            };
-            let source = match cas_fs::open_no_follow(&file) {
-                Ok(source) => source,
-                Err(error) if error.is_not_found() => return Ok(false),
-                Err(error) => return Err(error.into()),
-            };
-            let mut reader = cas_digest::HashingReader::new(source, &[blob.digest.function()]);
-            io::copy(&mut reader, &mut io::sink())
-                .map_err(|error| cas_fs::FsError::new(cas_fs::Operation::Read, &file, error))?;
-            let (digests, size) = reader.finish();
-            if (Descriptor { digest: digests[0], size }) != *blob {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let bytes = match cas_fs::read_limited(&path.join(TREE_FILE), MAX_TREE_FILE_BYTES) {
+            Ok(bytes) => bytes,
+            // One of an earlier version: what it should hold is not known, so it is written again when it is needed.
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(tree) = decode_directories(&bytes, digest) else { return Ok(false) };
+        Ok(is_like(&tree, &tree, &path.join("root"))?)
     }
+}
+
+/// The directories of a tree, as they are kept beside it: for each its length (32 bits, little-endian) and its bytes.
+fn encode_directories(tree: &Directory, name: &Descriptor) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    for (_, directory) in tree.encode(name.digest.function())?.directories {
+        bytes.extend(u32::try_from(directory.len()).expect("directories are limited").to_le_bytes());
+        bytes.extend(directory);
+    }
+    Ok(bytes)
+}
+
+/// The tree of this name among them; `None` for what is cut or damaged.
+fn decode_directories(bytes: &[u8], digest: &Digest) -> Option<Directory> {
+    let function = digest.function();
+    let (mut directories, mut root, mut rest) = (HashMap::new(), None, bytes);
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (directory, after) = after.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        let name = Descriptor::of(function, directory);
+        root = root.or((name.digest == *digest).then_some(name));
+        directories.insert(name, directory);
+        rest = after;
+    }
+    let mut load = |name: &Descriptor| directories.get(name).map(|bytes| bytes.to_vec()).ok_or(NotThere);
+    cas_tree::decode(&root?, &mut load).ok()
+}
+
+/// A directory that its tree names and that is not beside it.
+#[derive(Debug, thiserror::Error)]
+#[error("a directory is missing")]
+struct NotThere;
+
+/// Whether a folder holds a directory and nothing else. `top` is what hard links are looked up in.
+fn is_like(top: &Directory, directory: &Directory, folder: &Path) -> Result<bool, FsError> {
+    let found = match cas_fs::read_dir(folder) {
+        Ok(found) => found,
+        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut found: Vec<_> = found.into_iter().map(|entry| entry.name).collect();
+    found.sort_unstable();
+    if !found.iter().map(|name| name.as_bytes()).eq(directory.entries().map(|(name, _)| name.as_bytes())) {
+        return Ok(false);
+    }
+    for (name, node) in directory.entries() {
+        let path = folder.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        let metadata = match cas_fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let has_mode = |mode: u32| metadata.permissions().mode() & 0o7777 == mode & 0o7777;
+        let is_same = match (node, top.file_of(node)) {
+            (Node::Directory(child), _) => {
+                metadata.is_dir() && has_mode(child.metadata.mode) && is_like(top, child, &path)?
+            }
+            (Node::Symlink { target, .. }, _) => {
+                metadata.is_symlink() && cas_fs::read_link(&path)?.as_os_str().as_bytes() == &target[..]
+            }
+            (_, Some((expected, blob))) => {
+                metadata.is_file()
+                    && metadata.len() == blob.size
+                    && has_mode(expected.mode)
+                    && digest_of_file(&path, blob.digest.function())? == blob.digest
+            }
+            // Nothing else is ever written out.
+            _ => false,
+        };
+        if !is_same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn digest_of_file(path: &Path, function: DigestFunction) -> Result<Digest, FsError> {
+    let mut reader = HashingReader::new(cas_fs::open_no_follow(path)?, &[function]);
+    io::copy(&mut reader, &mut io::sink()).map_err(|error| FsError::new(Operation::Read, path, error))?;
+    Ok(reader.finish().0[0])
 }
 
 /// Name of a root's folder; in it, the tree is the folder `root`.
@@ -165,11 +236,10 @@ impl<D: Disk> Vault<D> {
         }
     }
 
-    fn write_size(&self, root: &Path, amount: Amount) -> Result<(), StoreError> {
-        let path = root.join(SIZE_FILE);
+    fn write_beside(&self, root: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = root.join(name);
         let file = self.disk.open(&path, Access::New)?.expect("a new file is made or an error");
-        write_all(&*self.disk, &file, 0, encode_size(amount).as_bytes())
-            .map_err(|error| cas_fs::FsError::new(cas_fs::Operation::Write, &path, error).into())
+        write_all(&*self.disk, &file, 0, bytes).map_err(|error| FsError::new(Operation::Write, &path, error).into())
     }
 
     /// Every root with what is known of it: its digest, its folder's stat, what it takes.
@@ -204,7 +274,7 @@ pub(crate) fn decode_size(bytes: &[u8]) -> Option<Amount> {
 
 /// What a tree takes when it is written out.
 fn amount_of(tree: &Directory) -> Amount {
-    // The folder of the root, the tree's top and the file with the size.
+    // The folder of the root, the tree's top and the file with the size. The file with the tree is counted by who writes it.
     let mut amount = Amount { bytes: 3 * 4096, inodes: 3 };
     for (_, node) in tree.walk() {
         amount = amount.add(match node {
@@ -214,4 +284,58 @@ fn amount_of(tree: &Directory) -> Amount {
         });
     }
     amount
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_tree::{Metadata, RelPath};
+
+    use super::*;
+
+    type Change = (&'static str, fn(&Path));
+
+    const CHANGES: [Change; 9] = [
+        ("other bytes of equal length", |root| {
+            cas_fs::set_mode(&root.join("root/d/file"), 0o644).expect("it is ours");
+            cas_fs::write(&root.join("root/d/file"), b"CONTENT").expect("it is ours");
+        }),
+        ("more bytes", |root| cas_fs::write(&root.join("root/d/file"), b"content and more").expect("it is ours")),
+        ("a file that is gone", |root| cas_fs::remove_file(&root.join("root/d/file")).expect("it is ours")),
+        ("one that came", |root| cas_fs::write(&root.join("root/d/more"), b"").expect("it is ours")),
+        ("a folder that came", |root| cas_fs::create_dir(&root.join("root/more")).expect("it is ours")),
+        ("the right to execute", |root| cas_fs::set_mode(&root.join("root/d/file"), 0o755).expect("it is ours")),
+        ("a link to elsewhere", |root| {
+            cas_fs::remove_file(&root.join("root/link")).expect("it is ours");
+            cas_fs::symlink(Path::new("elsewhere"), &root.join("root/link")).expect("it is ours");
+        }),
+        ("a file in the place of a folder", |root| {
+            cas_fs::remove_tree(&root.join("root/d")).expect("it is ours");
+            cas_fs::write(&root.join("root/d"), b"").expect("it is ours");
+        }),
+        ("what it is", |root| cas_fs::write(&root.join(TREE_FILE), b"\x05\0\0\0dir").expect("it is ours")),
+    ];
+
+    #[test]
+    fn a_root_that_is_not_its_tree_is_found_and_written_again() {
+        let home = tempfile::tempdir().expect("the temporary folder is writable");
+        let store = Store::open(home.path()).expect("the folder is empty");
+        let function = DigestFunction::Blake3;
+        let blob = store.put_bytes(function, b"content").expect("the disk has room");
+        let mut tree = Directory::root();
+        let parents = Metadata::root_owned(0o755);
+        for (path, node) in [("d/file", Node::file(blob, 0o644)), ("link", Node::symlink(b"d/file"))] {
+            let path = RelPath::new(path).expect("it is a path");
+            tree.insert(&path, node, &parents).expect("nothing is in the way");
+        }
+        let name = tree.encode(function).expect("it is a tree").root;
+        let check = || store.check(Depth::Full).expect("the disk works");
+        for (what, change) in CHANGES {
+            let root = store.materialize(&name, &tree).expect("the disk works");
+            assert!(check().is_clean(), "before {what}");
+            let root = root.parent().expect("it is in the root's folder").to_owned();
+            change(&root);
+            assert_eq!(check().damaged_roots, [root], "{what}");
+            assert!(check().is_clean(), "after {what}");
+        }
+    }
 }

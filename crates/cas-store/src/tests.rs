@@ -8,7 +8,7 @@ use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Node, RelPath};
 use rayon::prelude::*;
 
 use crate::pins::PinFile;
-use crate::{Store, StoreError, StoreOptions};
+use crate::{Depth, Store, StoreError, StoreOptions};
 
 fn store() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().expect("the temporary folder is writable");
@@ -288,4 +288,38 @@ fn what_is_being_written_counts_against_the_limit() {
     let usage = cas_fs::read_to_string(&home.path().join("v1/usage")).expect("somebody claimed");
     let counted: u64 = usage.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a number");
     assert!(counted >= blob.size, "{counted} of {}", blob.size);
+}
+
+/// Whatever is in the place of an object is no object: it is moved aside, and the object is a miss.
+#[test]
+fn what_is_no_file_is_moved_aside() {
+    use std::os::unix::fs::symlink;
+    type Put = fn(&std::path::Path);
+    let in_its_place: [(&str, Put); 3] = [
+        ("a folder", |path| cas_fs::create_dir(path).expect("our folder")),
+        ("a link", |path| symlink("/etc/passwd", path).expect("our folder")),
+        ("a pipe", |path| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).expect("our folder")),
+    ];
+    for size in [7, 300_000] {
+        for (what, put) in in_its_place {
+            for by_check in [false, true] {
+                let (_home, store) = store();
+                let content = vec![b'x'; size];
+                let blob = store.put_bytes(DigestFunction::Blake3, &content).expect("the disk has room");
+                let path = store.object_path(&blob).expect("it is here");
+                cas_fs::remove_file(&path).expect("our file");
+                put(&path);
+                if by_check {
+                    let found = store.check(Depth::Full).expect("the disk works");
+                    assert!(!found.is_clean(), "{what}");
+                } else {
+                    assert!(store.load(&blob, 1 << 20).is_err(), "{what} was read");
+                }
+                assert!(!store.contains(&blob).expect("the disk works"), "{what}");
+                store.put_bytes(DigestFunction::Blake3, &content).expect("the disk has room");
+                assert!(store.load(&blob, 1 << 20).expect("it is back") == content, "{what}");
+                assert!(store.check(Depth::Full).expect("the disk works").is_clean(), "{what}");
+            }
+        }
+    }
 }

@@ -1,23 +1,18 @@
 //! Work that is done once: whoever comes second waits for it, be it another thread or another process.
 //!
 //! A file for each key, locked while somebody works on it; the kernel lets go when a process ends in any way. The file is
-//! removed by whoever worked, so a lock counts only while the name still leads to the file that was locked.
+//! removed by whoever worked.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use cas_blob::Descriptor;
-use cas_fs::{FsError, Operation};
 
-use crate::disk::{Access, Disk, LockMode};
+use crate::locked::{Locked, lock};
 use crate::{Store, StoreError};
 
 /// Folder of the files.
 const FOLDER: &str = "work";
-/// Between two looks at whether the other one is done.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Held while its owner works; ended by dropping it.
 #[derive(Debug)]
@@ -45,25 +40,12 @@ impl Store {
         let folder = self.folder().join(FOLDER);
         cas_fs::create_dir_all(&folder)?;
         let path = folder.join(format!("{}-{}", key.digest.function(), key.digest.to_hex()));
-        let failed = |source| FsError::new(Operation::Open, &path, source);
-        let disk = &*self.vault.disk;
         loop {
-            let file = disk.open(&path, Access::Write)?.expect("a missing file is made");
-            while !disk.try_lock(&file, LockMode::Exclusive).map_err(failed)? {
-                if is_cancelled() {
-                    return Ok(None);
-                }
-                std::thread::sleep(PAUSE);
-            }
-            let locked = file.metadata().map_err(failed)?;
-            // The one who had it may have removed it before this one got the lock.
-            match cas_fs::metadata(&path) {
-                Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => {
-                    return Ok(Some(Work { path, _file: file }));
-                }
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
+            match lock(&path, is_cancelled)? {
+                Locked::Held(file) => return Ok(Some(Work { path, _file: file })),
+                // The one who had it removed it before this one got the lock.
+                Locked::Gone => {}
+                Locked::Cancelled => return Ok(None),
             }
         }
     }

@@ -33,6 +33,14 @@ fn times(mark: Mark) -> Timestamps {
     }
 }
 
+/// What the system says of a link that is not followed; here of everything that is read and is no file.
+const NO_FILE: Errno = Errno::LOOP;
+
+/// Whether an error says that there is something that is no file.
+pub(crate) fn is_no_file(error: &FsError) -> bool {
+    error.source.raw_os_error() == Some(NO_FILE.raw_os_error())
+}
+
 fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     Stat {
         size: stat.st_size.cast_unsigned(),
@@ -126,15 +134,21 @@ impl Disk for HostDisk {
 
     fn open(&self, path: &Path, access: Access) -> Result<Option<File>, FsError> {
         let (flags, operation) = match access {
-            Access::Read => (OFlags::RDONLY, Operation::Open),
+            // What is no file may be anything: nobody waits for the other end of a pipe.
+            Access::Read => (OFlags::RDONLY | OFlags::NONBLOCK, Operation::Open),
             Access::Write => (OFlags::RDWR | OFlags::CREATE, Operation::Open),
             Access::New => (OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Operation::Create),
         };
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let failed = |error: Errno| FsError::new(operation, path, error.into());
         match rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) if access == Access::Read => {
+                let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).map_err(failed)?.st_mode);
+                if kind == FileType::RegularFile { Ok(Some(File::from(file))) } else { Err(failed(NO_FILE)) }
+            }
             Ok(file) => Ok(Some(File::from(file))),
             Err(Errno::NOENT) if access == Access::Read => Ok(None),
-            Err(error) => Err(FsError::new(operation, path, error.into())),
+            Err(error) => Err(failed(error)),
         }
     }
 

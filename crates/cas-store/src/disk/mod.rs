@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use cas_fs::{DirEntry, FsError, Operation};
 
-pub(crate) use host::HostDisk;
+pub(crate) use host::{HostDisk, is_no_file};
 
 /// A place in the code whose order against others decides about what survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
