@@ -261,7 +261,7 @@ fn debian() {
                 (control.depends(), control.pre_depends(), control.conflicts(), control.breaks(), control.replaces());
         }
         let mut index = cas_deb::IndexBuilder::new("amd64");
-        if index.add(bytes).is_ok() {
+        if index.add(0, bytes).is_ok() {
             let _ = cas_deb::closure(&index.build(), &["a"]);
         }
     });

@@ -370,11 +370,13 @@ impl Builder<'_> {
                 let function = self.workspace.section.digest_function;
                 let toolchain = match toolchain {
                     cas_config::Toolchain::Debian(debian) => {
-                        let mirror = debian.mirror.clone();
-                        let mirror = mirror
-                            .or_else(|| cas_fetch::debian_mirror(&self.apt_sources, &debian.suite))
-                            .unwrap_or_else(|| cas_fetch::defaults::DEBIAN.to_owned());
-                        let context = Context { store: self.store, fetcher: self.fetcher, function, mirror };
+                        let mirror = |archive: &cas_config::DebianArchive| {
+                            let own = archive.mirror.clone();
+                            own.or_else(|| cas_fetch::debian_mirror(&self.apt_sources, &archive.suite))
+                                .unwrap_or_else(|| cas_fetch::defaults::debian(&archive.suite).to_owned())
+                        };
+                        let mirrors = debian.archives.iter().map(mirror).collect();
+                        let context = Context { store: self.store, fetcher: self.fetcher, function, mirrors };
                         let locked = self.locked(&context, label, debian, lock)?;
                         let base = debian::toolchain(&context, locked)?;
                         self.with_additions(Arc::new(base), target, &debian.add, shared)?
@@ -599,7 +601,7 @@ impl Builder<'_> {
         if self.mode == Mode::Locked {
             return Err(BuildError::LockStale { entry: format!("`{target}`") });
         }
-        let entry = debian::resolve(context, &target, debian, self.now_unix_seconds)?;
+        let entry = debian::resolve(context, &self.workspace.root, label, debian, self.now_unix_seconds)?;
         let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
         lock.debian.retain(|entry| !is_ours(entry));
         lock.debian.push(entry.clone());

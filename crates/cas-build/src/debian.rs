@@ -1,9 +1,10 @@
 //! Toolchains of Debian packages: resolving, fetching, unpacking, merging. Rules: docs/formats/debian.md.
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
-use cas_config::{Debian, LockedDebian, LockedPackage};
+use cas_config::{Debian, DebianArchive, Label, LockedDebian, LockedPackage};
 use cas_deb::{Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
@@ -12,7 +13,9 @@ use cas_tar::{Compression, ReadTarError, ReadTarLimits, Whiteouts, decompress, r
 use cas_tree::{Directory, RelPath};
 use rayon::prelude::*;
 
+use crate::inputs::in_package;
 use crate::outline::stand_in;
+use crate::workspace::at;
 use crate::{BuildError, Toolchain};
 
 /// Longest `InRelease`; Debian's has 150 KiB.
@@ -21,6 +24,8 @@ const MAX_RELEASE_BYTES: u64 = 16 << 20;
 const MAX_INDEX_BYTES: u64 = 1 << 30;
 /// Largest content of one package.
 const MAX_PACKAGE_BYTES: u64 = 16 << 30;
+/// Largest keyring.
+const MAX_KEYRING_BYTES: u64 = 16 << 20;
 /// Largest control file.
 const MAX_CONTROL_BYTES: u64 = 4 << 20;
 
@@ -29,13 +34,32 @@ pub(crate) struct Context<'a> {
     pub(crate) store: &'a Store,
     pub(crate) fetcher: &'a Fetcher,
     pub(crate) function: DigestFunction,
-    /// Root of the archive.
-    pub(crate) mirror: String,
+    /// Roots of the archives, in the order of the section; none where nothing is fetched.
+    pub(crate) mirrors: Vec<String>,
 }
 
 /// What `cas.lock` says of a request.
 pub(crate) fn request(debian: &Debian) -> String {
-    format!("{} {} {}", debian.suite, debian.components.join(","), debian.packages.join(","))
+    let mut text = String::new();
+    for (number, archive) in debian.archives.iter().enumerate() {
+        text.push_str(if number == 0 { "" } else { " + " });
+        text.push_str(&format!("{} {}", archive.suite, archive.components.join(",")));
+        if number == 0 {
+            text.push_str(&format!(" {}", debian.packages.join(",")));
+        }
+        if let Some(keyring) = &archive.keyring {
+            text.push_str(&format!(" by {keyring}"));
+        }
+    }
+    text
+}
+
+/// The keys that an archive's releases are signed by.
+fn keyring(root: &Path, package: Option<&RelPath>, archive: &DebianArchive) -> Result<Keyring, BuildError> {
+    let Some(keyring) = &archive.keyring else { return Ok(Keyring::debian()) };
+    let path = at(root, Some(&in_package(package, keyring)));
+    let bytes = cas_fs::read_limited(&path, MAX_KEYRING_BYTES)?;
+    Keyring::parse(&bytes).map_err(|error| BuildError::Keyring { path, source: Box::new(error) })
 }
 
 /// Debian's name of the architecture that this program runs on.
@@ -43,18 +67,63 @@ pub(crate) const fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
-/// Finds the packages that the suite has now.
+/// Finds the packages that the suites have now. `root` is the workspace's folder, where keyrings are.
 pub(crate) fn resolve(
     context: &Context<'_>,
-    label: &str,
+    root: &Path,
+    label: &Label,
     debian: &Debian,
     now_unix_seconds: u64,
 ) -> Result<LockedDebian, BuildError> {
+    let mut index = IndexBuilder::new(architecture());
+    let mut release_date = 0;
+    for (number, (archive, mirror)) in debian.archives.iter().zip(&context.mirrors).enumerate() {
+        let keyring = keyring(root, label.package.as_ref(), archive)?;
+        let date = read_archive(context, archive, mirror, &keyring, now_unix_seconds, &mut |packages| {
+            index.add(number, packages)
+        })?;
+        release_date = release_date.max(date);
+    }
+    let index = index.build();
+    let failed = |source| BuildError::Debian { suite: suites(debian), source };
+    let packages = cas_deb::closure(&index, &debian.packages).map_err(|error| failed(Box::new(error)))?;
+    Ok(LockedDebian {
+        target: label.to_string(),
+        request: request(debian),
+        architecture: architecture().to_owned(),
+        release_date,
+        packages: packages
+            .into_iter()
+            .map(|package| LockedPackage {
+                name: package.control.name.to_string(),
+                version: package.control.version.as_str().to_owned(),
+                archive: package.archive,
+                path: package.filename.clone(),
+                blob: package.blob,
+            })
+            .collect(),
+    })
+}
+
+/// The suites of a request, for errors.
+fn suites(debian: &Debian) -> String {
+    debian.archives.iter().map(|archive| &*archive.suite).collect::<Vec<_>>().join(" with ")
+}
+
+/// Hands over the package indexes of an archive's suite; returns the date of the release.
+fn read_archive(
+    context: &Context<'_>,
+    archive: &DebianArchive,
+    mirror: &str,
+    keyring: &Keyring,
+    now_unix_seconds: u64,
+    add: &mut dyn FnMut(&mut dyn BufRead) -> Result<(), cas_deb::IndexError>,
+) -> Result<u64, BuildError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian {
-        suite: debian.suite.to_string(),
+        suite: archive.suite.to_string(),
         source,
     };
-    let suite = format!("{}/dists/{}", context.mirror, debian.suite);
+    let suite = format!("{mirror}/dists/{}", archive.suite);
     let mut message = Vec::new();
     let url = format!("{suite}/InRelease");
     context
@@ -63,10 +132,10 @@ pub(crate) fn resolve(
         .take(MAX_RELEASE_BYTES)
         .read_to_end(&mut message)
         .map_err(|source| FetchError::Transport { url: cas_fetch::redact(&url), source: Box::new(source) })?;
-    let release = cas_deb::verify_inrelease(&message, &Keyring::debian(), now_unix_seconds)
-        .map_err(|error| failed(Box::new(error)))?;
-    let mut index = IndexBuilder::new(architecture());
-    for component in &debian.components {
+    let release =
+        cas_deb::verify_inrelease(&message, keyring, now_unix_seconds).map_err(|error| failed(Box::new(error)))?;
+    release.check_suite(&archive.suite).map_err(|error| failed(Box::new(error)))?;
+    for component in &archive.components {
         let (path, blob) = release
             .package_index(component, architecture())
             .ok_or_else(|| failed(format!("the suite has no component `{component}` for {}", architecture()).into()))?;
@@ -80,34 +149,18 @@ pub(crate) fn resolve(
         let bytes = context.store.load(blob, MAX_INDEX_BYTES)?;
         let compression = Compression::detect(&bytes);
         let text = decompress(&bytes[..], compression, MAX_INDEX_BYTES).map_err(|error| failed(Box::new(error)))?;
-        index.add(BufReader::new(text)).map_err(|error| failed(Box::new(error)))?;
+        add(&mut BufReader::new(text)).map_err(|error| failed(Box::new(error)))?;
     }
-    let index = index.build();
-    let packages = cas_deb::closure(&index, &debian.packages).map_err(|error| failed(Box::new(error)))?;
-    Ok(LockedDebian {
-        target: label.to_owned(),
-        request: request(debian),
-        architecture: architecture().to_owned(),
-        release_date: release.date,
-        packages: packages
-            .into_iter()
-            .map(|package| LockedPackage {
-                name: package.control.name.to_string(),
-                version: package.control.version.as_str().to_owned(),
-                path: package.filename.clone(),
-                blob: package.blob,
-            })
-            .collect(),
-    })
+    Ok(release.date)
 }
 
 /// Names the tree of pinned packages: the name is remembered, and the tree made only where it is not.
 pub(crate) fn toolchain(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
     if let Some(name) = recorded(context.store.memo(TREE_MEMO, tree_key(context, &locked).as_bytes())?) {
-        return Ok(Toolchain::debian(locked, context.mirror.clone(), name, None));
+        return Ok(Toolchain::debian(locked, context.mirrors.clone(), name, None));
     }
     let (name, tree) = make(context, &locked)?;
-    Ok(Toolchain::debian(locked, context.mirror.clone(), name, Some(tree)))
+    Ok(Toolchain::debian(locked, context.mirrors.clone(), name, Some(tree)))
 }
 
 /// The same without making anything: where the name is not remembered, what pins the packages stands for it.
@@ -115,7 +168,7 @@ pub(crate) fn outline(context: &Context<'_>, locked: LockedDebian) -> Result<Too
     let key = tree_key(context, &locked);
     let known = recorded(context.store.memo(TREE_MEMO, key.as_bytes())?);
     let name = known.unwrap_or_else(|| stand_in(context.function, TREE_MEMO, &key));
-    Ok(Toolchain::debian(locked, context.mirror.clone(), name, None))
+    Ok(Toolchain::debian(locked, context.mirrors.clone(), name, None))
 }
 
 /// The tree of pinned packages, whole: from the store, or made again where something of it is gone.
@@ -177,7 +230,8 @@ fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, Bu
         let control = Control::parse(&text).map_err(|error| damaged(Box::new(error)))?;
         return Ok(Unpacked { control, tree });
     }
-    let url = format!("{}/{}", context.mirror, package.path);
+    let stale = || BuildError::LockStale { entry: format!("the archive of `{label}`") };
+    let url = format!("{}/{}", context.mirrors.get(package.archive).ok_or_else(stale)?, package.path);
     ensure(context, &url, &package.blob).map_err(|error| match error {
         BuildError::Fetch(source) if source.is_not_found() => {
             BuildError::PackageGone { package: label.clone(), source }

@@ -171,6 +171,14 @@ pub enum BuildError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file of keys cannot be used.
+    #[error("`{}` is not a keyring", path.display())]
+    Keyring {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A place of results, other than the store, failed.
     #[error(transparent)]
     ActionCache(ActionCacheError),
@@ -614,6 +622,7 @@ impl BuildError {
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
             }
+            Self::Keyring { .. } => "it holds public keys of OpenPGP, as `gpg --export` writes them".to_owned(),
             Self::NoLane { label, known, .. } if known.is_empty() => format!("build it first: `cas build {label}`"),
             Self::NoLane { known, .. } => {
                 let short = |lane: &String| format!("`{}`", lane.chars().take(SHOWN_LANE).collect::<String>());

@@ -314,7 +314,7 @@ impl Builder<'_> {
                     words.add("pin", &package.name, package.blob.to_string());
                 }
                 let (store, fetcher) = (self.store, self.fetcher);
-                debian::outline(&Context { store, fetcher, function, mirror: String::new() }, entry.clone())?
+                debian::outline(&Context { store, fetcher, function, mirrors: Vec::new() }, entry.clone())?
             }
             None => no_toolchain(stand_in(function, "unpinned", &request)),
         };
@@ -514,7 +514,7 @@ fn no_toolchain(name: Descriptor) -> Toolchain {
         release_date: 0,
         packages: Vec::new(),
     };
-    Toolchain::debian(locked, String::new(), name, None)
+    Toolchain::debian(locked, Vec::new(), name, None)
 }
 
 /// An image that is a name and nothing else.

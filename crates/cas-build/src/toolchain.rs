@@ -32,8 +32,8 @@ pub struct Toolchain {
 enum Source {
     Debian {
         locked: LockedDebian,
-        /// Root of the archive that its packages come from.
-        mirror: String,
+        /// Roots of the archives that its packages come from.
+        mirrors: Vec<String>,
     },
     Host(HostParts),
     Merged(Vec<(String, Arc<Toolchain>)>),
@@ -52,8 +52,13 @@ pub(crate) struct HostParts {
 
 impl Toolchain {
     /// The tree of pinned packages, which is looked at when more than its name is needed.
-    pub(crate) fn debian(locked: LockedDebian, mirror: String, name: Descriptor, tree: Option<Directory>) -> Self {
-        Self::new(name, Source::Debian { locked, mirror }, tree)
+    pub(crate) fn debian(
+        locked: LockedDebian,
+        mirrors: Vec<String>,
+        name: Descriptor,
+        tree: Option<Directory>,
+    ) -> Self {
+        Self::new(name, Source::Debian { locked, mirrors }, tree)
     }
 
     /// A tree with the places at which parts of the machine are shown.
@@ -150,9 +155,9 @@ impl Toolchain {
             return Ok(Arc::clone(tree));
         }
         let found = Arc::new(match &self.source {
-            Source::Debian { locked, mirror } => {
+            Source::Debian { locked, mirrors } => {
                 let function = self.name.digest.function();
-                let context = debian::Context { store, fetcher, function, mirror: mirror.clone() };
+                let context = debian::Context { store, fetcher, function, mirrors: mirrors.clone() };
                 debian::tree(&context, locked, &self.name)?
             }
             Source::Host(_) => unreachable!("it was made with its tree"),

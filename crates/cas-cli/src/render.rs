@@ -118,6 +118,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::SecretSize { .. }
         | BuildError::Revision(_)
         | BuildError::NoLane { .. }
+        | BuildError::Keyring { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,

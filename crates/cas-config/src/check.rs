@@ -12,13 +12,16 @@ use toml::Spanned;
 use crate::diagnostic::Diagnostic;
 use crate::label::{Reference, is_target_name};
 use crate::manifest::{
-    Addition, Compression, Debian, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
+    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
     MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Stamp, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 use crate::nearest::nearest;
 use crate::raw;
 use crate::step::Defaults;
 use crate::version::is_version;
+
+/// Most archives that a toolchain's packages come from.
+const MAX_ARCHIVES: usize = 16;
 
 /// Words of the design that this version does not know yet: they deserve another answer than "unknown".
 const LATER: [&str; 8] = ["dockerfile", "exec", "image", "network", "platforms", "policy", "publish", "remote"];
@@ -294,24 +297,21 @@ impl Checker {
     }
 
     fn debian(&mut self, section: raw::Debian) -> Debian {
-        let raw::Debian { suite, components, packages, mirror } = section;
-        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'+');
-        let mut words = |texts: &[raw::Text], what: &str| -> Vec<Box<str>> {
-            let mut words: Vec<Box<str>> = Vec::new();
-            for text in texts {
-                if text.get_ref().is_empty() || !text.get_ref().bytes().all(word) {
-                    let message = format!("`{}` is not a name of a {what}", text.get_ref());
-                    self.report(Diagnostic::new(message, text.span()));
-                }
-                words.push(text.get_ref().as_str().into());
-            }
-            words.sort();
-            words.dedup();
-            words
-        };
-        words(std::slice::from_ref(&suite), "suite");
-        let packages = words(&packages, "Debian package");
-        let components = components.map_or_else(|| vec!["main".into()], |texts| words(&texts, "component"));
+        let raw::Debian { suite, components, packages, mirror, keyring, also } = section;
+        let also = also.unwrap_or_default();
+        if also.len() >= MAX_ARCHIVES {
+            let message = format!("`also` names {} archives", also.len());
+            self.report(Diagnostic::new(message, suite.span()).with_hint(format!("name at most {}", MAX_ARCHIVES - 1)));
+        }
+        let packages = self.debian_words(&packages, "Debian package");
+        let archives = std::iter::once(raw::Archive { suite, components, mirror, keyring }).chain(also);
+        Debian { archives: archives.map(|archive| self.archive(archive)).collect(), packages, add: Vec::new() }
+    }
+
+    fn archive(&mut self, section: raw::Archive) -> DebianArchive {
+        let raw::Archive { suite, components, mirror, keyring } = section;
+        self.debian_words(std::slice::from_ref(&suite), "suite");
+        let components = components.map_or_else(|| vec!["main".into()], |texts| self.debian_words(&texts, "component"));
         if components.is_empty() {
             self.report(Diagnostic::new("`components` is empty", suite.span()));
         }
@@ -319,7 +319,23 @@ impl Checker {
             self.address(&mirror);
             mirror.get_ref().trim_end_matches('/').to_owned()
         });
-        Debian { suite: suite.get_ref().as_str().into(), components, packages, mirror, add: Vec::new() }
+        let keyring = keyring.and_then(|keyring| self.path(&keyring));
+        DebianArchive { suite: suite.get_ref().as_str().into(), components, mirror, keyring }
+    }
+
+    fn debian_words(&mut self, texts: &[raw::Text], what: &str) -> Vec<Box<str>> {
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'+');
+        let mut words: Vec<Box<str>> = Vec::new();
+        for text in texts {
+            if text.get_ref().is_empty() || !text.get_ref().bytes().all(word) {
+                let message = format!("`{}` is not a name of a {what}", text.get_ref());
+                self.report(Diagnostic::new(message, text.span()));
+            }
+            words.push(text.get_ref().as_str().into());
+        }
+        words.sort();
+        words.dedup();
+        words
     }
 
     fn address(&mut self, url: &raw::Text) {

@@ -21,7 +21,7 @@ pub use diagnostic::Diagnostic;
 pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
 pub use lock::{Lock, LockError, LockedDebian, LockedNpm, LockedPackage};
 pub use manifest::{
-    Addition, Compression, Debian, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
+    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
     MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Stamp, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;

@@ -41,6 +41,8 @@ pub struct LockedPackage {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// Which of the toolchain's archives has it, in their order.
+    pub archive: usize,
     /// Path below the archive's root.
     pub path: RelPath,
     /// SHA-256 and size.
@@ -148,6 +150,8 @@ mod raw {
     pub(super) struct Package {
         pub(super) name: String,
         pub(super) version: String,
+        #[serde(default)]
+        pub(super) archive: usize,
         pub(super) path: String,
         pub(super) sha256: String,
         pub(super) size: u64,
@@ -197,6 +201,7 @@ impl Lock {
                 packages.push(LockedPackage {
                     path: path(&package.path, &target)?,
                     blob: Descriptor { digest, size: package.size },
+                    archive: package.archive,
                     name: package.name,
                     version: package.version,
                 });
@@ -234,9 +239,13 @@ impl Lock {
             let mut packages: Vec<&LockedPackage> = entry.packages.iter().collect();
             packages.sort_by_key(|package| &package.name);
             for package in packages {
+                let archive = match package.archive {
+                    0 => String::new(),
+                    number => format!("archive = {number}, "),
+                };
                 writeln!(
                     text,
-                    "  {{ name = {}, version = {}, path = {}, sha256 = \"{}\", size = {} }},",
+                    "  {{ name = {}, version = {}, {archive}path = {}, sha256 = \"{}\", size = {} }},",
                     quote(&package.name),
                     quote(&package.version),
                     quote(&package.path.to_string()),
@@ -279,6 +288,7 @@ mod tests {
         let package = |name: &str| LockedPackage {
             name: name.to_owned(),
             version: "1:2.3-4+b1".to_owned(),
+            archive: usize::from(name == "nodejs"),
             path: RelPath::new(format!("pool/main/{name}_2.3.deb")).expect("a path"),
             blob: Descriptor::of(DigestFunction::Sha256, name.as_bytes()),
         };

@@ -115,16 +115,25 @@ pub struct Host {
 /// Packages of a Debian suite.
 #[derive(Clone, Debug)]
 pub struct Debian {
+    /// Where packages may come from, the suite of the section first; at least one.
+    pub archives: Vec<DebianArchive>,
+    /// Sorted names.
+    pub packages: Vec<Box<str>>,
+    /// What is in the root beside the packages, in order.
+    pub add: Vec<Addition>,
+}
+
+/// A suite of an archive of packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebianArchive {
     /// Like `bookworm`.
     pub suite: Box<str>,
     /// Like `main`; sorted, at least one.
     pub components: Vec<Box<str>>,
-    /// Sorted names.
-    pub packages: Vec<Box<str>>,
     /// Address of the archive, instead of the one that the machine's apt uses.
     pub mirror: Option<String>,
-    /// What is in the root beside the packages, in order.
-    pub add: Vec<Addition>,
+    /// File in the package with the keys that may sign, instead of Debian's own.
+    pub keyring: Option<RelPath>,
 }
 
 /// Something put into a root.

@@ -79,6 +79,17 @@ pub(crate) struct Debian {
     pub(crate) components: Option<Vec<Text>>,
     pub(crate) packages: Vec<Text>,
     pub(crate) mirror: Option<Text>,
+    pub(crate) keyring: Option<Text>,
+    pub(crate) also: Option<Vec<Archive>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Archive {
+    pub(crate) suite: Text,
+    pub(crate) components: Option<Vec<Text>>,
+    pub(crate) mirror: Option<Text>,
+    pub(crate) keyring: Option<Text>,
 }
 
 #[derive(Deserialize)]

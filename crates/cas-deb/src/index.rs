@@ -56,17 +56,18 @@ impl IndexBuilder {
         Self { architecture: architecture.into(), packages: Vec::new() }
     }
 
-    /// Adds what a `Packages` file holds; packages of other architectures are left out.
+    /// Adds what a `Packages` file of an archive holds; packages of other architectures are left out. The archive's number is
+    /// the caller's own, and is in each package.
     ///
     /// Reads it as a stream: give it the decoder of the compressed file.
     ///
     /// # Errors
     ///
     /// [`IndexError`]; the builder then holds a part of the file and is of no use.
-    pub fn add(&mut self, packages: impl BufRead) -> Result<(), IndexError> {
+    pub fn add(&mut self, archive: usize, packages: impl BufRead) -> Result<(), IndexError> {
         let mut paragraphs = Paragraphs::new(packages);
         while let Some(paragraph) = paragraphs.next_paragraph().map_err(PackageError::from)? {
-            let package = Package::from_paragraph(&paragraph)?;
+            let package = Package { archive, ..Package::from_paragraph(&paragraph)? };
             if *package.control.architecture == *self.architecture || &*package.control.architecture == "all" {
                 if self.packages.len() == MAX_PACKAGES {
                     return Err(IndexError::TooMany);
@@ -191,7 +192,7 @@ pub(crate) mod tests {
     /// An index of `amd64` from short forms: fields with `;` between them, of which the first is `name version`.
     pub(crate) fn index(packages: &[&str]) -> PackageIndex {
         let mut builder = IndexBuilder::new("amd64");
-        builder.add(packages_file(packages).as_bytes()).expect("an index");
+        builder.add(0, packages_file(packages).as_bytes()).expect("an index");
         builder.build()
     }
 
@@ -219,9 +220,9 @@ pub(crate) mod tests {
     fn the_highest_version_of_a_name_is_its_candidate() {
         let mut builder = IndexBuilder::new("amd64");
         builder
-            .add(packages_file(&["a 1", "b 2;Architecture: all", "c 1;Architecture: arm64"]).as_bytes())
+            .add(0, packages_file(&["a 1", "b 2;Architecture: all", "c 1;Architecture: arm64"]).as_bytes())
             .expect("an index");
-        builder.add(packages_file(&["a 1.1", "a 1.0", "b 2-0"]).as_bytes()).expect("an index");
+        builder.add(0, packages_file(&["a 1.1", "a 1.0", "b 2-0"]).as_bytes()).expect("an index");
         let index = builder.build();
         let names: Vec<String> = index.packages().map(|package| package.control.to_string()).collect();
         assert_eq!(names, ["a 1.1", "b 2"]);

@@ -123,6 +123,8 @@ pub struct Control {
 pub struct Package {
     /// What it says of itself.
     pub control: Control,
+    /// Number of the archive that offers it (see [`crate::IndexBuilder::add`]).
+    pub archive: usize,
     /// Path below the root of the archive.
     pub filename: RelPath,
     /// SHA-256 and size of the `.deb`.
@@ -261,7 +263,7 @@ impl Package {
         let digest = Digest::from_hex(DigestFunction::Sha256, required(paragraph, "SHA256")?)
             .map_err(|error| wrong(paragraph, "SHA256", Some(error.into())))?;
         let size = parse_size(required(paragraph, "Size")?).ok_or_else(|| wrong(paragraph, "Size", None))?;
-        Ok(Self { control, filename, blob: Descriptor { digest, size } })
+        Ok(Self { control, archive: 0, filename, blob: Descriptor { digest, size } })
     }
 }
 

@@ -22,6 +22,14 @@ const MAX_FILES: usize = 1 << 16;
 /// Why an `InRelease` file is not to be believed, or not to be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
+    /// It is the release of another suite, which the same keys sign.
+    #[error("this is the release of `{found}`, not of `{expected}`")]
+    Suite {
+        /// The suite that was asked for.
+        expected: String,
+        /// What it calls itself.
+        found: String,
+    },
     /// It is not a whole clear-signed message.
     #[error("the release file is not a clear-signed message: {0}")]
     Frame(#[from] FrameError),
@@ -122,6 +130,19 @@ impl Release {
             files: parse_files(required("SHA256")?)?,
             signed_by,
         })
+    }
+
+    /// Fails when this is another suite than `suite`: its release may be in the place of this one's, signed as well.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError::Suite`]
+    pub fn check_suite(&self, suite: &str) -> Result<(), ReleaseError> {
+        if self.codename == suite || self.suite.as_deref() == Some(suite) {
+            return Ok(());
+        }
+        let found = self.suite.as_ref().map(|moving| format!("{} ({moving})", self.codename));
+        Err(ReleaseError::Suite { expected: suite.to_owned(), found: found.unwrap_or_else(|| self.codename.clone()) })
     }
 
     /// The smallest form of a component's package index that can be decoded: `.xz`, `.gz` or plain.

@@ -2,6 +2,15 @@
 
 /// Archive of the Debian project.
 pub const DEBIAN: &str = "http://deb.debian.org/debian";
+/// Where it has security updates, suites like `bookworm-security`.
+pub const DEBIAN_SECURITY: &str = "http://security.debian.org/debian-security";
+
+/// Debian's own archive of a suite.
+#[must_use]
+pub fn debian(suite: &str) -> &'static str {
+    if suite.ends_with("-security") { DEBIAN_SECURITY } else { DEBIAN }
+}
+
 /// Registry of npm.
 pub const NPM: &str = "https://registry.npmjs.org";
 /// Index of the crates registry, of the sparse protocol.

@@ -1,0 +1,196 @@
+//! Toolchains from several archives of packages, each signed by keys of its own: made here with `dpkg-deb` and `gpg`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cas_digest::{Digest, DigestFunction};
+
+use crate::{Home, text, toolchain};
+
+/// Keys and archives in a folder.
+struct Archives {
+    folder: tempfile::TempDir,
+}
+
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
+impl Archives {
+    /// `None` after saying what is missing.
+    fn new() -> Option<Self> {
+        for program in ["gpg", "dpkg-deb"] {
+            if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
+                eprintln!("SKIPPED: {program} is missing");
+                return None;
+            }
+        }
+        // The socket of gpg's agent has a path of at most 107 bytes.
+        Some(Self { folder: tempfile::Builder::new().prefix("cas").tempdir_in("/tmp").unwrap() })
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    #[track_caller]
+    fn gpg(&self, arguments: &[&str]) -> Vec<u8> {
+        let home = self.at("gnupg");
+        if !home.exists() {
+            fs::create_dir(&home).unwrap();
+            fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        }
+        let mut command = Command::new("gpg");
+        command.args(["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]).args(arguments);
+        let output = command.env("GNUPGHOME", home).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        output.stdout
+    }
+
+    /// Makes a key; returns its public part.
+    fn key(&self, name: &str) -> Vec<u8> {
+        self.gpg(&["--quick-generate-key", name, "ed25519", "sign", "never"]);
+        self.gpg(&["--export", name])
+    }
+
+    /// A package with one file.
+    fn package(&self, name: &str, version: &str, content: &str) -> Vec<u8> {
+        let tree = self.at("package");
+        let _ = fs::remove_dir_all(&tree);
+        fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+        fs::create_dir_all(tree.join("usr/share")).unwrap();
+        fs::write(tree.join("usr/share").join(name), content).unwrap();
+        let control =
+            format!("Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x\nDescription: x\n");
+        fs::write(tree.join("DEBIAN/control"), control).unwrap();
+        let deb = self.at("package.deb");
+        let mut command = Command::new("dpkg-deb");
+        let output = command.args(["--root-owner-group", "-b"]).arg(&tree).arg(&deb).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        fs::read(deb).unwrap()
+    }
+
+    /// An archive with one suite that has these packages, signed.
+    fn publish(&self, archive: &str, suite: &str, key: &str, packages: &[(&str, &str, &[u8])]) {
+        let top = self.at(archive);
+        let mut index = String::new();
+        for (name, version, bytes) in packages {
+            let path = format!("pool/{name}_{version}.deb");
+            write(&top.join(&path), bytes);
+            index.push_str(&format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: {path}\nSize: {}\nSHA256: {}\n\n",
+                bytes.len(),
+                Digest::of(DigestFunction::Sha256, bytes).to_hex()
+            ));
+        }
+        let path = format!("main/binary-{ARCHITECTURE}/Packages");
+        let folder = top.join("dists").join(suite);
+        write(&folder.join(&path), index.as_bytes());
+        let release = format!(
+            "Codename: {suite}\nDate: Sat, 01 Nov 2025 00:00:00 UTC\nSHA256:\n {} {} {path}\n",
+            Digest::of(DigestFunction::Sha256, index.as_bytes()).to_hex(),
+            index.len()
+        );
+        let plain = self.at("Release");
+        fs::write(&plain, release).unwrap();
+        let signed = self.gpg(&["--local-user", key, "--clearsign", "--output", "-", plain.to_str().unwrap()]);
+        write(&folder.join("InRelease"), &signed);
+    }
+}
+
+impl Drop for Archives {
+    fn drop(&mut self) {
+        // gpg leaves an agent behind, which ends when it is told so.
+        let mut command = Command::new("gpgconf");
+        let _ = command.args(["--kill", "all"]).env("GNUPGHOME", self.at("gnupg")).output();
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+const STEP: &str = "[command.tell]\ntoolchain = \":sh\"\nrun = \"cat /usr/share/tool /usr/share/other > told\"\noutputs = [\"told\"]\n";
+
+#[test]
+fn the_highest_version_of_several_archives_is_taken_and_each_has_its_keys() {
+    let (Some(busybox), Some(archives)) = (toolchain::package(), Archives::new()) else { return };
+    let (one, two) = (archives.key("one@example.invalid"), archives.key("two@example.invalid"));
+    let tool = |version: &str| archives.package("tool", version, &format!("tool {version}\n"));
+    let other = archives.package("other", "1.0", "the first\n");
+    archives.publish(
+        "main",
+        "stable",
+        "one@example.invalid",
+        &[("busybox", "1", &busybox), ("tool", "1.9", &tool("1.9")), ("other", "1.0", &other)],
+    );
+    // The same version of `other`, with other bytes: the archive that is named first counts.
+    let rebuilt = archives.package("other", "1.0", "the second\n");
+    archives.publish(
+        "more",
+        "stable-security",
+        "two@example.invalid",
+        &[("tool", "1.10", &tool("1.10")), ("other", "1.0", &rebuilt)],
+    );
+    let manifest = |also: &str| {
+        format!(
+            "[workspace]\n[toolchain.sh]\ndebian = {{ suite = \"stable\", packages = [\"busybox\", \"other\", \"tool\"], \
+             mirror = \"file://{}\", keyring = \"keys/one.gpg\"{also} }}\n{STEP}",
+            archives.at("main").display()
+        )
+    };
+    let further = |suite: &str, keyring: &str| {
+        let mirror = archives.at("more").display().to_string();
+        manifest(&format!(
+            ", also = [{{ suite = \"{suite}\", mirror = \"file://{mirror}\", keyring = \"{keyring}\" }}]"
+        ))
+    };
+    let home = Home::new(&manifest(""));
+    write(&home.workspace().join("keys/one.gpg"), &one);
+    write(&home.workspace().join("keys/two.gpg"), &two);
+    home.write("keys/none.gpg", "no keys\n");
+    let built = |expected: &str| {
+        let output = home.cas(&["build", ":tell"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(home.read("cas-out/tell/told"), expected);
+    };
+    built("tool 1.9\nthe first\n");
+    home.write("cas.toml", &further("stable-security", "keys/two.gpg"));
+    built("tool 1.10\nthe first\n");
+    let lock = home.read("cas.lock");
+    assert!(lock.contains("version = \"1.10\", archive = 1, path = \"pool/tool_1.10.deb\""), "{lock}");
+    assert!(
+        lock.contains(
+            "request = \"stable main busybox,other,tool by keys/one.gpg + stable-security main by keys/two.gpg\""
+        ),
+        "{lock}"
+    );
+    assert!(!lock.contains("file:"), "a lock names no host: {lock}");
+    // With the lock and the archives alone, elsewhere, it is the same.
+    fs::remove_dir_all(home.folder.path().join("store")).unwrap();
+    let output = home.cas(&["build", ":tell", "--locked"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let fails = |manifest: &str, code: i32, told: &str| {
+        home.write("cas.toml", manifest);
+        let output = home.cas(&["build", ":tell"]);
+        assert_eq!(
+            (output.status.code(), home.read("cas.lock")),
+            (Some(code), lock.clone()),
+            "{}",
+            text(&output.stderr)
+        );
+        assert!(text(&output.stderr).contains(told), "{}", text(&output.stderr));
+    };
+    // A key vouches for its own archive alone.
+    fails(&further("stable-security", "keys/one.gpg"), 3, "no signature is by a key of the keyring");
+    fails(&further("stable-security", "keys/none.gpg"), 2, "keys/none.gpg` is not a keyring");
+    fails(&further("stable-security", "keys/gone.gpg"), 1, "keys/gone.gpg");
+    // The same keys sign another suite, which is in the place of this one.
+    let suites = archives.at("more/dists");
+    fs::rename(suites.join("stable-security"), suites.join("testing-security")).unwrap();
+    fails(
+        &further("testing-security", "keys/two.gpg"),
+        3,
+        "this is the release of `stable-security`, not of `testing-security`",
+    );
+}
