@@ -14,10 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
 use cas_fs::{DirEntry, FsError};
+use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::disk::{Access, Disk, HostDisk, LockMode, Mark, Room, Site, Stat, write_all};
 use crate::format::{self, Format};
 use crate::pins::{Keep, Pin};
+use crate::roots::{TREE_FILE, encode_directories};
 use crate::vault::Vault;
 use crate::{Depth, Durability, Quota, Store};
 
@@ -148,8 +150,20 @@ fn say(words: &str) {
     io::stdout().lock().write_all(format!("\n{words}\n").as_bytes()).unwrap();
 }
 
+/// What the root holds.
+fn root_tree() -> Directory {
+    let mut tree = Directory::root();
+    let file = Node::file(Descriptor::of(DigestFunction::Blake3, b"whole"), 0o600);
+    tree.insert(&RelPath::new("file").unwrap(), file, &Metadata::root_owned(0o755)).unwrap();
+    tree
+}
+
+fn root_name() -> Descriptor {
+    root_tree().encode(DigestFunction::Blake3).unwrap().root
+}
+
 fn root_path(folder: &Path) -> PathBuf {
-    folder.join("roots").join(crate::roots::root_name(&Descriptor::of(DigestFunction::Blake3, b"no tree").digest))
+    folder.join("roots").join(crate::roots::root_name(&root_name().digest))
 }
 
 /// Passes every site in each round, and tells what was promised.
@@ -180,6 +194,8 @@ fn work(folder: &Path, site: Site, occurrence: u64, is_before: bool) {
         cas_fs::create_dir_all(&made.join("root")).unwrap();
         let file = disk.open(&made.join("root/file"), Access::New).unwrap().unwrap();
         write_all(&*disk, &file, 0, b"whole").unwrap();
+        let directories = encode_directories(&root_tree(), &root_name()).unwrap();
+        cas_fs::write(&made.join(TREE_FILE), &directories).unwrap();
         store.remove_root(&root).unwrap();
         store.publish_root(&made, &root).unwrap();
         let quota = Quota { max_bytes: Some((1 << 40) + round), ..Quota::default() };

@@ -31,7 +31,7 @@ const MAX_ROOT_BYTES: u64 = 1 << 50;
 /// The file beside a tree that says how much it takes.
 const SIZE_FILE: &str = "size";
 /// The file beside it that says what it is.
-const TREE_FILE: &str = "tree";
+pub(crate) const TREE_FILE: &str = "tree";
 /// Longer ones are not read: a million files take some 100 MiB.
 const MAX_TREE_FILE_BYTES: u64 = 1 << 30;
 
@@ -115,7 +115,7 @@ impl Store {
 }
 
 /// The directories of a tree, as they are kept beside it: for each its length (32 bits, little-endian) and its bytes.
-fn encode_directories(tree: &Directory, name: &Descriptor) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode_directories(tree: &Directory, name: &Descriptor) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
     for (_, directory) in tree.encode(name.digest.function())?.directories {
         bytes.extend(u32::try_from(directory.len()).expect("directories are limited").to_le_bytes());
