@@ -170,6 +170,14 @@ fn the_highest_version_of_several_archives_is_taken_and_each_has_its_keys() {
     fs::remove_dir_all(home.folder.path().join("store")).unwrap();
     let output = home.cas(&["build", ":tell", "--locked"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // A lock that somebody wrote in names an archive that there is not.
+    home.write("cas.lock", &lock.replace("archive = 1", "archive = 7"));
+    fs::remove_dir_all(home.folder.path().join("store")).unwrap();
+    let output = home.cas(&["build", ":tell", "--locked"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("the archive of `tool 1.10`") && stderr.contains("cas lock"), "{stderr}");
+    home.write("cas.lock", &lock);
     let fails = |manifest: &str, code: i32, told: &str| {
         home.write("cas.toml", manifest);
         let output = home.cas(&["build", ":tell"]);

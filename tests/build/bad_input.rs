@@ -245,6 +245,16 @@ const TARGETS: &[(&str, Scene)] = &[
         home.write("package.json", r#"{"name": "x", "version": "1.0.0"}"#);
         home.with("[workspace]\n[image.i]\n[npm.n]\nfrom = \":i\"\n", &["build", ":n"])
     }),
+    ("a step that depends on a program that runs", |home| {
+        let run = "[run.serve]\nrun = \"true\"\n";
+        home.with(&format!("[workspace]\n{run}{}", step("a", "true", "deps = [\":serve\"]")), &["build", ":a"])
+    }),
+    ("targets of a kind that there is none of", |home| home.with("[workspace]\n", &["query", "--kind", "comand"])),
+    ("a Debian root of too many archives", |home| {
+        let also = "{ suite = \"more\" }, ".repeat(16);
+        let debian = format!("debian = {{ suite = \"trixie\", packages = [\"a\"], also = [{also}] }}");
+        home.with(&format!("[workspace]\n[toolchain.d]\n{debian}\n"), &["query"])
+    }),
 ];
 
 const FILES: &[(&str, Scene)] = &[
@@ -340,6 +350,11 @@ const OTHERS: &[(&str, Scene)] = &[
     }),
     ("a broken `turbo.json`", |home| imported(home, "turbo", &[("turbo.json", "{\n")])),
     ("a `turbo.json` that is no object", |home| imported(home, "turbo", &[("turbo.json", "[]")])),
+    ("a pipe in the place of `package.json`", |home| {
+        fs::remove_file(home.workspace().join("cas.toml")).unwrap();
+        assert!(Command::new("mkfifo").arg(home.workspace().join("package.json")).status().unwrap().success());
+        Some(home.cas(&["init"]))
+    }),
     ("no `turbo.json`", |home| imported(home, "turbo", &[])),
     ("a broken `nx.json`", |home| imported(home, "nx", &[("nx.json", "{\"a\":}")])),
     ("a broken `project.json`", |home| imported(home, "nx", &[("nx.json", "{}"), ("a/project.json", "{ targets")])),

@@ -341,7 +341,7 @@ impl Builder<'_> {
         let (asked, steps) = (&BTreeSet::new(), &Mutex::default());
         let resources = &Resources::new(Amount { cpus: 1, memory_bytes: u64::MAX });
         let (snapshot, aim) = (Some(snapshot), Aim::Words(words));
-        let complete = &Complete::none(self.store, self.workspace.section.digest_function);
+        let complete = &Complete::none();
         let shared =
             Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, complete, steps, aim };
         targets.par_iter().try_for_each(|target| self.words(*target, &shared, words).map(drop))

@@ -42,9 +42,8 @@ pub(crate) struct Entry {
 /// What is known when a build begins, and what it finds.
 #[derive(Debug)]
 pub(crate) struct Complete {
-    /// `None` where nothing is kept.
-    path: Option<PathBuf>,
-    looks: Looks,
+    /// The file and how the store's folders looked; `None` where nothing is kept.
+    kept: Option<(PathBuf, Looks)>,
     now: u64,
     known: HashMap<Descriptor, Entry>,
     found: Mutex<BTreeMap<Descriptor, (Entry, Vec<Descriptor>)>>,
@@ -56,12 +55,12 @@ impl Complete {
         let path = folder.join(FILE);
         let known = cas_fs::read_limited(&path, MAX_BYTES).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         // Before anything is looked for.
-        Self { path: Some(path), looks: store.looks(function), now, known, found: Mutex::default() }
+        Self { kept: Some((path, store.looks(function))), now, known, found: Mutex::default() }
     }
 
     /// Knows nothing and keeps nothing.
-    pub(crate) fn none(store: &Store, function: DigestFunction) -> Self {
-        Self { path: None, looks: store.looks(function), now: 0, known: HashMap::new(), found: Mutex::default() }
+    pub(crate) fn none() -> Self {
+        Self { kept: None, now: 0, known: HashMap::new(), found: Mutex::default() }
     }
 
     /// A result that is complete, as far as can be told without looking.
@@ -70,14 +69,15 @@ impl Complete {
     }
 
     fn holds(&self, entry: &Entry) -> bool {
+        let Some((_, looks)) = &self.kept else { return false };
         let age = self.now.checked_sub(entry.found_at);
-        let is_same = |(folder, look): &(u8, u64)| self.looks.of(*folder) == Some(*look);
+        let is_same = |(folder, look): &(u8, u64)| looks.of(*folder) == Some(*look);
         age.is_some_and(|age| age < MAX_AGE_SECONDS) && entry.looks.iter().all(is_same)
     }
 
     /// Notes a result that was found complete since this was opened.
     pub(crate) fn add(&self, static_name: Descriptor, action: Descriptor, tree: Descriptor, whole: &Whole) {
-        if self.path.is_none() {
+        if self.kept.is_none() {
             return;
         }
         let result = whole.result.as_slice().into();
@@ -89,8 +89,8 @@ impl Complete {
     /// Keeps what was found, and what of the earlier is not too old.
     pub(crate) fn save(self, store: &Store) {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Some(path) = self.path.filter(|_| !found.is_empty()) else { return };
-        let looks = store.looks(self.looks.function());
+        let Some((path, before)) = self.kept.filter(|_| !found.is_empty()) else { return };
+        let looks = store.looks(before.function());
         let mut all = self.known;
         for (static_name, (mut entry, blobs)) in found {
             // Blobs of other functions have second names here.
@@ -99,7 +99,7 @@ impl Complete {
             let now: Option<Vec<(u8, u64)>> =
                 folders.into_iter().map(|folder| Some((folder, looks.of(folder)?))).collect();
             let Some(now) = now else { continue };
-            let did_not_move = now.iter().all(|(folder, look)| self.looks.of(*folder) == Some(*look));
+            let did_not_move = now.iter().all(|(folder, look)| before.of(*folder) == Some(*look));
             // What came or left since the beginning may have been among these.
             let is_here =
                 did_not_move || store.contain(&blobs).is_ok_and(|here| here.into_iter().all(|is_here| is_here));

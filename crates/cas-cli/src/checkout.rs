@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cas_build::{Force, Output, Place, Workspace, checkout, clean_checkout, healing};
+use cas_build::{Force, Output, Place, Workspace, checkout, clean_checkout};
 use cas_config::{Fetch, Label, LockfileKind, Pattern, TargetKind};
 use cas_store::Store;
 use cas_tree::RelPath;
 use serde_json::{Value, json};
 
 use crate::args::{CheckoutArgs, Global};
-use crate::commands::{Options, build_options, open_store, open_workspace, outputs, patterns, print, text};
+use crate::commands::{Options, build_options, healed, open_store, open_workspace, outputs, patterns, print, text};
 use crate::exit::Exit;
 use crate::render::Failure;
 
@@ -46,11 +46,7 @@ pub(crate) fn built_at_places(
         let built: BTreeMap<Label, Output> = outputs(workspace, store, labels, options)?;
         Ok(checkout(workspace, store, &built, force)?)
     };
-    let is_loss = |result: &Result<Vec<Place>, Failure>| match result {
-        Err(Failure::Build(error)) => error.is_loss(),
-        _ => false,
-    };
-    healing(store, &|| false, &mut work, &is_loss)
+    healed(store, &mut work)
 }
 
 /// What is named, and of what a pattern selects, what has a place that others than steps look at.

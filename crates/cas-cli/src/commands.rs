@@ -237,6 +237,12 @@ pub(crate) struct Options {
     secrets: SecretSources,
 }
 
+/// Does something again when the store turns out to have lost what it said to have.
+pub(crate) fn healed<T>(store: &Store, work: &mut dyn FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    let is_loss = |result: &Result<T, Failure>| result.as_ref().is_err_and(Failure::is_loss);
+    healing(store, &|| false, work, &is_loss)
+}
+
 /// Does something with a builder as the command line and the environment describe it.
 pub(crate) fn with_builder<T>(
     workspace: &Workspace,
@@ -389,11 +395,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         }
         Ok((built, rows))
     };
-    let is_loss = |result: &Result<(Built, Vec<Value>), Failure>| match result {
-        Err(Failure::Build(error)) => error.is_loss(),
-        _ => false,
-    };
-    let (Built { outputs, failures, untried, .. }, rows) = healing(&store, &|| false, &mut work, &is_loss)?;
+    let (Built { outputs, failures, untried, .. }, rows) = healed(&store, &mut work)?;
     // The process ends soon, and the kernel takes thousands of small pieces back at once.
     let (_outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
     if let Some(path) = junit {

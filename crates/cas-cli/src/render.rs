@@ -60,6 +60,11 @@ impl Failure {
         Self::Arguments(join(message), tip.map(join))
     }
 
+    /// Whether the store lost what it said to have, so that doing it again may help.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Self::Build(error) if error.is_loss())
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Build(error) => exit_of(error),

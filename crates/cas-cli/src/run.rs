@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::{ffi::OsStr, io};
 
-use cas_build::{BuildError, Force, Program, RunRequest, Workspace, command_line, deps_of, healing, run_image};
+use cas_build::{BuildError, Force, Program, RunRequest, Workspace, command_line, deps_of, run_image};
 use cas_config::{Label, Run, TargetKind};
 use cas_sandbox::{Ending, Streams};
 use cas_store::Store;
@@ -13,8 +13,8 @@ use cas_store::Store;
 use crate::args::{Global, RunArgs, ShellArgs};
 use crate::checkout::{built_at_places, is_placed};
 use crate::commands::{
-    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, interrupted, one_target, open_store, open_workspace,
-    outputs, patterns, variables, with_builder,
+    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, healed, interrupted, one_target, open_store,
+    open_workspace, outputs, patterns, variables, with_builder,
 };
 use crate::exit::Exit;
 use crate::live::{Live, program_folders};
@@ -139,11 +139,7 @@ fn attached(
         with_builder(&workspace, store, options, &progress, |builder| builder.run(label, program))
     };
     // A program that ran has ended one way or another: that is no loss.
-    let is_loss = |result: &Result<Ending, Failure>| match result {
-        Err(Failure::Build(error)) => error.is_loss(),
-        _ => false,
-    };
-    Ok(exit(healing(store, &|| false, &mut work, &is_loss)?))
+    Ok(exit(healed(store, &mut work)?))
 }
 
 /// Builds what a live program depends on and puts it where the program looks for it.

@@ -15,3 +15,14 @@ pub fn debian(suite: &str) -> &'static str {
 pub const NPM: &str = "https://registry.npmjs.org";
 /// Index of the crates registry, of the sparse protocol.
 pub const CRATES: &str = "https://index.crates.io";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_updates_have_an_archive_of_their_own() {
+        assert_eq!(debian("trixie-security"), DEBIAN_SECURITY);
+        assert_eq!(["trixie", "trixie-updates", "security"].map(debian), [DEBIAN; 3]);
+    }
+}

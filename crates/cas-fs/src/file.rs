@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Context;
@@ -60,7 +60,7 @@ pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).at(Operation::Open, path)?;
     let metadata = file.metadata().at(Operation::Stat, path)?;
-    if !metadata.is_file() && !metadata.is_dir() {
+    if !metadata.is_file() && !metadata.is_dir() && !is_null_device(&metadata) {
         let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no file");
         return Err(FsError::new(Operation::Read, path, error));
     }
@@ -74,6 +74,11 @@ pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
 /// [`FsError`], with [`std::io::ErrorKind::FileTooLarge`] inside when it is longer.
 pub fn read_stream_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
     read_to_limit(open(path)?, path, limit_bytes)
+}
+
+/// Whether it is `/dev/null`, which a link in a file's place leads to where the file is to be empty.
+fn is_null_device(metadata: &Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == rustix::fs::makedev(1, 3)
 }
 
 fn read_to_limit(file: File, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FsError> {
@@ -275,4 +280,16 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
 /// [`FsError`]
 pub fn canonicalize(path: &Path) -> Result<PathBuf, FsError> {
     fs::canonicalize(path).at(Operation::Canonicalize, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_null_device_is_an_empty_file_and_other_devices_are_none() {
+        assert_eq!(read_limited(Path::new("/dev/null"), 9).expect("it is empty"), b"");
+        let error = read_limited(Path::new("/dev/zero"), 9).expect_err("it has no end");
+        assert_eq!(error.source.kind(), std::io::ErrorKind::InvalidInput);
+    }
 }
