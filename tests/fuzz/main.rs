@@ -213,10 +213,13 @@ fn archives() {
             content.take(1 << 20).read_to_end(&mut kept).ok();
             Ok::<_, Infallible>(Descriptor::of(DigestFunction::Blake3, &kept))
         };
-        for whiteouts in [cas_tar::Whiteouts::Plain, cas_tar::Whiteouts::Layer] {
-            let limits = cas_tar::ReadTarLimits { content_bytes: 1 << 20 };
-            let _ = cas_tar::read_tree(&mut &bytes[..], whiteouts, limits, keep);
+        let limits = cas_tar::ReadTarLimits { content_bytes: 1 << 20 };
+        let _ = cas_tar::read_tree(&mut &bytes[..], limits, keep);
+        let mut tree = cas_tree::Unpacking::new(cas_tree::Directory::root());
+        for _ in 0..2 {
+            let _ = cas_tar::read_layer(&mut tree, &mut &bytes[..], limits, keep);
         }
+        let _ = tree.finish();
     });
     let mut gzip = cas_tar::Codec::Gzip6.header().to_vec();
     let encoder = cas_tar::Codec::Gzip6.encoder(Vec::new(), 3).unwrap();

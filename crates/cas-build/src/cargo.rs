@@ -12,7 +12,7 @@ use cas_config::Label;
 use cas_digest::DigestFunction;
 use cas_fetch::{FetchError, Fetcher};
 use cas_store::{Store, StoreError};
-use cas_tar::{Compression, ReadTarError, ReadTarLimits, Whiteouts, decompress, read_tree};
+use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use rayon::prelude::*;
 
@@ -165,7 +165,7 @@ impl<'a> Registries<'a> {
             .map_err(|error| damaged(Box::new(error)))?;
         let limits = ReadTarLimits { content_bytes: MAX_CRATE_BYTES };
         let keep = &mut |content: &mut dyn Read| store.put(self.function, content);
-        let whole = read_tree(&mut tar, Whiteouts::Plain, limits, keep).map_err(|error| match error {
+        let whole = read_tree(&mut tar, limits, keep).map_err(|error| match error {
             // The archive is in order; the store is full, or fails.
             ReadTarError::Keep { path, source } if !matches!(source, StoreError::Source(_)) => {
                 BuildError::Keep { path: format!("{path} of {what}"), source }

@@ -9,7 +9,7 @@ use cas_deb::{Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
 use cas_store::{Store, StoreError};
-use cas_tar::{Compression, ReadTarError, ReadTarLimits, Whiteouts, decompress, read_tree};
+use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
 use cas_tree::{Directory, RelPath};
 use rayon::prelude::*;
 
@@ -288,7 +288,7 @@ fn read_member(
 ) -> Result<Directory, BuildError> {
     let mut tar = decompress(member, compression, limits.content_bytes.saturating_mul(2))
         .map_err(|error| BuildError::ReadTar(ReadTarError::Archive(error)))?;
-    Ok(read_tree(&mut tar, Whiteouts::Plain, limits, &mut |content| context.store.put(context.function, content))?)
+    Ok(read_tree(&mut tar, limits, &mut |content| context.store.put(context.function, content))?)
 }
 
 /// Fetches a blob unless it is here.

@@ -10,7 +10,7 @@ use cas_digest::{Digest, DigestFunction, HashingWriter};
 use cas_fetch::{FetchError, Fetcher};
 use cas_npm::{Integrity, Manifest, PackageSource, WorkspaceMember};
 use cas_store::{Store, StoreError};
-use cas_tar::{Codec, Compression, ReadTarLimits, Whiteouts, decompress, npm_plan, read_tree};
+use cas_tar::{Codec, Compression, ReadTarLimits, decompress, npm_plan, read_tree};
 use cas_tree::{Directory, Metadata, Name, Node, RelPath};
 use serde::Deserialize;
 
@@ -58,7 +58,7 @@ impl Registry<'_> {
             .map_err(|error| damaged(Box::new(error)))?;
         let limits = ReadTarLimits { content_bytes: MAX_PACKAGE_BYTES };
         let keep = &mut |content: &mut dyn std::io::Read| self.store.put(self.function, content);
-        let tree = read_tree(&mut tar, Whiteouts::Plain, limits, keep).map_err(|error| damaged(Box::new(error)))?;
+        let tree = read_tree(&mut tar, limits, keep).map_err(|error| damaged(Box::new(error)))?;
         let name = self.store.put_tree(&installed(&tree), self.function)?;
         self.store.put_memo("npm-package", key.as_bytes(), name.to_string().as_bytes())?;
         Ok(name)

@@ -9,6 +9,7 @@
 
 mod codec;
 mod decompress;
+mod entries;
 mod group;
 mod header;
 mod npm;
@@ -23,5 +24,5 @@ pub use decompress::{Compression, decompress};
 pub use group::{Group, Piece, copy_pieces};
 pub use header::EntryError;
 pub use plan::{LayerPlan, Profile, npm_plan};
-pub use read::{ReadTarError, ReadTarLimits, Whiteouts, read_tree};
+pub use read::{ReadTarError, ReadTarLimits, read_layer, read_tree};
 pub use recipe::{Frame, ParseRecipeError, Recipe};

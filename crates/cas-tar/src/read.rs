@@ -1,29 +1,28 @@
-//! Reading foreign tar streams into trees.
+//! Reading foreign tar streams into trees, and layers over trees.
 //!
-//! Headers are read by the `tar` crate (from 0.4.46 on, which has the advisories of 2026 mended); where entries go is
-//! decided here, in a tree that cannot be left, so no link is ever followed.
+//! Where entries go is decided here, in a tree that cannot be left.
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_tree::{DeviceKind, Directory, EditError, Metadata, Node, RelPath, RelPathError};
-use tar::EntryType;
+use cas_tree::{DeviceKind, Directory, EditError, Metadata, Node, RelPath, RelPathError, UnpackError, Unpacking};
+
+use crate::entries::{Entries, Entry, Kind};
 
 /// More entries than any real archive has.
 const MAX_ENTRIES: u64 = 10_000_000;
 /// Longest target of a symbolic link.
 const MAX_TARGET_BYTES: usize = 4095;
-
-/// Whether `.wh.` names mean that something is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whiteouts {
-    /// They are names like others.
-    Plain,
-    /// They are whiteouts (OCI image-spec 1.1, layer.md).
-    Layer,
-}
+/// What is read of a stream at once, where content does not ask for more.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Names with this before them remove what lower layers have (OCI image-spec 1.1, layer.md, Whiteouts).
+const WHITEOUT: &[u8] = b".wh.";
+/// This one removes all that lower layers have in its directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Others of these are for AUFS's own use.
+const AUFS: &[u8] = b".wh..wh.";
 
 /// What an archive may hold.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +52,14 @@ pub enum ReadTarError<E: Error + 'static> {
         path: RelPath,
         /// Why not.
         source: EditError,
+    },
+    /// An entry of a layer cannot be put over what is there.
+    #[error("entry `{path}` of the layer cannot be placed")]
+    Unpack {
+        /// The entry.
+        path: RelPath,
+        /// Why not.
+        source: UnpackError,
     },
     /// An entry of a kind that trees do not have.
     #[error("entry `{path}` of the archive has the unknown type `{kind}`")]
@@ -95,130 +102,164 @@ pub enum ReadTarError<E: Error + 'static> {
 /// [`ReadTarError`]
 pub fn read_tree<E: Error + 'static>(
     source: &mut dyn Read,
-    whiteouts: Whiteouts,
     limits: ReadTarLimits,
     keep: &mut dyn FnMut(&mut dyn Read) -> Result<Descriptor, E>,
 ) -> Result<Directory, ReadTarError<E>> {
-    let mut archive = tar::Archive::new(source);
     let mut tree = Directory::root();
-    let (mut count, mut bytes) = (0, 0u64);
-    for entry in archive.entries().map_err(ReadTarError::Archive)? {
-        let mut entry = entry.map_err(ReadTarError::Archive)?;
+    let place = |path: &RelPath| {
+        let path = path.clone();
+        |source| ReadTarError::Place { path, source }
+    };
+    each(source, limits, keep, &mut |item| match item {
+        Item::Root(metadata) => {
+            tree.metadata = metadata;
+            Ok(())
+        }
+        Item::Node(path, node) => {
+            let node = match (node, tree.get_directory(&path)) {
+                (Node::Directory(new), Some(old)) => {
+                    let mut directory = Directory::clone(old);
+                    directory.metadata = new.metadata.clone();
+                    Node::Directory(Arc::new(directory))
+                }
+                (node, _) => node,
+            };
+            tree.insert(&path, node, &Metadata::root_owned(0o755)).map_err(place(&path))
+        }
+        // A link to itself names nothing new.
+        Item::Link(path, target) if path == target => Ok(()),
+        Item::Link(path, target) => {
+            tree.insert(&path, Node::Link { target }, &Metadata::root_owned(0o755)).map_err(place(&path))
+        }
+    })?;
+    Ok(tree)
+}
+
+/// Puts a layer over a tree: its whiteouts remove, everything else is put in. `keep` stores the content of a regular file and
+/// names it. Bytes after the end of the archive are not read.
+///
+/// # Errors
+///
+/// [`ReadTarError`]; part of the layer is in the tree then.
+pub fn read_layer<E: Error + 'static>(
+    tree: &mut Unpacking,
+    source: &mut dyn Read,
+    limits: ReadTarLimits,
+    keep: &mut dyn FnMut(&mut dyn Read) -> Result<Descriptor, E>,
+) -> Result<(), ReadTarError<E>> {
+    tree.next_layer();
+    each(source, limits, keep, &mut |item| {
+        let (path, done) = match item {
+            Item::Root(metadata) => {
+                tree.root(metadata);
+                return Ok(());
+            }
+            Item::Link(path, target) => {
+                let done = tree.link(&path, &target);
+                (path, done)
+            }
+            Item::Node(path, node) => {
+                let done = match path.name().as_bytes() {
+                    OPAQUE => tree.opaque(path.parent().as_ref()),
+                    name if name.starts_with(AUFS) => Ok(()),
+                    name => match name.strip_prefix(WHITEOUT) {
+                        Some(removed) => tree.whiteout(&beside(&path, removed)?),
+                        None => tree.put(&path, node),
+                    },
+                };
+                (path, done)
+            }
+        };
+        done.map_err(|source| ReadTarError::Unpack { path, source })
+    })
+}
+
+/// Another name in the directory of a path.
+fn beside<E: Error + 'static>(path: &RelPath, name: &[u8]) -> Result<RelPath, ReadTarError<E>> {
+    let joined = match path.parent() {
+        None => RelPath::new(name),
+        Some(parent) => RelPath::new([parent.as_bytes(), b"/", name].concat()),
+    };
+    joined.map_err(|source| ReadTarError::Name { name: path.to_string(), source })
+}
+
+/// What an entry means.
+enum Item {
+    /// The root's own rights and owners.
+    Root(Metadata),
+    /// Something at a path; a directory is empty.
+    Node(RelPath, Node),
+    /// A further name of what is at the second path.
+    Link(RelPath, RelPath),
+}
+
+/// Reads the entries of an archive one after another.
+fn each<E: Error + 'static>(
+    source: &mut dyn Read,
+    limits: ReadTarLimits,
+    keep: &mut dyn FnMut(&mut dyn Read) -> Result<Descriptor, E>,
+    take: &mut dyn FnMut(Item) -> Result<(), ReadTarError<E>>,
+) -> Result<(), ReadTarError<E>> {
+    let mut entries = Entries::new(BufReader::with_capacity(BUFFER_BYTES, source));
+    let (mut count, mut left) = (0, limits.content_bytes);
+    while let Some(entry) = entries.next_entry().map_err(ReadTarError::Archive)? {
         count += 1;
         if count > MAX_ENTRIES {
             return Err(ReadTarError::TooLarge { limit: MAX_ENTRIES, unit: "entries" });
         }
-        let raw = entry.path_bytes().into_owned();
-        let text = String::from_utf8_lossy(&raw).into_owned();
-        let metadata = metadata(&mut entry, &text)?;
-        let kind = entry.header().entry_type();
-        let Some(path) = clean(&raw, &text)? else {
+        let text = String::from_utf8_lossy(&entry.name).into_owned();
+        let metadata = metadata(&entry, &text)?;
+        let Some(path) = clean(&entry.name, &text)? else {
             // The root: its rights count, whatever else is said of it does not.
-            if kind == EntryType::Directory {
-                tree.metadata = metadata;
+            if entry.kind == Kind::Directory {
+                take(Item::Root(metadata))?;
             }
             continue;
         };
-        if whiteouts == Whiteouts::Layer && place_whiteout(&mut tree, &path)? {
-            continue;
-        }
-        let node = match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                bytes = bytes.saturating_add(entry.size());
-                if bytes > limits.content_bytes {
-                    return Err(ReadTarError::TooLarge { limit: limits.content_bytes, unit: "bytes of content" });
-                }
-                let size = entry.size();
-                let blob = keep(&mut entry).map_err(|source| ReadTarError::Keep { path: text.clone(), source })?;
+        let node = match entry.kind {
+            Kind::File => {
+                let (size, limit) = (entry.size, limits.content_bytes);
+                left = left.checked_sub(size).ok_or(ReadTarError::TooLarge { limit, unit: "bytes of content" })?;
+                let kept = keep(&mut entries.content());
+                let blob = kept.map_err(|source| ReadTarError::Keep { path: text.clone(), source })?;
                 if blob.size != size {
                     return Err(ReadTarError::Archive(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Node::File { metadata, blob }
             }
-            EntryType::Directory => {
-                let mut directory = tree.get_directory(&path).map_or_else(Directory::root, |old| Directory::clone(old));
-                directory.metadata = metadata;
-                Node::Directory(Arc::new(directory))
-            }
-            EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+            Kind::Directory => Node::Directory(Arc::new(Directory::new(metadata))),
+            Kind::Symlink => {
+                let target = entry.target;
                 if target.is_empty() || target.len() > MAX_TARGET_BYTES || target.contains(&0) {
                     return Err(ReadTarError::Field { path: text, field: "link target" });
                 }
                 Node::Symlink { metadata: Metadata { mode: 0o777, ..metadata }, target: target.into() }
             }
-            EntryType::Link => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                let target = clean(&target, &text)?
-                    .ok_or_else(|| ReadTarError::Field { path: text.clone(), field: "link target" })?;
-                // A link to itself names nothing new.
-                if target == path {
-                    continue;
-                }
-                Node::Link { target }
+            Kind::Link => {
+                let target = clean(&entry.target, &text)?;
+                let target = target.ok_or(ReadTarError::Field { path: text, field: "link target" })?;
+                take(Item::Link(path, target))?;
+                continue;
             }
-            EntryType::Char | EntryType::Block => {
-                let number = |value: io::Result<Option<u32>>| {
-                    value
-                        .ok()
-                        .flatten()
-                        .ok_or_else(|| ReadTarError::Field { path: text.clone(), field: "device number" })
-                };
-                Node::Device {
-                    metadata,
-                    kind: if kind == EntryType::Char { DeviceKind::Character } else { DeviceKind::Block },
-                    major: number(entry.header().device_major())?,
-                    minor: number(entry.header().device_minor())?,
-                }
+            Kind::Character | Kind::Block => {
+                let kind = if entry.kind == Kind::Character { DeviceKind::Character } else { DeviceKind::Block };
+                let (major, minor) = entry.device.ok_or(ReadTarError::Field { path: text, field: "device number" })?;
+                Node::Device { metadata, kind, major, minor }
             }
-            EntryType::Fifo => Node::Fifo { metadata },
-            // Comments for the whole archive.
-            EntryType::XGlobalHeader => continue,
-            other => return Err(ReadTarError::Kind { path: text, kind: char::from(other.as_byte()) }),
+            Kind::Fifo => Node::Fifo { metadata },
+            Kind::Other(flag) => return Err(ReadTarError::Kind { path: text, kind: char::from(flag) }),
         };
-        tree.insert(&path, node, &Metadata::root_owned(0o755))
-            .map_err(|source| ReadTarError::Place { path: path.clone(), source })?;
+        take(Item::Node(path, node))?;
     }
-    Ok(tree)
+    Ok(())
 }
 
-fn metadata<R: Read, E: Error + 'static>(
-    entry: &mut tar::Entry<'_, R>,
-    text: &str,
-) -> Result<Metadata, ReadTarError<E>> {
-    let bad = |field| ReadTarError::Field { path: text.to_owned(), field };
-    let mut mode = entry.header().mode().map_err(|_| bad("mode"))?;
-    mode &= 0o7777;
-    let id = |value: io::Result<u64>, field| value.ok().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| bad(field));
-    // npm leaves the fields of the owner empty.
-    let is_empty = |field: &[u8]| field.iter().all(|byte| matches!(byte, 0 | b' '));
-    let header = entry.header();
-    let mut metadata = Metadata {
-        mode,
-        uid: if is_empty(&header.as_old().uid) { 0 } else { id(header.uid(), "user id")? },
-        gid: if is_empty(&header.as_old().gid) { 0 } else { id(header.gid(), "group id")? },
-        xattrs: std::collections::BTreeMap::new(),
-    };
-    let Some(extensions) = entry.pax_extensions().map_err(ReadTarError::Archive)? else { return Ok(metadata) };
-    for extension in extensions {
-        let extension = extension.map_err(ReadTarError::Archive)?;
-        let number = |field| {
-            let text = extension.value().ok();
-            text.and_then(|text| text.parse().ok()).ok_or_else(|| bad(field))
-        };
-        match extension.key_bytes() {
-            b"uid" => metadata.uid = number("user id")?,
-            b"gid" => metadata.gid = number("group id")?,
-            key => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
-                    && !name.is_empty()
-                {
-                    metadata.xattrs.insert(name.into(), extension.value_bytes().into());
-                }
-            }
-        }
-    }
-    Ok(metadata)
+fn metadata<E: Error + 'static>(entry: &Entry, text: &str) -> Result<Metadata, ReadTarError<E>> {
+    let id = |id: u64, field| u32::try_from(id).map_err(|_| ReadTarError::Field { path: text.to_owned(), field });
+    let mut xattrs = entry.xattrs.clone();
+    // They are notes of overlayfs about its own layers, and would mean something in a folder that is one.
+    xattrs.retain(|name, _| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay."));
+    Ok(Metadata { mode: entry.mode, uid: id(entry.uid, "user id")?, gid: id(entry.gid, "group id")?, xattrs })
 }
 
 /// The path of a name, or `None` for the root.
@@ -228,34 +269,4 @@ fn clean<E: Error + 'static>(raw: &[u8], text: &str) -> Result<Option<RelPath>, 
         return Ok(None);
     }
     RelPath::new(parts.join(&b'/')).map(Some).map_err(|source| ReadTarError::Name { name: text.to_owned(), source })
-}
-
-/// Puts in what a `.wh.` name means; whether it was one.
-fn place_whiteout<E: Error + 'static>(tree: &mut Directory, path: &RelPath) -> Result<bool, ReadTarError<E>> {
-    let name = path.name();
-    let Some(removed) = name.as_bytes().strip_prefix(b".wh.") else { return Ok(false) };
-    let place = |source| ReadTarError::Place { path: path.clone(), source };
-    let parents = Metadata::root_owned(0o755);
-    if removed == b".wh..opq" {
-        match path.parent() {
-            None => tree.opaque = true,
-            Some(parent) => {
-                let mut directory =
-                    tree.get_directory(&parent).map_or_else(Directory::root, |old| Directory::clone(old));
-                directory.opaque = true;
-                tree.insert(&parent, Node::Directory(Arc::new(directory)), &parents).map_err(place)?;
-            }
-        }
-        return Ok(true);
-    }
-    let bad = |source| ReadTarError::Name { name: path.to_string(), source };
-    let target = match path.parent() {
-        None => RelPath::new(removed).map_err(bad)?,
-        Some(parent) => RelPath::new([parent.as_bytes(), b"/", removed].concat()).map_err(bad)?,
-    };
-    // A layer that also ships the name means the new one; the order within a layer says nothing.
-    if tree.get(&target).is_none() {
-        tree.insert(&target, Node::Whiteout, &parents).map_err(place)?;
-    }
-    Ok(true)
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use cas_blob::{Descriptor, OpenBlob, OpenBlobError};
 use cas_digest::DigestFunction;
-use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath};
+use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath, Unpacking};
 use proptest::prelude::*;
 
 use crate::*;
@@ -88,12 +88,27 @@ fn compressed(plan: &LayerPlan, place: &Memory, codec: Codec) -> Vec<u8> {
     bytes
 }
 
-fn read(bytes: &[u8], place: &Memory) -> Result<Directory, ReadTarError<io::Error>> {
-    read_tree(&mut &bytes[..], Whiteouts::Layer, ReadTarLimits { content_bytes: 1 << 30 }, &mut |content| {
+const LIMITS: ReadTarLimits = ReadTarLimits { content_bytes: 1 << 30 };
+
+fn keep(place: &Memory) -> impl FnMut(&mut dyn Read) -> io::Result<Descriptor> + '_ {
+    |content| {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         Ok(place.put(&bytes))
-    })
+    }
+}
+
+fn read(bytes: &[u8], place: &Memory) -> Result<Directory, ReadTarError<io::Error>> {
+    read_tree(&mut &bytes[..], LIMITS, &mut keep(place))
+}
+
+/// Layers one over the other.
+fn unpacked(layers: &[Vec<u8>], place: &Memory) -> Result<Directory, ReadTarError<io::Error>> {
+    let mut tree = Unpacking::new(Directory::root());
+    for bytes in layers {
+        read_layer(&mut tree, &mut &bytes[..], LIMITS, &mut keep(place))?;
+    }
+    Ok(tree.finish())
 }
 
 #[test]
@@ -101,7 +116,13 @@ fn a_layer_holds_the_tree() {
     let place = Memory::default();
     let tree = example(&place);
     let bytes = tar_of(&LayerPlan::new(&tree).expect("a layer can tell it"), &place);
-    assert_eq!(read(&bytes, &place).expect("it is an archive"), tree);
+    let mut base = Directory::root();
+    for name in ["gone", "opaque/below", "bin/kept", "kept"] {
+        base.insert(&path(name), Node::file(place.put(b"lower"), 0o600), &Metadata::root_owned(0o711)).expect("free");
+    }
+    let lower = tar_of(&LayerPlan::new(&base).expect("a layer can tell it"), &place);
+    base.apply_layer(&tree);
+    assert_eq!(unpacked(&[lower, bytes.clone()], &place).expect("they are archives"), base);
     // An independent reader sees the same names in the same order.
     let mut archive = tar::Archive::new(&bytes[..]);
     let names: Vec<String> = archive
@@ -240,17 +261,34 @@ fn recipes_are_read_as_they_were_written() {
     }
 }
 
+/// A header of the format of POSIX with some fields, and what follows it in whole blocks.
+fn header(name: &[u8], flag: u8, fields: &[(usize, &[u8])], content: &[u8]) -> Vec<u8> {
+    let mut block = [0; 512];
+    let mut set = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+    set(0, name);
+    set(100, b"0000644\0");
+    set(124, format!("{:011o}\0", content.len()).as_bytes());
+    set(156, &[flag]);
+    set(257, b"ustar\0");
+    for (at, bytes) in fields {
+        set(*at, bytes);
+    }
+    set(148, b"        ");
+    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let padding = content.len().next_multiple_of(512) - content.len();
+    [&block, content, &vec![0; padding]].concat()
+}
+
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let length = (1..9).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+    let length = length.expect("it is short");
+    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+}
+
 fn entry(name: &[u8], kind: tar::EntryType, link: &[u8]) -> Vec<u8> {
-    let mut header = tar::Header::new_ustar();
-    header.as_mut_bytes()[..name.len()].copy_from_slice(name);
-    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link);
-    header.set_entry_type(kind);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_size(0);
-    header.set_cksum();
-    header.as_bytes().to_vec()
+    header(name, kind.as_byte(), &[(157, link)], b"")
 }
 
 #[test]
@@ -275,6 +313,236 @@ fn what_must_not_be_in_an_archive_is_an_error() {
     assert!(read(&bytes, &place).expect("cleaned").get(&path("usr/x")).is_some());
 }
 
+/// What GNU tar, Go, Python and others write; what they read is asked of themselves elsewhere.
+#[test]
+fn headers_of_all_dialects_are_read() {
+    let place = Memory::default();
+    let long = "d/".repeat(99) + "name";
+    let [gnu_magic, star]: [(usize, &[u8]); 2] = [(257, b"ustar  \0"), (508, b"tar\0")];
+    for (what, bytes, expected, mode, content) in [
+        ("no magic", header(b"a", 0, &[(257, &[0; 6]), (345, b"not/a/prefix")], b"1"), "a", 0o644, &b"1"[..]),
+        ("a prefix", header(b"a", b'0', &[(345, b"p/q")], b"1"), "p/q/a", 0o644, b"1"),
+        ("GNU's times in its place", header(b"a", b'0', &[gnu_magic, (345, b"14012345670")], b"1"), "a", 0o644, b"1"),
+        (
+            "star's shorter prefix",
+            header(b"a", b'0', &[(345, b"p"), (476, b"14012345670"), star], b"1"),
+            "p/a",
+            0o644,
+            b"1",
+        ),
+        ("blanks around numbers", header(b"a", b'7', &[(100, b"  755 \0 ")], b"1"), "a", 0o755, b"1"),
+        ("a kind in the mode", header(b"a", b'0', &[(100, b"0104755\0")], b""), "a", 0o4755, b""),
+        (
+            "a number of base 256",
+            header(b"a", b'0', &[(124, b"\x80\0\0\0\0\0\0\0\0\0\0\x03")], b"123"),
+            "a",
+            0o644,
+            b"123",
+        ),
+        ("no number", header(b"a", b'0', &[(100, b"\0\0\0\0\0\0\0\0")], b""), "a", 0, b""),
+        (
+            "a long name",
+            [
+                header(b"././@LongLink", b'L', &[gnu_magic], format!("{long}\0").as_bytes()),
+                header(b"d/", b'0', &[gnu_magic], b"1"),
+            ]
+            .concat(),
+            &long,
+            0o644,
+            b"1",
+        ),
+        (
+            "records",
+            [
+                header(
+                    b"pax",
+                    b'x',
+                    &[],
+                    &[record("path", long.as_bytes()), record("size", b"2"), record("mtime", b"-1.5")].concat(),
+                ),
+                header(b"d", b'0', &[(124, b"00000000007\0")], b"12"),
+            ]
+            .concat(),
+            &long,
+            0o644,
+            b"12",
+        ),
+        (
+            "a comment for all",
+            [header(b"pax", b'g', &[], &record("comment", b"a\nb")), header(b"a", b'0', &[], b"1")].concat(),
+            "a",
+            0o644,
+            b"1",
+        ),
+        (
+            "a record that takes another back",
+            [
+                header(b"pax", b'x', &[], &[record("path", b"b"), record("path", b"")].concat()),
+                header(b"a", b'0', &[], b"1"),
+            ]
+            .concat(),
+            "a",
+            0o644,
+            b"1",
+        ),
+        ("no end", header(b"a", b'0', &[], b"1")[..513].to_vec(), "a", 0o644, b"1"),
+        ("one block of end", [header(b"a", b'0', &[], b"1"), vec![0; 512]].concat(), "a", 0o644, b"1"),
+        ("what follows the end", [header(b"a", b'0', &[], b"1"), vec![0; 1024], vec![7; 9]].concat(), "a", 0o644, b"1"),
+    ] {
+        let tree = read(&bytes, &place).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        let (metadata, blob) = tree.get_file(&path(expected)).unwrap_or_else(|| panic!("{what}: {tree:?}"));
+        assert_eq!((metadata.mode, blob), (mode, place.put(content)), "{what}");
+        assert_eq!(tree.walk().filter(|(_, node)| matches!(node, Node::File { .. })).count(), 1, "{what}");
+    }
+    // Values of extended attributes are any bytes, also the ends of lines.
+    let value = b"\x01\0\0\x02\n\x0a=\0";
+    let records = [record("SCHILY.xattr.security.capability", value), record("SCHILY.xattr.user.overlay.opaque", b"y")];
+    let bytes = [header(b"pax", b'x', &[], &records.concat()), header(b"a", b'0', &[], b"")].concat();
+    let tree = read(&bytes, &place).expect("it is an archive");
+    let xattrs = &tree.get_file(&path("a")).expect("it is there").0.xattrs;
+    assert_eq!(xattrs.iter().collect::<Vec<_>>(), [(&b"security.capability"[..].into(), &value[..].into())]);
+}
+
+/// Length in the stream and holes of one file in the four formats of sparse files.
+#[test]
+fn sparse_files_have_their_holes() {
+    let place = Memory::default();
+    let mut expected = vec![0; 3000];
+    expected[1024..1536].fill(b'1');
+    expected[2048..2050].fill(b'2');
+    let stored = [vec![b'1'; 512], b"22".to_vec()].concat();
+    let octal = |number: usize| format!("{number:011o}\0").into_bytes();
+    let map: Vec<u8> = [1024, 512, 2048, 2].iter().flat_map(|number| octal(*number)).collect();
+    let old = header(b"a", b'S', &[(257, b"ustar  \0"), (386, &map), (483, &octal(3000))], &stored);
+    let more: Vec<u8> = [&octal(1024)[..], &octal(512)].concat();
+    let mut block = [0; 512];
+    block[..24].copy_from_slice(&[octal(2048), octal(2)].concat());
+    let fields: [(usize, &[u8]); 4] = [(257, b"ustar  \0"), (386, &more), (482, &[1]), (483, &octal(3000))];
+    let mut continued = header(b"a", b'S', &fields, &stored);
+    continued.splice(512..512, block);
+    let with = |records: &[Vec<u8>], stored: &[u8]| {
+        [header(b"pax", b'x', &[], &records.concat()), header(b"GNUSparseFile.0/a", b'0', &[], stored)].concat()
+    };
+    let (name, size) = (record("GNU.sparse.name", b"a"), record("GNU.sparse.size", b"3000"));
+    let parts = [("offset", "1024"), ("numbytes", "512"), ("offset", "2048"), ("numbytes", "2")];
+    let parts: Vec<Vec<u8>> =
+        parts.iter().map(|(key, value)| record(&format!("GNU.sparse.{key}"), value.as_bytes())).collect();
+    let version = [record("GNU.sparse.major", b"1"), record("GNU.sparse.minor", b"0")].concat();
+    let mut list = b"2\n1024\n512\n2048\n2\n".to_vec();
+    list.resize(512, 0);
+    let real = record("GNU.sparse.realsize", b"3000");
+    for (what, bytes) in [
+        ("of old", old),
+        ("of old, continued", continued),
+        ("0.0", with(&[size.clone(), name.clone(), parts.concat()], &stored)),
+        ("0.1", with(&[size.clone(), name.clone(), record("GNU.sparse.map", b"1024,512,2048,2")], &stored)),
+        ("1.0", with(&[version.clone(), name.clone(), real.clone()], &[&list[..], &stored].concat())),
+    ] {
+        let bytes = [bytes, header(b"next", b'0', &[], b"")].concat();
+        let tree = read(&bytes, &place).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!(tree.get_file(&path("a")).map(|(_, blob)| blob), Some(place.put(&expected)), "{what}");
+        assert!(tree.get(&path("next")).is_some(), "{what}");
+    }
+    for (what, bytes) in [
+        ("parts that overlap", with(&[size.clone(), record("GNU.sparse.map", b"1024,512,1030,2")], &stored)),
+        ("parts after the end", with(&[size.clone(), record("GNU.sparse.map", b"1024,512,2999,2")], &stored)),
+        ("fewer bytes than parts", with(&[size.clone(), record("GNU.sparse.map", b"1024,512")], &stored)),
+        ("half a part", with(&[size.clone(), record("GNU.sparse.map", b"1024,512,2048")], &stored)),
+        ("no length", with(&[record("GNU.sparse.map", b"1024,512,2048,2")], &stored)),
+        ("a list without end", with(&[version.clone(), real.clone()], &[b'1'; 512])),
+        ("more parts than numbers", with(&[version, real], b"99999999999999\n")),
+        ("a later version", with(&[record("GNU.sparse.major", b"2"), size], &stored)),
+    ] {
+        assert!(matches!(read(&bytes, &place), Err(ReadTarError::Archive(_))), "{what}");
+    }
+}
+
+#[test]
+fn what_programs_read_in_different_ways_is_an_error() {
+    let place = Memory::default();
+    let end = header(b"a", b'0', &[], b"1");
+    let x = |records: &[Vec<u8>]| header(b"pax", b'x', &[], &records.concat());
+    let long = header(b"././@LongLink", b'L', &[], b"other\0");
+    for (bytes, expected) in [
+        (
+            vec![header(b"pax", b'g', &[], &record("path", b"b")), end.clone()],
+            "the header at byte 0 sets `path` for all entries",
+        ),
+        (
+            vec![header(b"pax", b'g', &[], &record("size", b"9")), end.clone()],
+            "the header at byte 0 sets `size` for all entries",
+        ),
+        (vec![x(&[record("path", b"b")]), long.clone(), end.clone()], "the header at byte 2048 has two names"),
+        (vec![x(&[]), x(&[record("size", b"0")]), end.clone()], "the header at byte 512 extends the same entry again"),
+        (vec![long.clone(), long.clone(), end.clone()], "the header at byte 1024 extends the same entry again"),
+        (vec![x(&[record("size", b"-1")]), end.clone()], "the header at byte 1024 has a bad `size`"),
+        (vec![x(&[record("uid", b"1x")]), end.clone()], "the header at byte 1024 has a bad `uid`"),
+        (vec![x(&[b"8 path=b\n".to_vec()])], "the header at byte 0 is no list of records"),
+        (vec![x(&[b"99 path=b\n".to_vec()])], "the header at byte 0 is no list of records"),
+        (vec![x(&[b"+9 path=b\n".to_vec()])], "the header at byte 0 is no list of records"),
+        (vec![long], "the header at byte 1024 is missing: it would be of what was extended"),
+        (vec![vec![0; 512], end.clone()], "the header at byte 0 is empty, and something follows"),
+        (
+            vec![header(b"a", b'0', &[(124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")], b"")],
+            "the header at byte 0 has no length",
+        ),
+        (vec![header(b"a", b'0', &[(124, b"0000008\0")], b"")], "the header at byte 0 has no length"),
+        (
+            vec![header(b"a", b'x', &[(124, b"77777777777\0")], b"")],
+            "the header at byte 0 is an extended header of more than 1048576 bytes",
+        ),
+        (vec![vec![1; 512]], "the header at byte 0 has a wrong checksum"),
+    ] {
+        let error = match read(&bytes.concat(), &place) {
+            Err(ReadTarError::Archive(error)) => error.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(error, expected);
+    }
+    // Cut anywhere but between entries, it is no archive.
+    let whole = [x(&[record("path", b"long")]), header(b"a", b'0', &[], &[1; 700])].concat();
+    for end in (1..whole.len()).filter(|end| *end < 1024 + 512 + 700) {
+        assert!(read(&whole[..end], &place).is_err(), "{end}");
+    }
+}
+
+/// Layers that programs which follow links, or trust lengths, were led astray by.
+#[test]
+fn layers_stay_inside() {
+    use tar::EntryType as T;
+    let place = Memory::default();
+    for (what, entries, expected) in [
+        ("a link out", vec![(&b"a"[..], T::Symlink, &b"/etc"[..]), (b"a/b", T::Regular, b"")], "a etc etc/b"),
+        ("a way up", vec![(b"a", T::Symlink, b"../../etc"), (b"a/b", T::Regular, b"")], "a etc etc/b"),
+        (
+            "a hard link through a link",
+            vec![(b"f", T::Regular, b""), (b"a", T::Symlink, b"/"), (b"b", T::Link, b"a/f")],
+            "a b f",
+        ),
+        ("whiteouts of nothing", vec![(b".wh.x", T::Regular, b""), (b"a/.wh..wh..opq", T::Regular, b"")], ""),
+        ("AUFS's own", vec![(b".wh..wh.plnk", T::Directory, b""), (b".wh..wh.aufs", T::Regular, b"")], ""),
+    ] {
+        let bytes: Vec<u8> = entries.iter().flat_map(|(name, kind, link)| entry(name, *kind, link)).collect();
+        let tree = unpacked(&[bytes], &place).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        let names: Vec<String> = tree.walk().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(names.join(" "), expected, "{what}");
+    }
+    for (what, entries, expected) in [
+        ("a way up", vec![(&b"../x"[..], T::Regular, &b""[..])], "the archive holds the name `../x`"),
+        ("a whiteout up", vec![(b"a/.wh...", T::Regular, b"")], "the archive holds the name `a/.wh...`"),
+        ("a whiteout of no name", vec![(b".wh.", T::Regular, b"")], "the archive holds the name `.wh.`"),
+        (
+            "a loop",
+            vec![(b"a", T::Symlink, b"a"), (b"a/b", T::Regular, b"")],
+            "entry `a/b` of the layer cannot be placed",
+        ),
+        ("a link to nothing", vec![(b"a", T::Link, b"b")], "entry `a` of the layer cannot be placed"),
+    ] {
+        let bytes: Vec<u8> = entries.iter().flat_map(|(name, kind, link)| entry(name, *kind, link)).collect();
+        assert_eq!(unpacked(&[bytes], &place).expect_err(what).to_string(), expected, "{what}");
+    }
+}
+
 #[test]
 fn what_a_layer_cannot_tell_is_an_error() {
     let mut tree = Directory::root();
@@ -296,6 +564,7 @@ proptest! {
     fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         let place = Memory::default();
         let _ = read(&bytes, &place);
+        let _ = unpacked(&[bytes.clone(), bytes.clone()], &place);
         let _ = Recipe::decode(&bytes);
         for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
             let _ = decompress(&bytes[..], compression, 1 << 20).expect("there is memory").read_to_end(&mut Vec::new());
@@ -309,5 +578,6 @@ proptest! {
         let position = position % bytes.len();
         bytes[position] = value;
         let _ = read(&bytes, &place);
+        let _ = unpacked(&[bytes.clone(), bytes], &place);
     }
 }

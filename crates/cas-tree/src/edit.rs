@@ -127,6 +127,11 @@ impl Directory {
         Some(directory)
     }
 
+    /// What is at `path`, for writing.
+    pub(crate) fn node_mut(&mut self, path: &RelPath) -> Option<&mut Node> {
+        self.parent_mut(path)?.entries.get_mut(path.name().as_bytes())
+    }
+
     /// Replaces a node whose parents are there, without a look at hard links.
     pub(crate) fn insert_raw(&mut self, path: &RelPath, node: Node) {
         if let Some(parent) = self.parent_mut(path) {

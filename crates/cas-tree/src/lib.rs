@@ -19,6 +19,7 @@ mod links;
 mod merge;
 mod node;
 mod path;
+mod unpack;
 
 pub use codec::{
     DecodeError, DecodeTreeError, EncodeError, EncodedTree, MAX_DIRECTORY_BYTES, References, decode, references,
@@ -28,6 +29,7 @@ pub use edit::EditError;
 pub use merge::{Conflict, MergeRule};
 pub use node::{DeviceKind, Metadata, Node};
 pub use path::{Name, RelPath, RelPathError};
+pub use unpack::{UnpackError, Unpacking};
 
 /// Time that every shown entry of a tree carries, in seconds since 1970: 1985-10-26T08:15:00Z.
 ///
