@@ -156,6 +156,9 @@ fn the_highest_version_of_several_archives_is_taken_and_each_has_its_keys() {
     };
     built("tool 1.9\nthe first\n");
     home.write("cas.toml", &further("stable-security", "keys/two.gpg"));
+    let told = text(&home.cas(&["lock"]).stdout);
+    assert_eq!(told, "//:sh tool: 1.9 -> 1.10\ncas.lock was written\n");
+    assert_eq!(text(&home.cas(&["lock"]).stdout), "cas.lock is up to date\n");
     built("tool 1.10\nthe first\n");
     let lock = home.read("cas.lock");
     assert!(lock.contains("version = \"1.10\", archive = 1, path = \"pool/tool_1.10.deb\""), "{lock}");
@@ -201,4 +204,44 @@ fn the_highest_version_of_several_archives_is_taken_and_each_has_its_keys() {
         3,
         "this is the release of `stable-security`, not of `testing-security`",
     );
+}
+
+#[test]
+fn one_package_is_updated_and_the_others_stay() {
+    let (Some(busybox), Some(archives)) = (toolchain::package(), Archives::new()) else { return };
+    let key = archives.key("one@example.invalid");
+    let made = |name: &str, version: &str| archives.package(name, version, &format!("{name} {version}\n"));
+    let (tool, other) = (made("tool", "1"), made("other", "1"));
+    let publish =
+        |packages: &[(&str, &str, &[u8])]| archives.publish("main", "stable", "one@example.invalid", packages);
+    publish(&[("busybox", "1", &busybox), ("tool", "1", &tool), ("other", "1", &other)]);
+    let home = Home::new(&format!(
+        "[workspace]\n[toolchain.sh]\ndebian = {{ suite = \"stable\", packages = [\"busybox\", \"other\", \"tool\"], \
+         mirror = \"file://{}\", keyring = \"one.gpg\" }}\n{STEP}",
+        archives.at("main").display()
+    ));
+    write(&home.workspace().join("one.gpg"), &key);
+    let lock = |arguments: &[&str]| {
+        let output = home.cas(&[&["lock"], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(lock(&[]), format!("//:sh: 3 packages for {ARCHITECTURE} is new\ncas.lock was written\n"));
+    let (tool2, other2) = (made("tool", "2"), made("other", "2"));
+    publish(&[
+        ("busybox", "1", &busybox),
+        ("tool", "1", &tool),
+        ("tool", "2", &tool2),
+        ("other", "1", &other),
+        ("other", "2", &other2),
+    ]);
+    assert_eq!(lock(&[]), "cas.lock is up to date\n");
+    assert_eq!(lock(&["--update", "--only", "tool"]), "//:sh tool: 1 -> 2\ncas.lock was written\n");
+    // What the archive no longer has cannot stay.
+    publish(&[("busybox", "1", &busybox), ("tool", "2", &tool2), ("other", "2", &other2)]);
+    assert_eq!(lock(&["--update", "--only", "tool"]), "//:sh other: 1 -> 2\ncas.lock was written\n");
+    assert_eq!(lock(&["--update", "--only", ":sh"]), "cas.lock is up to date\n");
+    let output = home.cas(&["lock", "--update", "--only", "nothing"]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("pins no package `nothing`"), "{stderr}");
 }

@@ -10,6 +10,7 @@ mod cargo;
 mod daily;
 mod example;
 mod failures;
+mod foreign;
 mod init;
 mod npm;
 mod pnpm;

@@ -11,6 +11,7 @@ mod debian;
 mod execution;
 mod images;
 mod reapi;
+mod tars;
 #[path = "../common/toolchain.rs"]
 mod toolchain;
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use cas_blob::{ActionCache, Descriptor};
 use cas_config::{
-    Addition, Command, Fetch, Label, Lock, LockedDebian, LockedNpm, LockfileKind, NpmPackage, TargetKind,
+    Addition, Command, Fetch, ImageSource, Label, Lock, LockedDebian, LockedImage, LockedNpm, LockedPackage,
+    LockfileKind, NpmPackage, RootSource, TargetKind,
 };
 use cas_fetch::Fetcher;
 use cas_sandbox::Cancel;
@@ -26,6 +27,7 @@ use crate::event::{Event, Observer};
 use crate::graph::{Graph, TargetId};
 use crate::healing::healing;
 use crate::history::{self, History, history_folder};
+use crate::image_place::{ImagePlace, ImageRegistries};
 use crate::inputs::{Given, Known, Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
@@ -36,8 +38,8 @@ use crate::step::Job;
 use crate::trace::Trace;
 use crate::trial::{Trial, Trials, with_arguments};
 use crate::{
-    BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, host, image, modules,
-    part, roles, schedule, times,
+    BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, foreign, host, image,
+    modules, part, roles, schedule, times,
 };
 
 /// What a build may change.
@@ -146,12 +148,16 @@ pub struct Builder<'a> {
     pub actions: &'a dyn ActionCache,
     /// Where missing inputs come from.
     pub fetcher: &'a Fetcher,
+    /// Where missing images come from.
+    pub registries: Arc<ImageRegistries>,
     /// Targets at once.
     pub jobs: NonZeroUsize,
     /// Memory that steps may use together; `None` when nobody knows what the machine has.
     pub memory_bytes: Option<u64>,
     /// What may change.
     pub mode: Mode,
+    /// Labels and names of packages that an update is of; all, when there are none.
+    pub only: BTreeSet<String>,
     /// Whether a failure leaves what does not depend on it to be built.
     pub keep_going: bool,
     /// Whether steps run although their outputs are known, and twice if they are not, to see whether they repeat.
@@ -381,6 +387,27 @@ impl Builder<'_> {
                         let base = debian::toolchain(&context, locked)?;
                         self.with_additions(Arc::new(base), target, &debian.add, shared)?
                     }
+                    cas_config::Toolchain::Image(image) => {
+                        let base = match &image.source {
+                            RootSource::Place(source) => {
+                                let place = self.image_place(label, source);
+                                let pin = self.locked_image(&place, label, source, lock)?;
+                                foreign::toolchain(self.store, function, place, &pin)?
+                            }
+                            RootSource::Target(_) => {
+                                let (from, output) = shared.output(graph.needs(target).named[0]);
+                                let Output::Image(image) = output else {
+                                    let (kind, role) = (output.kind(), "the image of a toolchain");
+                                    return Err(BuildError::Role { label: from, kind, role });
+                                };
+                                let (document, request) = (image.manifest, String::new());
+                                let pin = LockedImage { target: from, request, document };
+                                let place = ImagePlace::Built(Arc::clone(&image));
+                                foreign::toolchain(self.store, function, place, &pin)?.tainted(image.taints.clone())
+                            }
+                        };
+                        self.with_additions(Arc::new(base), target, &image.add, shared)?
+                    }
                     cas_config::Toolchain::Host(host) => {
                         Arc::new(host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?)
                     }
@@ -458,9 +485,11 @@ impl Builder<'_> {
         let label = shared.graph.label(target);
         let context =
             part::Context { store: self.store, workspace: self.workspace, label, role: "part of a toolchain" };
-        // In the order of the section.
-        let mut outputs = shared.graph.needs(target).named.iter().map(|need| shared.output(*need));
-        let (mut parts, mut taints) = (Vec::new(), Taints::default());
+        // In the order of the section, behind the image where there is one.
+        let own_count = additions.iter().filter(|addition| matches!(addition, Addition::Outputs(_))).count();
+        let named = &shared.graph.needs(target).named;
+        let mut outputs = named[named.len() - own_count..].iter().map(|need| shared.output(*need));
+        let (mut parts, mut taints) = (Vec::new(), base.taints.clone());
         for addition in additions {
             match addition {
                 Addition::Outputs(wanted) => {
@@ -592,16 +621,23 @@ impl Builder<'_> {
         let target = label.to_string();
         let is_ours = |entry: &LockedDebian| entry.target == target && entry.architecture == debian::architecture();
         let found = self.workspace.lock.debian.iter().find(|entry| is_ours(entry));
-        if let Some(entry) = found
-            && entry.request == debian::request(debian)
-            && self.mode != Mode::Update
-        {
-            return Ok(entry.clone());
+        let found = found.filter(|entry| entry.request == debian::request(debian));
+        let mut kept = Vec::new();
+        if let Some(entry) = found {
+            let (moving, staying): (Vec<LockedPackage>, Vec<LockedPackage>) =
+                entry.packages.iter().cloned().partition(|package| self.only.contains(&package.name));
+            let is_whole = self.is_updated(&target);
+            if self.mode != Mode::Update || !is_whole && moving.is_empty() {
+                return Ok(entry.clone());
+            }
+            if !is_whole {
+                kept = staying;
+            }
         }
         if self.mode == Mode::Locked {
             return Err(BuildError::LockStale { entry: format!("`{target}`") });
         }
-        let entry = debian::resolve(context, &self.workspace.root, label, debian, self.now_unix_seconds)?;
+        let entry = debian::resolve(context, &self.workspace.root, label, debian, &kept, self.now_unix_seconds)?;
         let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
         lock.debian.retain(|entry| !is_ours(entry));
         lock.debian.push(entry.clone());
@@ -616,6 +652,43 @@ impl Builder<'_> {
         Ok(Output::Download(Arc::new(Download { blob, file_name })))
     }
 
+    /// Whether an update is of all that a target has pinned.
+    fn is_updated(&self, target: &str) -> bool {
+        self.only.is_empty() || self.only.contains(target)
+    }
+
+    /// Where an image is that a package names.
+    pub(crate) fn image_place(&self, label: &Label, source: &ImageSource) -> ImagePlace {
+        ImagePlace::new(source, &crate::workspace::at(&self.workspace.root, label.package.as_ref()), &self.registries)
+    }
+
+    /// The pin of an image, resolved where it is missing or stale.
+    fn locked_image(
+        &self,
+        origin: &ImagePlace,
+        label: &Label,
+        source: &ImageSource,
+        lock: &Mutex<Lock>,
+    ) -> Result<LockedImage, BuildError> {
+        let target = label.to_string();
+        let found = self.workspace.lock.image.iter().find(|entry| entry.target == target);
+        if let Some(entry) = found
+            && entry.request == foreign::request(source)
+            && !(self.mode == Mode::Update && self.is_updated(&target))
+        {
+            return Ok(entry.clone());
+        }
+        if self.mode == Mode::Locked {
+            return Err(BuildError::LockStale { entry: format!("`{target}`") });
+        }
+        let entry = foreign::resolve(self.store, origin, label, source)?;
+        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.image.retain(|other| other.target != target);
+        lock.image.push(entry.clone());
+        lock.image.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(entry)
+    }
+
     /// The pin of an npm package, resolved where it is missing or stale.
     fn locked_npm(
         &self,
@@ -628,7 +701,7 @@ impl Builder<'_> {
         let found = self.workspace.lock.npm.iter().find(|entry| entry.target == target);
         if let Some(entry) = found
             && entry.request == format!("{}@{}", package.name, package.version)
-            && self.mode != Mode::Update
+            && !(self.mode == Mode::Update && self.is_updated(&target))
         {
             return Ok(entry.clone());
         }

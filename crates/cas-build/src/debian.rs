@@ -67,15 +67,18 @@ pub(crate) const fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
-/// Finds the packages that the suites have now. `root` is the workspace's folder, where keyrings are.
+/// Finds the packages that the suites have now. `root` is the workspace's folder, where keyrings are. What is in `kept` stays, as
+/// far as it is still offered.
 pub(crate) fn resolve(
     context: &Context<'_>,
     root: &Path,
     label: &Label,
     debian: &Debian,
+    kept: &[LockedPackage],
     now_unix_seconds: u64,
 ) -> Result<LockedDebian, BuildError> {
     let mut index = IndexBuilder::new(architecture());
+    kept.iter().for_each(|package| index.prefer(package.blob));
     let mut release_date = 0;
     for (number, (archive, mirror)) in debian.archives.iter().zip(&context.mirrors).enumerate() {
         let keyring = keyring(root, label.package.as_ref(), archive)?;

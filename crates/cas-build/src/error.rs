@@ -7,6 +7,7 @@ use cas_blob::{ActionCacheError, Descriptor, OpenBlobError};
 use cas_config::{Diagnostic, LockError};
 use cas_fetch::FetchError;
 use cas_fs::FsError;
+use cas_registry::RegistryError;
 use cas_sandbox::SandboxError;
 use cas_snapshot::{RevisionError, SnapshotError};
 use cas_store::StoreError;
@@ -139,6 +140,58 @@ pub enum BuildError {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An image of others cannot be used.
+    #[error("the image of `{place}` cannot be used")]
+    Image {
+        /// Where it is.
+        place: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A layer of an image of others cannot be unpacked.
+    #[error("layer `{layer}` of `{place}` cannot be unpacked")]
+    ForeignLayer {
+        /// Where the image is.
+        place: String,
+        /// Digest of the layer.
+        layer: String,
+        /// Why not.
+        source: Box<ReadTarError<StoreError>>,
+    },
+    /// An image is not for this machine.
+    #[error("`{place}` has no image for {wanted}")]
+    Platform {
+        /// Where it is.
+        place: String,
+        /// What was looked for.
+        wanted: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A layout or an archive does not have the image that is asked for, or has several.
+    #[error("{}", which_image(place, tag.as_deref()))]
+    WhichImage {
+        /// Where it is.
+        place: String,
+        /// What was asked for.
+        tag: Option<String>,
+        /// Tags that there are.
+        known: Vec<String>,
+    },
+    /// The origin no longer has a pinned image, or a part of it.
+    #[error("`{place}` no longer has `{digest}`")]
+    ImageGone {
+        /// Where it was.
+        place: String,
+        /// The digest.
+        digest: String,
+    },
+    /// A registry could not be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Waiting for registries could not be set up.
+    #[error("could not start what waits for registries")]
+    Runtime(#[source] io::Error),
     /// The origin no longer has a pinned package.
     #[error("the archive no longer has `{package}`, which `cas.lock` pins")]
     PackageGone {
@@ -563,6 +616,14 @@ fn rights_hint(error: &FsError) -> Option<&'static str> {
     }
 }
 
+/// What is unclear about an archive or layout of images.
+fn which_image(place: &str, tag: Option<&str>) -> String {
+    match tag {
+        Some(tag) => format!("`{place}` has no image `{tag}`"),
+        None => format!("`{place}` has several images or none, and no tag is given"),
+    }
+}
+
 /// The command that writes a lockfile.
 fn lock_command(path: &str) -> &'static str {
     match path.rsplit('/').next() {
@@ -618,6 +679,15 @@ impl BuildError {
             Self::Lock { source, .. } => source.hint().to_owned(),
             Self::LockStale { .. } => "run `cas lock` and commit `cas.lock`".to_owned(),
             Self::UnknownTarget { near: Some(near), .. } => format!("did you mean `{near}`?"),
+            Self::Platform { known, .. } if known.is_empty() => "it names no platform".to_owned(),
+            Self::Platform { known, .. } => format!("it is for {}", known.join(", ")),
+            Self::WhichImage { known, .. } if known.is_empty() => "it holds no image with a tag".to_owned(),
+            Self::WhichImage { known, .. } => {
+                let known: Vec<String> = known.iter().take(MAX_NAMES).map(|name| quoted(name)).collect();
+                format!("it has {}", known.join(", "))
+            }
+            Self::ImageGone { .. } => "run `cas lock --update` to pin what is there now".to_owned(),
+            Self::Registry(error) => return error.hint(),
             Self::PackageGone { .. } => "run `cas lock --update` to pin what the archive has now".to_owned(),
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()

@@ -11,7 +11,7 @@ use cas_store::{Store, StoreError};
 use cas_tar::{LayerPlan, Recipe, copy_pieces};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
-use crate::{BuildError, Image, Tarball, layer};
+use crate::{BuildError, Image, ImageLayer, Tarball, layer};
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
@@ -105,7 +105,7 @@ pub(crate) fn tarball_blob(store: &Store, tarball: &Tarball) -> Result<Descripto
 }
 
 /// Keeps the bytes of an archive as one blob, for those who cannot read recipes.
-fn keep_whole(store: &Store, recipe: &Recipe) -> Result<(), BuildError> {
+pub(crate) fn keep_whole(store: &Store, recipe: &Recipe) -> Result<(), BuildError> {
     if store.contains(&recipe.blob)? {
         return Ok(());
     }
@@ -126,17 +126,24 @@ fn keep_whole(store: &Store, recipe: &Recipe) -> Result<(), BuildError> {
 fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), BuildError> {
     let blobs = folder.join("blobs/sha256");
     cas_fs::create_dir_all(&blobs)?;
-    for layer in &image.layers {
-        let recipe = layer::find(store, &layer.recipe)?.ok_or(BuildError::Record { what: layer.recipe })?;
-        place(&blobs, &recipe.blob, &mut |file| layer::write(store, &recipe, file))?;
-    }
-    for blob in [&image.config, &image.manifest] {
+    let whole = |blob: &Descriptor| {
         place(&blobs, blob, &mut |file| {
             let mut source = store.open_blob(blob).map_err(StoreError::from)?;
             std::io::copy(&mut source, file).map_err(BuildError::Compress)?;
             Ok(())
-        })?;
+        })
+    };
+    for layer in &image.layers {
+        match layer {
+            ImageLayer::Made { recipe, .. } => {
+                let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
+                place(&blobs, &recipe.blob, &mut |file| layer::write(store, &recipe, file))?;
+            }
+            ImageLayer::Foreign { blob, .. } => whole(blob)?,
+        }
     }
+    whole(&image.config)?;
+    whole(&image.manifest)?;
     let index = folder.join("index.json");
     let mut entries = match cas_fs::read_limited(&index, MAX_INDEX_BYTES) {
         // An index that is not one is replaced: its blobs stay.
@@ -194,9 +201,14 @@ fn archive(store: &Store, image: &Image, file: &Path, tag: &str) -> Result<(), B
     };
     let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
     for layer in &image.layers {
-        let recipe = layer::find(store, &layer.recipe)?.ok_or(BuildError::Record { what: layer.recipe })?;
-        keep_whole(store, &recipe)?;
-        add(named(&recipe.blob), recipe.blob);
+        match layer {
+            ImageLayer::Made { recipe, .. } => {
+                let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
+                keep_whole(store, &recipe)?;
+                add(named(&recipe.blob), recipe.blob);
+            }
+            ImageLayer::Foreign { blob, .. } => add(named(blob), *blob),
+        }
     }
     add(named(&image.config), image.config);
     add(named(&image.manifest), image.manifest);

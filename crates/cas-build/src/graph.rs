@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use cas_config::{Addition, Label, Reference, Target, TargetKind, Toolchain};
+use cas_config::{Addition, ImageRoot, Label, Reference, RootSource, Target, TargetKind, Toolchain};
 use cas_npm::DependencyKind::{Development, Optional, Peer, Production};
 use cas_tree::RelPath;
 
@@ -324,13 +324,20 @@ fn references(target: &Target) -> impl Iterator<Item = &Reference> {
     let npm = npm.into_iter().flat_map(|npm| &npm.from);
     let toolchain = match &target.kind {
         TargetKind::Toolchain(Toolchain::Debian(debian)) => Some(&debian.add),
+        TargetKind::Toolchain(Toolchain::Image(image)) => Some(&image.add),
+        _ => None,
+    };
+    let root = match &target.kind {
+        TargetKind::Toolchain(Toolchain::Image(ImageRoot { source: RootSource::Target(reference), .. })) => {
+            Some(reference)
+        }
         _ => None,
     };
     let added = toolchain.into_iter().flatten().filter_map(|addition| match addition {
         Addition::Outputs(outputs) => Some(&outputs.from),
         Addition::Link { .. } => None,
     });
-    steps.chain(image).chain(npm).chain(added).map(|reference| &reference.value)
+    steps.chain(image).chain(npm).chain(root).chain(added).map(|reference| &reference.value)
 }
 
 fn number(len: usize) -> TargetId {

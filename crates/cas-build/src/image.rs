@@ -1,7 +1,8 @@
 //! Images: layers, configuration and manifest; and the images that the store knows by name.
 //!
 //! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
-//! toolchain of the machine that it was made with, then for each layer `layer RECIPE TREE`. The manifest and configuration are blobs.
+//! toolchain of the machine that it was made with, `base TREE` where layers are of others, then for each of these `blob BLOB DIFFID
+//! MEDIATYPE`, for each other one `layer RECIPE TREE`. The manifest and configuration are blobs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub(crate) fn build(
         Compression::Zstd => Codec::Zstd3,
     };
     let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
-    let mut sources = Vec::new();
+    let (mut sources, mut base_tree) = (Vec::new(), None);
     match base {
         None => {}
         Some((from, Output::Toolchain(toolchain))) => {
@@ -61,9 +62,19 @@ pub(crate) fn build(
                 return Err(BuildError::Role { label: from, kind: "toolchain", role });
             }
             let tree = toolchain.tree(store, context.fetcher)?;
-            sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") });
+            match toolchain.foreign_layers(store)? {
+                // Whoever has the image already needs none of them again.
+                Some((name, layers)) => {
+                    base_tree = Some(name);
+                    sources.extend(layers.into_iter().map(Source::Layer));
+                }
+                None => sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") }),
+            }
         }
-        Some((_, Output::Image(image))) => sources.extend(image.layers.iter().copied().map(Source::Layer)),
+        Some((_, Output::Image(image))) => {
+            base_tree = image.base_tree;
+            sources.extend(image.layers.iter().copied().map(Source::Layer));
+        }
         Some((from, output)) => {
             return Err(BuildError::Role { label: from, kind: output.kind(), role: "the base of an image" });
         }
@@ -77,16 +88,22 @@ pub(crate) fn build(
     let (mut references, mut made) = (Vec::new(), Vec::new());
     for (layer_index, source) in sources.into_iter().enumerate() {
         let (layer, recipe, created_by) = match source {
-            Source::Layer(layer) => {
-                let recipe = layer::find(store, &layer.recipe)?.ok_or(BuildError::Record { what: layer.recipe })?;
-                (layer, recipe, format!("cas layer {}", layer.tree.digest))
+            Source::Layer(layer @ ImageLayer::Foreign { blob, diff_id, kind }) => {
+                let created_by = format!("layer {}", blob.digest);
+                references.push(LayerReference { kind, blob, diff_id, created_by });
+                made.push(layer);
+                continue;
+            }
+            Source::Layer(layer @ ImageLayer::Made { recipe, tree }) => {
+                let found = layer::find(store, &recipe)?.ok_or(BuildError::Record { what: recipe })?;
+                (layer, found, format!("cas layer {}", tree.digest))
             }
             Source::Tree { tree, name, created_by } => {
                 let (recipe_name, recipe) = layer::build(store, &tree, &name, codec).map_err(|error| match error {
                     LayerError::Entry(source) => BuildError::Layer { label: label.to_string(), layer_index, source },
                     LayerError::Build(error) => error,
                 })?;
-                (ImageLayer { recipe: recipe_name, tree: name }, recipe, created_by)
+                (ImageLayer::Made { recipe: recipe_name, tree: name }, recipe, created_by)
             }
         };
         let kind = match recipe.codec {
@@ -112,7 +129,7 @@ pub(crate) fn build(
     let platform = Platform { architecture: architecture.to_owned(), os: "linux".to_owned() };
     let config = store.put_bytes(DigestFunction::Sha256, &encode_config(&platform, &config, &references))?;
     let manifest = store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &references))?;
-    let image = Image { reference: label.to_string(), manifest, config, layers: made, taints };
+    let image = Image { reference: label.to_string(), manifest, config, layers: made, base_tree, taints };
     store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
     Ok(image)
 }
@@ -125,8 +142,14 @@ fn encode(image: &Image) -> Vec<u8> {
     for step in &image.taints.incremental {
         text.push_str(&format!("incremental {step}\n"));
     }
+    if let Some(tree) = &image.base_tree {
+        text.push_str(&format!("base {tree}\n"));
+    }
     for layer in &image.layers {
-        text.push_str(&format!("layer {} {}\n", layer.recipe, layer.tree));
+        text.push_str(&match layer {
+            ImageLayer::Made { recipe, tree } => format!("layer {recipe} {tree}\n"),
+            ImageLayer::Foreign { blob, diff_id, kind } => format!("blob {blob} {diff_id} {}\n", kind.media_type()),
+        });
     }
     text.into_bytes()
 }
@@ -136,8 +159,18 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
     let mut lines = std::str::from_utf8(record).ok()?.lines();
     let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
     let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;
-    let (mut layers, mut taints) = (Vec::new(), Taints::default());
+    let (mut layers, mut taints, mut base_tree) = (Vec::new(), Taints::default(), None);
     for line in lines {
+        if let Some(tree) = line.strip_prefix("base ") {
+            base_tree = Some(tree.parse().ok()?);
+            continue;
+        }
+        if let Some(layer) = line.strip_prefix("blob ") {
+            let mut words = layer.split(' ');
+            let (blob, diff_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            layers.push(ImageLayer::Foreign { blob, diff_id, kind: LayerKind::of(words.next()?)? });
+            continue;
+        }
         if let Some(host) = line.strip_prefix("host ") {
             taints.hosts.insert(host.to_owned());
             continue;
@@ -147,9 +180,9 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
             continue;
         }
         let (recipe, tree) = line.strip_prefix("layer ")?.split_once(' ')?;
-        layers.push(ImageLayer { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
+        layers.push(ImageLayer::Made { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
     }
-    Some(Image { reference: reference.to_owned(), manifest, config, layers, taints })
+    Some(Image { reference: reference.to_owned(), manifest, config, layers, base_tree, taints })
 }
 
 /// The image of this name in the store: a full label, as `//apps/web:image`.
@@ -183,10 +216,13 @@ mod tests {
     #[test]
     fn records_are_read_as_they_were_written() {
         let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
-        let layers = vec![ImageLayer { recipe: of("r"), tree: of("t") }];
+        let foreign = ImageLayer::Foreign { blob: of("b"), diff_id: of("d").digest, kind: LayerKind::Zstd };
+        let layers = vec![foreign, ImageLayer::Made { recipe: of("r"), tree: of("t") }];
+        let base_tree = Some(of("base"));
         let hosts = BTreeSet::from(["//:host".to_owned()]);
         let taints = Taints { hosts, incremental: BTreeSet::from(["//a:b".to_owned()]) };
-        let image = Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, taints };
+        let image =
+            Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, base_tree, taints };
         let record = encode(&image);
         assert_eq!(decode("//:x", &record), Some(image));
         assert_eq!(decode("//:x", &record[..record.len() - 4]), None);

@@ -12,8 +12,9 @@ use cas_store::{Keep, Load, Row, Store, StoreError};
 use cas_tar::Recipe;
 use cas_tree::Node;
 
+use crate::foreign::recorded_tree;
 use crate::image::decode as decode_image;
-use crate::{BuildError, Image, LOCK_FILE, Workspace};
+use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
 
 /// What a row of the index needs in the store, for [`cas_store::StoreOptions::needs`].
 ///
@@ -37,6 +38,7 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                 "debian-tree" | "npm-package" | "cargo-crate" => {
                     Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)]))
                 }
+                crate::foreign::ROOT_MEMO => Ok(recorded_tree(value).map(|tree| vec![Keep::Tree(tree)])),
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
@@ -87,10 +89,16 @@ fn of_recipe(name: &Descriptor, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>
 
 fn of_image(image: &Image, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, StoreError> {
     let mut keeps = vec![Keep::Blob(image.manifest), Keep::Blob(image.config)];
+    keeps.extend(image.base_tree.map(Keep::Tree));
     for layer in &image.layers {
-        let Some(more) = of_recipe(&layer.recipe, load)? else { return Ok(None) };
-        keeps.extend(more);
-        keeps.push(Keep::Tree(layer.tree));
+        match layer {
+            ImageLayer::Made { recipe, tree } => {
+                let Some(more) = of_recipe(recipe, load)? else { return Ok(None) };
+                keeps.extend(more);
+                keeps.push(Keep::Tree(*tree));
+            }
+            ImageLayer::Foreign { blob, .. } => keeps.push(Keep::Blob(*blob)),
+        }
     }
     Ok(Some(keeps))
 }
@@ -118,6 +126,11 @@ pub(crate) fn keep_locked(store: &Store, workspace: &Workspace, lock: &cas_confi
         // What another architecture needs may never have been fetched.
         if store.contains(&package.blob)? {
             keeps.push(Keep::Blob(package.blob));
+        }
+    }
+    for image in &lock.image {
+        if store.contains(&image.document)? {
+            keeps.push(Keep::Blob(image.document));
         }
     }
     keeps.sort_unstable();
@@ -160,6 +173,7 @@ mod tests {
         assert_eq!(needs("debian-tree", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("npm-package", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("cargo-crate", blob.to_string()), Some(vec![Keep::Tree(blob)]));
+        assert_eq!(needs("image-root", format!("{blob}\n{{}}\n")), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("download", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("trace-1", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("frame zstd blake3", format!("{blob} 00000000")), Some(vec![Keep::Blob(blob)]));
@@ -168,9 +182,17 @@ mod tests {
         // A recipe that is gone makes its rows useless.
         assert_eq!(needs("layer", recipe.to_string()), None);
         assert_eq!(needs("image", format!("manifest {blob}\nconfig {blob}\nlayer {recipe} {blob}\n")), None);
-        for kind in
-            ["debian-tree", "npm-package", "cargo-crate", "download", "layer", "image", "frame x", "debian-package"]
-        {
+        for kind in [
+            "debian-tree",
+            "npm-package",
+            "cargo-crate",
+            "download",
+            "layer",
+            "image",
+            "frame x",
+            "debian-package",
+            "image-root",
+        ] {
             assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");
         }
         assert_eq!(needs("step-1", "anything".to_owned()), Some(Vec::new()));

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
-use cas_config::{Addition, Fetch, Image as ImageTarget, Label, LockfileKind, Run, TargetKind};
+use cas_config::{
+    Addition, Fetch, Image as ImageTarget, ImageSource, Label, LockfileKind, RootSource, Run, TargetKind,
+};
 use cas_digest::{Digest, DigestFunction};
 use cas_npm::{DependencyKind, Part};
 use cas_tree::Directory;
@@ -24,7 +26,8 @@ use crate::npm::{Registry, folders_above, ignore_files};
 use crate::step::Job;
 use crate::trace::Trace;
 use crate::{
-    BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, host, modules, part, stamp,
+    BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, foreign, host, modules,
+    part, stamp,
 };
 
 /// What is known of a target without building it.
@@ -245,6 +248,22 @@ impl Builder<'_> {
                 let found = self.debian(label, debian)?;
                 self.outlined_additions(target, found, &debian.add, shared)
             }
+            TargetKind::Toolchain(cas_config::Toolchain::Image(image)) => {
+                let found = match &image.source {
+                    RootSource::Place(source) => self.pinned_image(label, source)?,
+                    RootSource::Target(_) => {
+                        let (from, output) = shared.output(shared.graph.needs(target).named[0]);
+                        let mut words = Trace::default();
+                        words.add("image", "", &from);
+                        words.add("dependency", from, whole_name(&output));
+                        let name = stand_in(function, "image-root", &name_of(function, &words).to_string());
+                        let taints = output.taints().cloned().unwrap_or_default();
+                        let made = no_toolchain(name).tainted(taints);
+                        Found { output: Output::Toolchain(Arc::new(made)), name: name.digest, words, is_known: false }
+                    }
+                };
+                self.outlined_additions(target, found, &image.add, shared)
+            }
             TargetKind::Toolchain(cas_config::Toolchain::Host(host)) => {
                 let made = host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?;
                 let mut words = Trace::default();
@@ -315,6 +334,23 @@ impl Builder<'_> {
                 }
                 let (store, fetcher) = (self.store, self.fetcher);
                 debian::outline(&Context { store, fetcher, function, mirrors: Vec::new() }, entry.clone())?
+            }
+            None => no_toolchain(stand_in(function, "unpinned", &request)),
+        };
+        let name = made.name.digest;
+        Ok(Found { output: Output::Toolchain(Arc::new(made)), name, words, is_known: true })
+    }
+
+    fn pinned_image(&self, label: &Label, source: &ImageSource) -> Result<Found, BuildError> {
+        let function = self.workspace.section.digest_function;
+        let (request, target) = (foreign::request(source), label.to_string());
+        let mut words = Trace::default();
+        words.add("request", "", &request);
+        let pins = &self.workspace.lock.image;
+        let made = match pins.iter().find(|entry| entry.target == target && entry.request == request) {
+            Some(pin) => {
+                words.add("pin", "", pin.document.to_string());
+                foreign::outline(self.store, function, self.image_place(label, source), pin)?
             }
             None => no_toolchain(stand_in(function, "unpinned", &request)),
         };
@@ -519,7 +555,14 @@ fn no_toolchain(name: Descriptor) -> Toolchain {
 
 /// An image that is a name and nothing else.
 fn no_image(label: &Label, name: Descriptor) -> Image {
-    Image { reference: label.to_string(), manifest: name, config: name, layers: Vec::new(), taints: Taints::default() }
+    Image {
+        reference: label.to_string(),
+        manifest: name,
+        config: name,
+        layers: Vec::new(),
+        base_tree: None,
+        taints: Taints::default(),
+    }
 }
 
 /// An error with its causes on one line.

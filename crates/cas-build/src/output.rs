@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use cas_blob::Descriptor;
+use cas_digest::Digest;
 use cas_npm::{Integrity, ModulesLock, Programs};
+use cas_oci::LayerKind;
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
@@ -218,17 +220,31 @@ pub struct Image {
     pub manifest: Descriptor,
     /// The configuration's blob.
     pub config: Descriptor,
-    /// The layers, lowest first.
+    /// The layers, lowest first; those of others come before those made here.
     pub layers: Vec<ImageLayer>,
+    /// What the layers of others give together.
+    pub base_tree: Option<Descriptor>,
     /// What it was made with beside its inputs.
     pub taints: Taints,
 }
 
 /// A layer of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageLayer {
-    /// How the layer's bytes are made.
-    pub recipe: Descriptor,
-    /// The tree that it holds.
-    pub tree: Descriptor,
+pub enum ImageLayer {
+    /// Made here.
+    Made {
+        /// How the layer's bytes are made.
+        recipe: Descriptor,
+        /// The tree that it holds.
+        tree: Descriptor,
+    },
+    /// Of an image of others, byte for byte.
+    Foreign {
+        /// Its bytes.
+        blob: Descriptor,
+        /// Digest of its uncompressed bytes.
+        diff_id: Digest,
+        /// How it is compressed.
+        kind: LayerKind,
+    },
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use cas_digest::DigestFunction;
 use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams};
 use cas_store::Store;
 use cas_tree::{Directory, RelPath};
 use serde::Deserialize;
 
-use crate::{BuildError, Image};
+use crate::{BuildError, Image, ImageLayer};
 
 /// Where programs are looked for when the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,9 +55,13 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;
-    let mut tree = Directory::root();
+    let mut tree = image.base_tree.as_ref().map_or_else(|| Ok(Directory::root()), |tree| store.load_tree(tree))?;
+    let mut function = image.base_tree.map_or(DigestFunction::Blake3, |tree| tree.digest.function());
     for layer in &image.layers {
-        tree.apply_layer(&store.load_tree(&layer.tree)?);
+        if let ImageLayer::Made { tree: name, .. } = layer {
+            function = name.digest.function();
+            tree.apply_layer(&store.load_tree(name)?);
+        }
     }
     let command =
         if request.command.is_empty() { [execution.entrypoint, execution.cmd].concat() } else { request.command };
@@ -64,8 +69,6 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
         return Err(BuildError::NoCommand { name: image.reference.clone() });
     }
     let (uid, gid, home) = user(store, image, &tree, &execution.user)?;
-    let function =
-        image.layers.first().map_or(cas_digest::DigestFunction::Blake3, |layer| layer.tree.digest.function());
     let name = store.put_tree(&tree, function)?;
     let root = store.materialize(&name, &tree)?;
     let scratch = cas_fs::temporary_dir_in(store.scratch(), "run-")?;

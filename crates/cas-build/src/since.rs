@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_config::{Fetch, Label, LockfileKind, MAX_MANIFEST_BYTES, Pattern, TargetKind};
 use cas_snapshot::{KeepError, Revised, Revision, RevisionError, Snapshot};
@@ -282,6 +282,8 @@ impl Builder<'_> {
     fn of<'a>(&'a self, workspace: &'a Workspace) -> Builder<'a> {
         Builder {
             workspace,
+            registries: Arc::clone(&self.registries),
+            only: self.only.clone(),
             variables: self.variables.clone(),
             secrets: self.secrets.clone(),
             trials: self.trials.clone(),

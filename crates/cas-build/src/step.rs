@@ -205,6 +205,7 @@ impl Job<'_> {
 
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut environment = base_environment();
+        environment.extend(self.toolchain.env.clone());
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), EPOCH_SECONDS.to_string());
         environment.extend(self.command.env.clone());
         // What the builder's environment lacks is as `env` says, or not there.

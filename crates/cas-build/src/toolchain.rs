@@ -1,5 +1,6 @@
-//! Root file systems that steps run in: of packages, of the machine, or several of them merged.
+//! Root file systems that steps run in: of packages, of images, of the machine, or several of them merged.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,8 +10,9 @@ use cas_fetch::Fetcher;
 use cas_store::Store;
 use cas_tree::{Directory, MergeRule, Node};
 
+use crate::foreign::Pinned;
 use crate::step::StepRoot;
-use crate::{BuildError, Taints, debian};
+use crate::{BuildError, ImageLayer, Taints, debian, foreign};
 
 /// A root file system.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Toolchain {
     pub name: Descriptor,
     /// What parts of it were made with.
     pub taints: Taints,
+    /// Variables that steps find, before those that all find.
+    pub(crate) env: BTreeMap<String, String>,
     source: Source,
     /// Where results of steps in it are.
     lane: ActionLane,
@@ -35,6 +39,7 @@ enum Source {
         /// Roots of the archives that its packages come from.
         mirrors: Vec<String>,
     },
+    Image(Box<Pinned>),
     Host(HostParts),
     Merged(Vec<(String, Arc<Toolchain>)>),
     /// Another one with something in it, each with the label that it comes from.
@@ -61,6 +66,18 @@ impl Toolchain {
         Self::new(name, Source::Debian { locked, mirrors }, tree)
     }
 
+    /// The tree of a pinned image, which is looked at when more than its name is needed.
+    pub(crate) fn image(name: Descriptor, pinned: Pinned, tree: Option<Directory>) -> Self {
+        let env = pinned.root.env.clone();
+        Self { env, ..Self::new(name, Source::Image(Box::new(pinned)), tree) }
+    }
+
+    /// The same, made with more than its inputs.
+    #[must_use]
+    pub(crate) fn tainted(self, taints: Taints) -> Self {
+        Self { taints, ..self }
+    }
+
     /// A tree with the places at which parts of the machine are shown.
     pub(crate) fn host(name: Descriptor, parts: HostParts, tree: Directory) -> Self {
         Self::new(name, Source::Host(parts), Some(tree))
@@ -80,12 +97,14 @@ impl Toolchain {
             text.push_str(&format!("{}\n", part.name));
         }
         let function = parts.first().expect("a list of toolchains is not empty").1.name.digest.function();
-        let mut taints = Taints::default();
-        for (_, part) in &parts {
+        let (mut taints, mut env) = (Taints::default(), BTreeMap::new());
+        for (_, part) in parts.iter().rev() {
             taints.extend(&part.taints);
+            // Of what several say the first one's word counts.
+            env.extend(part.env.clone());
         }
         let name = Descriptor::of(function, text.as_bytes());
-        Ok(Self { taints, ..Self::new(name, Source::Merged(parts), None) })
+        Ok(Self { taints, env, ..Self::new(name, Source::Merged(parts), None) })
     }
 
     /// One with more in it.
@@ -96,16 +115,17 @@ impl Toolchain {
             text.push_str(&format!("{}\n", part.encode(function).map_err(cas_store::StoreError::from)?.root));
         }
         let name = Descriptor::of(function, text.as_bytes());
-        Ok(Self { taints, ..Self::new(name, Source::Added(base, parts), None) })
+        let env = base.env.clone();
+        Ok(Self { taints, env, ..Self::new(name, Source::Added(base, parts), None) })
     }
 
     fn new(name: Descriptor, source: Source, tree: Option<Directory>) -> Self {
         let lane = match &source {
             Source::Host(parts) => ActionLane::host(&parts.identity),
-            Source::Debian { .. } | Source::Merged(_) | Source::Added(..) => ActionLane::strict(),
+            Source::Debian { .. } | Source::Image(_) | Source::Merged(_) | Source::Added(..) => ActionLane::strict(),
         };
         let (taints, tree) = (Taints::default(), Mutex::new(tree.map(Arc::new)));
-        Self { name, taints, source, lane, tree, root: Mutex::new(None) }
+        Self { name, taints, env: BTreeMap::new(), source, lane, tree, root: Mutex::new(None) }
     }
 
     /// Number of packages that it is made of; `None` where nobody counts them.
@@ -114,15 +134,16 @@ impl Toolchain {
         match &self.source {
             Source::Debian { locked, .. } => Some(locked.packages.len()),
             Source::Added(base, _) => base.package_count(),
-            Source::Host(_) | Source::Merged(_) => None,
+            Source::Image(_) | Source::Host(_) | Source::Merged(_) => None,
         }
     }
 
-    /// What it is: `debian`, `host` or `merged`.
+    /// What it is: `debian`, `image`, `host` or `merged`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match &self.source {
             Source::Debian { .. } => "debian",
+            Source::Image(_) => "image",
             Source::Host(_) => "host",
             Source::Merged(_) => "merged",
             Source::Added(base, _) => base.kind(),
@@ -138,7 +159,7 @@ impl Toolchain {
     pub(crate) fn host_parts(&self) -> Option<&HostParts> {
         match &self.source {
             Source::Host(parts) => Some(parts),
-            Source::Debian { .. } | Source::Merged(_) | Source::Added(..) => None,
+            Source::Debian { .. } | Source::Image(_) | Source::Merged(_) | Source::Added(..) => None,
         }
     }
 
@@ -160,6 +181,7 @@ impl Toolchain {
                 let context = debian::Context { store, fetcher, function, mirrors: mirrors.clone() };
                 debian::tree(&context, locked, &self.name)?
             }
+            Source::Image(pinned) => foreign::tree(store, pinned)?,
             Source::Host(_) => unreachable!("it was made with its tree"),
             Source::Merged(parts) => {
                 let mut whole: Option<Directory> = None;
@@ -182,6 +204,16 @@ impl Toolchain {
         });
         *tree = Some(Arc::clone(&found));
         Ok(found)
+    }
+
+    /// The layers of the image that it is, byte for byte, and what they give; `None` for one that is something else.
+    pub(crate) fn foreign_layers(&self, store: &Store) -> Result<Option<(Descriptor, Vec<ImageLayer>)>, BuildError> {
+        match &self.source {
+            Source::Image(pinned) => {
+                Ok(Some((pinned.root.tree, foreign::layers(store, &pinned.place, &pinned.pin.document)?)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What steps see of it.

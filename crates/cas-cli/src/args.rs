@@ -398,6 +398,11 @@ pub(crate) struct LockArgs {
     /// Resolve everything anew, also what has an entry
     #[arg(long)]
     pub(crate) update: bool,
+    /// Of what is resolved anew only this: a Debian package, or all that a target has pinned
+    ///
+    /// All other packages stay as they are pinned, as far as the archive still offers them.
+    #[arg(long, value_name = "PACKAGE|TARGET", requires = "update")]
+    pub(crate) only: Vec<String>,
     /// Fail instead of writing when the lock would change
     #[arg(long)]
     pub(crate) check: bool,

@@ -1,6 +1,6 @@
 //! The commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Destination, Event, Image, LOCK_FILE, MANIFEST_FILE, Mode, Observer, Output,
-    SecretSources, Taints, Trials, Workspace, export_image, find_image, healing, list_images, row_needs, write_tarball,
+    BuildError, Builder, Built, Destination, Event, Image, ImageRegistries, LOCK_FILE, MANIFEST_FILE, Mode, Observer,
+    Output, SecretSources, Taints, Trials, Workspace, export_image, find_image, healing, list_images, row_needs,
+    write_tarball,
 };
-use cas_config::{Fetch, Label, Pattern, TargetKind};
+use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, Toolchain};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
+use cas_registry::Client;
 use cas_sandbox::{Cancel, Runner, SandboxError, probe};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
@@ -197,6 +199,22 @@ pub(crate) fn variables() -> BTreeMap<String, String> {
 }
 
 /// Cargo's own folder.
+/// Files where docker, podman and skopeo keep logins, the first one first.
+fn logins() -> Vec<PathBuf> {
+    let named = |name: &str| variable(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = named("HOME");
+    let config = named("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+    let docker = named("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
+    let places = [
+        named("REGISTRY_AUTH_FILE"),
+        named("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
+        config.map(|folder| folder.join("containers/auth.json")),
+        docker.map(|folder| folder.join("config.json")),
+        home.map(|home| home.join(".dockercfg")),
+    ];
+    places.into_iter().flatten().collect()
+}
+
 fn cargo_home() -> Option<PathBuf> {
     let named = variable("CARGO_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     named.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cargo")))
@@ -229,6 +247,8 @@ struct Work {
 pub(crate) struct Options {
     jobs: Option<NonZeroUsize>,
     mode: Mode,
+    /// What an update is of; all, when there is nothing.
+    only: BTreeSet<String>,
     offline: bool,
     keep_going: bool,
     check_repeat: bool,
@@ -255,15 +275,20 @@ pub(crate) fn with_builder<T>(
     let switch = cancel.clone();
     let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
     let fetcher = fetcher.until(move || switch.is_cancelled()).through(workspace.mirrors.clone());
+    let client = if options.offline { Client::offline() } else { Client::new(logins(), workspace.mirrors.clone()) };
+    let switch = cancel.clone();
+    let registries = ImageRegistries::new(client.until(move || switch.is_cancelled()));
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let builder = Builder {
         workspace,
         store,
         actions: store,
         fetcher: &fetcher,
+        registries: Arc::new(registries),
         jobs,
         memory_bytes: available_memory(),
         mode: options.mode,
+        only: options.only.clone(),
         keep_going: options.keep_going,
         check_repeat: options.check_repeat,
         trials: options.trials.clone(),
@@ -289,7 +314,18 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
     };
     let secrets = SecretSources { files: inputs.secret.iter().cloned().collect() };
     let trials = Trials::default();
-    Options { jobs, mode, offline: inputs.offline, keep_going: false, check_repeat: false, trials, trust, secrets }
+    let only = BTreeSet::new();
+    Options {
+        jobs,
+        mode,
+        only,
+        offline: inputs.offline,
+        keep_going: false,
+        check_repeat: false,
+        trials,
+        trust,
+        secrets,
+    }
 }
 
 /// The outputs of targets, with a word when the lock changed on the way.
@@ -607,20 +643,38 @@ pub(crate) fn find(global: &Global, store: &Store, name: &str, options: &Options
     }
 }
 
+/// Labels of targets, written whole, and names of packages that are pinned.
+fn only_these(workspace: &Workspace, package: Option<&RelPath>, texts: &[String]) -> Result<BTreeSet<String>, Failure> {
+    let mut only = BTreeSet::new();
+    for text in texts {
+        let is_label = text.starts_with(['/', ':']);
+        let is_pinned = || workspace.lock.debian.iter().flat_map(|entry| &entry.packages).any(|one| one.name == *text);
+        if !is_label && !is_pinned() {
+            return Err(Failure::Usage(format!("`{LOCK_FILE}` pins no package `{text}`")));
+        }
+        only.insert(if is_label { one_target(workspace, package, text)?.to_string() } else { text.clone() });
+    }
+    Ok(only)
+}
+
 fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
-    let (workspace, _) = open_workspace(global)?;
+    let (workspace, package) = open_workspace(global)?;
     let store = open_store(global)?;
-    let labels: Vec<Label> = workspace
-        .targets()
-        .filter(|(_, target)| matches!(target.kind, TargetKind::Toolchain(_) | TargetKind::Fetch(Fetch::Npm(_))))
-        .map(|(label, _)| label)
-        .collect();
+    let is_pinned = |target: &Target| match &target.kind {
+        // Of an image of the workspace nothing is pinned: what it is made of is.
+        TargetKind::Toolchain(Toolchain::Image(image)) => matches!(image.source, RootSource::Place(_)),
+        TargetKind::Toolchain(_) | TargetKind::Fetch(Fetch::Npm(_)) => true,
+        _ => false,
+    };
+    let labels: Vec<Label> =
+        workspace.targets().filter(|(_, target)| is_pinned(target)).map(|(label, _)| label).collect();
     let mode = match (args.check, args.update) {
         (true, _) => Mode::Locked,
         (false, true) => Mode::Update,
         (false, false) => Mode::Normal,
     };
-    let options = Options { mode, ..build_options(None, &InputArgs::default()) };
+    let only = only_these(&workspace, package.as_ref(), &args.only)?;
+    let options = Options { mode, only, ..build_options(None, &InputArgs::default()) };
     let mut built = {
         let progress = Progress::default().on_terminal(global.format);
         with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?
@@ -629,8 +683,26 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         return Err(error.into());
     }
     let changed = built.lock_changed;
-    let rows = [json!({ "target": LOCK_FILE, "changed": changed })];
-    print(global, &rows, |_| format!("{LOCK_FILE} {}", if changed { "was written" } else { "is up to date" }))?;
+    let mut rows = Vec::new();
+    if changed {
+        let now = Workspace::load(&workspace.root)?;
+        for LockChange { target, item, from, to } in workspace.lock.changes(&now.lock) {
+            rows.push(json!({ "target": target, "item": item, "from": from, "to": to }));
+        }
+    }
+    rows.push(json!({ "target": LOCK_FILE, "changed": changed }));
+    print(global, &rows, |row| match row.get("changed") {
+        Some(changed) if *changed == json!(true) => format!("{LOCK_FILE} was written"),
+        Some(_) => format!("{LOCK_FILE} is up to date"),
+        None => {
+            let what = [text(&row["target"]), text(&row["item"])].join(" ");
+            match (row["from"].as_str(), row["to"].as_str()) {
+                (Some(from), Some(to)) => format!("{}: {from} -> {to}", what.trim()),
+                (Some(from), None) => format!("{}: {from} is gone", what.trim()),
+                (None, to) => format!("{}: {} is new", what.trim(), to.unwrap_or_default()),
+            }
+        }
+    })?;
     Ok(Exit::Done)
 }
 

@@ -9,6 +9,7 @@ use cas_build::BuildError;
 use cas_config::{Label, without_tokens};
 use cas_fs::FsError;
 use cas_init::InitError;
+use cas_registry::RegistryError;
 use cas_sandbox::SandboxError;
 use cas_snapshot::SnapshotError;
 use cas_snapshot::watch::WatchError;
@@ -124,10 +125,21 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Revision(_)
         | BuildError::NoLane { .. }
         | BuildError::Keyring { .. }
+        | BuildError::Platform { .. }
+        | BuildError::WhichImage { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
-        BuildError::Mismatch { .. } | BuildError::Package { .. } => Exit::Mismatch,
+        BuildError::Mismatch { .. }
+        | BuildError::Package { .. }
+        | BuildError::Image { .. }
+        | BuildError::ForeignLayer { .. }
+        | BuildError::Registry(RegistryError::Mismatch { .. } | RegistryError::TooLong { .. }) => Exit::Mismatch,
+        BuildError::Registry(RegistryError::Interrupted) => Exit::Interrupted,
+        BuildError::Registry(RegistryError::Credentials { .. } | RegistryError::Helper { .. }) => Exit::Usage,
+        BuildError::Runtime(_) => Exit::Host,
         BuildError::Fetch(_)
+        | BuildError::Registry(_)
+        | BuildError::ImageGone { .. }
         | BuildError::ActionCache(_)
         | BuildError::PackageGone { .. }
         | BuildError::NotInRegistry { .. } => Exit::Remote,

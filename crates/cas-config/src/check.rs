@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use cas_digest::{Digest, DigestFunction};
+use cas_oci::ParseReferenceError;
 use cas_tree::RelPath;
 use toml::Spanned;
 
 use crate::diagnostic::Diagnostic;
 use crate::label::{Reference, is_target_name};
 use crate::manifest::{
-    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
-    MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Stamp, Target, TargetKind, Toolchain, WorkspaceSection,
+    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, ImageRoot, Located,
+    LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, RootSource, Stamp, Target, TargetKind, Toolchain,
+    WorkspaceSection,
 };
 use crate::nearest::nearest;
 use crate::raw;
@@ -227,11 +229,15 @@ impl Checker {
 
     fn toolchain(&mut self, section: raw::Toolchain, span: Range<usize>) -> Option<Toolchain> {
         match section {
-            raw::Toolchain { debian: Some(debian), host: None, add } => {
+            raw::Toolchain { debian: Some(debian), image: None, host: None, add } => {
                 let add = add.into_iter().filter_map(|addition| self.addition(addition)).collect();
                 Some(Toolchain::Debian(Debian { add, ..self.debian(debian) }))
             }
-            raw::Toolchain { debian: None, host: Some(host), add } => {
+            raw::Toolchain { debian: None, image: Some(image), host: None, add } => {
+                let add = add.into_iter().filter_map(|addition| self.addition(addition)).collect();
+                Some(Toolchain::Image(ImageRoot { source: self.image_source(&image)?, add }))
+            }
+            raw::Toolchain { debian: None, image: None, host: Some(host), add } => {
                 if let Some(first) = add.first() {
                     let finding = Diagnostic::new("nothing is added to what a machine has", first.span());
                     self.report(finding.with_hint("name it in `deps` of the steps, or use a `debian` toolchain"));
@@ -239,7 +245,21 @@ impl Checker {
                 Some(Toolchain::Host(self.host(host)))
             }
             _ => {
-                self.report(Diagnostic::new("a toolchain is one of `debian` and `host`", span));
+                self.report(Diagnostic::new("a toolchain is one of `debian`, `image` and `host`", span));
+                None
+            }
+        }
+    }
+
+    fn image_source(&mut self, text: &raw::Text) -> Option<RootSource> {
+        if text.get_ref().starts_with(['/', ':']) {
+            return self.located(text).map(RootSource::Target);
+        }
+        match text.get_ref().parse() {
+            Ok(source) => Some(RootSource::Place(source)),
+            Err(error) => {
+                let error: ParseReferenceError = error;
+                self.report(Diagnostic::new(error.to_string(), text.span()).with_hint(error.hint()));
                 None
             }
         }

@@ -9,6 +9,7 @@ mod check;
 mod diagnostic;
 mod label;
 mod lock;
+mod lock_changes;
 mod manifest;
 mod nearest;
 mod raw;
@@ -17,12 +18,15 @@ mod secret;
 mod step;
 mod version;
 
+pub use cas_oci::ImageSource;
 pub use diagnostic::Diagnostic;
 pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
-pub use lock::{Lock, LockError, LockedDebian, LockedNpm, LockedPackage};
+pub use lock::{Lock, LockError, LockedDebian, LockedImage, LockedNpm, LockedPackage};
+pub use lock_changes::LockChange;
 pub use manifest::{
-    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, Located, LockfileKind,
-    MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Stamp, Target, TargetKind, Toolchain, WorkspaceSection,
+    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, ImageRoot, Located,
+    LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, RootSource, Stamp, Target, TargetKind, Toolchain,
+    WorkspaceSection,
 };
 pub use nearest::nearest;
 pub use run::Run;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction, ParseDigestError};
+use cas_oci::digest_of;
 use cas_tree::{RelPath, RelPathError};
 use serde::Deserialize;
 
@@ -15,6 +16,8 @@ const MAX_LOCK_BYTES: usize = 64 << 20;
 pub struct Lock {
     /// Toolchains, by target and architecture.
     pub debian: Vec<LockedDebian>,
+    /// Images of others, by target.
+    pub image: Vec<LockedImage>,
     /// Packages of an npm registry, by target.
     pub npm: Vec<LockedNpm>,
 }
@@ -47,6 +50,17 @@ pub struct LockedPackage {
     pub path: RelPath,
     /// SHA-256 and size.
     pub blob: Descriptor,
+}
+
+/// A pinned image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedImage {
+    /// Label of the target.
+    pub target: String,
+    /// What was asked for.
+    pub request: String,
+    /// Digest and size of its manifest, or of its index.
+    pub document: Descriptor,
 }
 
 /// A pinned package of an npm registry.
@@ -86,6 +100,12 @@ pub enum LockError {
         target: String,
         /// What is wrong with it.
         source: RelPathError,
+    },
+    /// The digest of an image is not one.
+    #[error("the lock has a bad digest for `{target}`")]
+    ImageDigest {
+        /// The target.
+        target: String,
     },
     /// A digest is not one.
     #[error("the lock has a bad digest for `{package}` of `{target}`")]
@@ -127,6 +147,8 @@ mod raw {
         #[serde(default)]
         pub(super) debian: Vec<Debian>,
         #[serde(default)]
+        pub(super) image: Vec<Image>,
+        #[serde(default)]
         pub(super) npm: Vec<Npm>,
     }
 
@@ -154,6 +176,15 @@ mod raw {
         pub(super) archive: usize,
         pub(super) path: String,
         pub(super) sha256: String,
+        pub(super) size: u64,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Image {
+        pub(super) target: String,
+        pub(super) request: String,
+        pub(super) digest: String,
         pub(super) size: u64,
     }
 
@@ -210,6 +241,12 @@ impl Lock {
             lock.debian.push(LockedDebian { target, request, architecture, release_date, packages });
         }
         sorted(&lock.debian, |entry| (entry.target.as_str(), entry.architecture.as_str()))?;
+        for entry in raw.image {
+            let raw::Image { target, request, digest, size } = entry;
+            let digest = digest_of(&digest).ok_or_else(|| LockError::ImageDigest { target: target.clone() })?;
+            lock.image.push(LockedImage { target, request, document: Descriptor { digest, size } });
+        }
+        sorted(&lock.image, |entry| (entry.target.as_str(), ""))?;
         for entry in raw.npm {
             let path = path(&entry.path, &entry.target)?;
             lock.npm.push(LockedNpm { target: entry.target, request: entry.request, path, integrity: entry.integrity });
@@ -256,6 +293,19 @@ impl Lock {
             }
             text.push_str("]\n");
         }
+        let mut image: Vec<&LockedImage> = self.image.iter().collect();
+        image.sort_by_key(|entry| &entry.target);
+        for entry in image {
+            write!(
+                text,
+                "\n[[image]]\ntarget = {}\nrequest = {}\ndigest = \"{}\"\nsize = {}\n",
+                quote(&entry.target),
+                quote(&entry.request),
+                entry.document.digest,
+                entry.document.size
+            )
+            .expect(fine);
+        }
         let mut npm: Vec<&LockedNpm> = self.npm.iter().collect();
         npm.sort_by_key(|entry| &entry.target);
         for entry in npm {
@@ -300,6 +350,11 @@ mod tests {
                 release_date: 1_748_167_200,
                 packages: vec![package("b\"q"), package("nodejs")],
             }],
+            image: vec![LockedImage {
+                target: "//:base".to_owned(),
+                request: "docker.io/library/node:22".to_owned(),
+                document: Descriptor::of(DigestFunction::Sha256, b"index"),
+            }],
             npm: vec![LockedNpm {
                 target: "//:npm".to_owned(),
                 request: "npm@11.6.2".to_owned(),
@@ -327,6 +382,7 @@ mod tests {
             ("pool/main", "../main", "the lock names the path `../main/b\"q_2.3.deb` for `//:node`"),
             ("npm/-/npm", "/npm", "the lock names the path `/npm-11.6.2.tgz` for `//:npm`"),
             ("sha256 = \"", "sha256 = \"x", "the lock has a bad digest for `b\"q` of `//:node`"),
+            ("digest = \"sha256", "digest = \"blake3", "the lock has a bad digest for `//:base`"),
             ("nodejs\", version", "a\", version", "the lock is not sorted at `a`"),
         ] {
             let changed = text.replacen(from, to, 1);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use cas_digest::{Digest, DigestFunction};
+use cas_oci::ImageSource;
 use cas_tree::RelPath;
 
 use crate::label::Reference;
@@ -97,8 +98,28 @@ impl TargetKind {
 pub enum Toolchain {
     /// Packages of a Debian suite.
     Debian(Debian),
+    /// The files of an image.
+    Image(ImageRoot),
     /// The programs of the machine that builds.
     Host(Host),
+}
+
+/// Which image a root is of.
+#[derive(Clone, Debug)]
+pub enum RootSource {
+    /// One of others; paths are relative to the package's folder, or absolute.
+    Place(ImageSource),
+    /// One of the workspace.
+    Target(Located<Reference>),
+}
+
+/// The files of an image.
+#[derive(Clone, Debug)]
+pub struct ImageRoot {
+    /// Which image.
+    pub source: RootSource,
+    /// What is in the root beside them, in order.
+    pub add: Vec<Addition>,
 }
 
 /// The programs of the machine that builds, shown read-only: not hermetic, and said so in everything made with them.

@@ -46,6 +46,7 @@ pub(crate) struct Workspace {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Toolchain {
     pub(crate) debian: Option<Debian>,
+    pub(crate) image: Option<Text>,
     pub(crate) host: Option<Host>,
     #[serde(default)]
     pub(crate) add: Vec<Spanned<Addition>>,

@@ -489,7 +489,7 @@ run = "true"
             ("[command.build]\ncache = [\"dist/x\"]", "\"dist/x\"", "cache `dist/x` and the output `dist` overlap"),
             ("[command.build]\ncache = [\"a\", \"a/b\"]", "\"a/b\"", "cache `a/b` and the other one `a` overlap"),
             ("[test.x]\nrun = \"x\"\noutputs = [\"a\"]", "\"a\"", "a test has no outputs"),
-            ("[toolchain.x]", "[toolchain.x]", "a toolchain is one of `debian` and `host`"),
+            ("[toolchain.x]", "[toolchain.x]", "a toolchain is one of `debian`, `image` and `host`"),
             ("[toolchain.x]\nhost = { paths = [\"/\"] }", "\"/\"", "the whole root of the machine cannot be shown"),
         ] {
             let findings = Manifest::parse_member(text, &root.defaults).expect_err("it is wrong");

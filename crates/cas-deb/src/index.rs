@@ -5,7 +5,10 @@
 //!
 //! Not here: which packages to take ([`crate::closure`]), the signed list of indexes ([`crate::Release`]).
 
+use std::collections::BTreeSet;
 use std::io::BufRead;
+
+use cas_blob::Descriptor;
 
 use crate::deb822::Paragraphs;
 use crate::relation::Relation;
@@ -47,13 +50,20 @@ struct Provided {
 pub struct IndexBuilder {
     architecture: Box<str>,
     packages: Vec<Package>,
+    /// Content of the packages that are candidates whatever else is offered under their names.
+    preferred: BTreeSet<Descriptor>,
 }
 
 impl IndexBuilder {
     /// Begins an index for an architecture, in Debian's words (`amd64`, `arm64`).
     #[must_use]
     pub fn new(architecture: &str) -> Self {
-        Self { architecture: architecture.into(), packages: Vec::new() }
+        Self { architecture: architecture.into(), packages: Vec::new(), preferred: BTreeSet::new() }
+    }
+
+    /// Makes a package the candidate of its name, by its content, if it is offered: a pin that is to stay.
+    pub fn prefer(&mut self, package: Descriptor) {
+        self.preferred.insert(package);
     }
 
     /// Adds what a `Packages` file of an archive holds; packages of other architectures are left out. The archive's number is
@@ -81,11 +91,13 @@ impl IndexBuilder {
     /// Ends the collection.
     #[must_use]
     pub fn build(self) -> PackageIndex {
-        let mut packages = self.packages;
+        let (mut packages, preferred) = (self.packages, self.preferred);
+        let is_preferred = |package: &Package| preferred.contains(&package.blob);
         // Both steps keep the order of what is equal, so the first that was added is the one that stays.
         packages.sort_by(|left, right| {
+            let by_preference = || is_preferred(right).cmp(&is_preferred(left));
             let (left, right) = (&left.control, &right.control);
-            left.name.cmp(&right.name).then_with(|| right.version.cmp(&left.version))
+            left.name.cmp(&right.name).then_with(by_preference).then_with(|| right.version.cmp(&left.version))
         });
         packages.dedup_by(|later, first| later.control.name == first.control.name);
         let mut provided: Vec<Provided> = packages

@@ -47,6 +47,12 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
+    /// The kind that a media type of ours tells.
+    #[must_use]
+    pub fn of(media_type: &str) -> Option<Self> {
+        [Self::Plain, Self::Gzip, Self::Zstd].into_iter().find(|kind| kind.media_type() == media_type)
+    }
+
     /// The layer's media type (layer.md).
     #[must_use]
     pub const fn media_type(self) -> &'static str {

@@ -1,15 +1,23 @@
-//! Images as the OCI image specification 1.1 has them: configuration, manifest, layout, in one canonical form.
+//! Images as the OCI image specification 1.1 has them: configuration, manifest, layout, in one canonical form; documents of
+//! others, and names of images.
 //!
 //! What is written here is JSON without white space, fields in the order of the specification's Go types, maps sorted, so
 //! that equal images have equal bytes. Received documents are never written again from a parsed view.
 //!
 //! Not here: layers (`cas-tar`), where blobs are (`cas-store`), registries.
 
+mod document;
 mod image;
 mod layout;
+mod reference;
 
+pub use document::{
+    ConfigView, DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, Document, IndexItem, LayerBlob,
+    MAX_DOCUMENT_BYTES, Manifest, ParseDocumentError, SavedImage, TargetPlatform, choose, parse_saved,
+};
 pub use image::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 pub use layout::{IndexEntry, LAYOUT_FILE, ParseIndexError, encode_index, parse_index};
+pub use reference::{DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, digest_of};
 
 /// Media type of a manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

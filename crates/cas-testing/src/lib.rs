@@ -4,6 +4,8 @@
 //! [`conformance_with_faults`]. For results of actions these are [`actions_conformance`] and [`actions_conformance_with_faults`]. Tests
 //! alone depend on this crate, so what is wrong here is a panic.
 //!
+//! [`registry`] is a registry of images that asks who comes, and fails as it is told to.
+//!
 //! Not here: what only one place promises, such as what survives a crash (`cas-store`).
 
 #![expect(clippy::unwrap_used, reason = "this is test code: a panic is how it fails")]
@@ -11,6 +13,7 @@
 mod actions;
 mod actions_suite;
 mod memory;
+pub mod registry;
 mod sources;
 mod suite;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! so that size and time stay; the result of the next run must change, and be that of a build that knows nothing.
 
 mod graph;
+mod root;
 mod store;
 
 use std::fmt::Write as _;
@@ -43,8 +44,14 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let rows: [(&str, Row); 5] =
-        [("image", image), ("step", step), ("example", example), ("store", store::store), ("graph", graph::graph)];
+    let rows: [(&str, Row); 6] = [
+        ("image", image),
+        ("step", step),
+        ("example", example),
+        ("store", store::store),
+        ("graph", graph::graph),
+        ("root", root::root),
+    ];
     for (name, row) in rows {
         if !name.contains(filter) {
             continue;

@@ -1,0 +1,326 @@
+//! Root file systems from images of others: the pin of a name, the image for this machine, its layers as one tree.
+//!
+//! What a pinned image gives is remembered by the digest of its document, so that a build in which nothing changed needs neither
+//! the image nor its origin. Rules: docs/formats/image-root.md.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use cas_blob::Descriptor;
+use cas_config::{Label, LockedImage};
+use cas_digest::{Digest, DigestFunction, HashingReader};
+use cas_oci::{
+    ConfigView, Document, ImageSource, LayerBlob, LayerKind, MAX_DOCUMENT_BYTES, Manifest, TargetPlatform, choose,
+};
+use cas_store::{Store, StoreError};
+use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_layer};
+use cas_tree::{Directory, Unpacking};
+
+use crate::image_place::{ImagePlace, open};
+use crate::outline::stand_in;
+use crate::{BuildError, ImageLayer, Toolchain};
+
+/// Kind of the memos that tell what a pinned image gives.
+pub(crate) const ROOT_MEMO: &str = "image-root";
+/// Largest content of one layer.
+const MAX_LAYER_BYTES: u64 = 64 << 30;
+/// Deepest chain of indexes in indexes.
+const MAX_DEPTH: usize = 4;
+/// Layers that are fetched at once.
+const PARALLEL: usize = 4;
+
+/// The platform of this program, in Go's words.
+fn platform() -> TargetPlatform {
+    let (architecture, variant) = if cfg!(target_arch = "aarch64") { ("arm64", "v8") } else { ("amd64", "") };
+    TargetPlatform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: variant.to_owned() }
+}
+
+/// A pinned image with what it gives, and where it comes from.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) pin: LockedImage,
+    pub(crate) root: Root,
+    pub(crate) place: ImagePlace,
+}
+
+/// What an image gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// Its files.
+    pub(crate) tree: Descriptor,
+    /// The variables of its configuration.
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+impl Root {
+    /// The name of all that a step sees of it.
+    fn name(&self) -> Descriptor {
+        if self.env.is_empty() {
+            return self.tree;
+        }
+        Descriptor::of(self.tree.digest.function(), &[b"image-root-1\n", &self.encode()[..]].concat())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let env = serde_json::to_string(&self.env).expect("strings have JSON");
+        format!("{}\n{env}\n", self.tree).into_bytes()
+    }
+
+    /// A record that makes no sense is a miss.
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (tree, env) = std::str::from_utf8(value).ok()?.split_once('\n')?;
+        Some(Self { tree: tree.parse().ok()?, env: serde_json::from_str(env).ok()? })
+    }
+}
+
+/// The tree that a record of an image names.
+pub(crate) fn recorded_tree(value: &[u8]) -> Option<Descriptor> {
+    Root::decode(value).map(|root| root.tree)
+}
+
+/// What `cas.lock` says of a request.
+pub(crate) fn request(source: &ImageSource) -> String {
+    source.to_string()
+}
+
+/// Pins what a name stands for now.
+pub(crate) fn resolve(
+    store: &Store,
+    origin: &ImagePlace,
+    label: &Label,
+    source: &ImageSource,
+) -> Result<LockedImage, BuildError> {
+    let document = origin.resolve(store)?;
+    // What is no image for this machine is not pinned.
+    image(store, origin, &document)?;
+    Ok(LockedImage { target: label.to_string(), request: request(source), document })
+}
+
+/// Names the root that a pinned image gives: the name is remembered, and the image looked at only where it is not.
+pub(crate) fn toolchain(
+    store: &Store,
+    function: DigestFunction,
+    origin: ImagePlace,
+    pin: &LockedImage,
+) -> Result<Toolchain, BuildError> {
+    let known = store.memo(ROOT_MEMO, key(function, pin).as_bytes())?;
+    if let Some(root) = known.and_then(|value| Root::decode(&value)) {
+        return Ok(named(root, pin, origin, None));
+    }
+    let (root, tree) = make(store, function, &origin, pin)?;
+    Ok(named(root, pin, origin, Some(tree)))
+}
+
+fn named(root: Root, pin: &LockedImage, place: ImagePlace, tree: Option<Directory>) -> Toolchain {
+    Toolchain::image(root.name(), Pinned { pin: pin.clone(), root, place }, tree)
+}
+
+/// The same without looking at the image: where nothing is remembered, its digest stands for it.
+pub(crate) fn outline(
+    store: &Store,
+    function: DigestFunction,
+    origin: ImagePlace,
+    pin: &LockedImage,
+) -> Result<Toolchain, BuildError> {
+    let key = key(function, pin);
+    let known = store.memo(ROOT_MEMO, key.as_bytes())?.and_then(|value| Root::decode(&value));
+    let root = known.unwrap_or_else(|| {
+        let tree = stand_in(function, ROOT_MEMO, &key);
+        Root { tree, env: BTreeMap::new() }
+    });
+    Ok(named(root, pin, origin, None))
+}
+
+/// The tree of a pinned image, whole: from the store, or unpacked again where something of it is gone.
+pub(crate) fn tree(store: &Store, pinned: &Pinned) -> Result<Directory, BuildError> {
+    let Pinned { pin, root, place } = pinned;
+    if let Some(tree) = store.find_tree(&root.tree)? {
+        return Ok(tree);
+    }
+    let (made, tree) = make(store, root.tree.digest.function(), place, pin)?;
+    // The record named another one, which is corrected now: whoever went on with that name begins again.
+    if made == *root { Ok(tree) } else { Err(StoreError::Missing(root.tree).into()) }
+}
+
+fn key(function: DigestFunction, pin: &LockedImage) -> String {
+    format!("1 {function} {} {}", platform(), pin.document)
+}
+
+fn make(
+    store: &Store,
+    function: DigestFunction,
+    origin: &ImagePlace,
+    pin: &LockedImage,
+) -> Result<(Root, Directory), BuildError> {
+    let (manifest, config) = image(store, origin, &pin.document)?;
+    if manifest.layers.len() != config.diff_ids.len() {
+        let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
+        return Err(origin.damaged(format!("its manifest has {layers} layers, its configuration {ids}")));
+    }
+    fetch(store, origin, &manifest)?;
+    let mut unpacking = Unpacking::new(Directory::root());
+    for (layer, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
+        unpack(store, function, origin, &mut unpacking, &layer.blob, diff_id)?;
+    }
+    let tree = unpacking.finish();
+    let env = config.env.iter().filter_map(|text| text.split_once('='));
+    let env =
+        env.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let root = Root { tree: store.put_tree(&tree, function)?, env };
+    store.put_memo(ROOT_MEMO, key(function, pin).as_bytes(), &root.encode())?;
+    Ok((root, tree))
+}
+
+/// The layers of a pinned image as they are; all of them are in the store then.
+pub(crate) fn layers(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<Vec<ImageLayer>, BuildError> {
+    let (manifest, config) = image(store, origin, document)?;
+    fetch(store, origin, &manifest)?;
+    let layer = |(layer, diff_id): (&LayerBlob, &Digest)| {
+        let kind = match compression(store, origin, &layer.blob)? {
+            Compression::None => LayerKind::Plain,
+            Compression::Gzip => LayerKind::Gzip,
+            Compression::Zstd => LayerKind::Zstd,
+            Compression::Xz => {
+                let said = format!("layer `{}` is compressed with xz, which no manifest can tell", layer.blob.digest);
+                return Err(origin.damaged(said));
+            }
+        };
+        Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind })
+    };
+    manifest.layers.iter().zip(&config.diff_ids).map(layer).collect()
+}
+
+/// How a layer is compressed, by its first bytes: media types are wrong now and then.
+fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<Compression, BuildError> {
+    let mut head = Vec::new();
+    let read = open(store, blob)?.take(6).read_to_end(&mut head);
+    read.map_err(|error| origin.damaged(format!("layer `{}`: {error}", blob.digest)))?;
+    Ok(Compression::detect(&head))
+}
+
+/// The image for this machine.
+fn image(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<(Manifest, ConfigView), BuildError> {
+    let failed = |error| BuildError::Image { place: origin.place(), source: Box::new(error) };
+    let load = |blob: &Descriptor| -> Result<Vec<u8>, BuildError> {
+        origin.document(store, blob)?;
+        Ok(store.load(blob, MAX_DOCUMENT_BYTES)?)
+    };
+    let mut blob = *document;
+    for _ in 0..MAX_DEPTH {
+        match Document::parse(&load(&blob)?, None).map_err(failed)? {
+            Document::Manifest(manifest) => {
+                origin.blob(store, &checked(origin, &manifest.config)?)?;
+                let config = ConfigView::parse(&store.load(&manifest.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
+                let (own, wanted) = (&config.platform, platform());
+                if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
+                    return Err(BuildError::Platform {
+                        place: origin.place(),
+                        wanted: wanted.to_string(),
+                        known: vec![own.to_string()],
+                    });
+                }
+                return Ok((manifest, config));
+            }
+            Document::Index(items) => {
+                let wanted = platform();
+                let found = choose(&items, &wanted).ok_or_else(|| {
+                    let known =
+                        items.iter().filter(|item| !item.is_attestation).filter_map(|item| item.platform.as_ref());
+                    let known = known.map(ToString::to_string).collect();
+                    BuildError::Platform { place: origin.place(), wanted: wanted.to_string(), known }
+                })?;
+                blob = found.blob;
+            }
+        }
+    }
+    Err(origin.damaged(format!("it has more than {MAX_DEPTH} indexes in each other")))
+}
+
+/// A configuration is a document too.
+fn checked(origin: &ImagePlace, config: &Descriptor) -> Result<Descriptor, BuildError> {
+    match config.size > MAX_DOCUMENT_BYTES {
+        true => Err(origin.damaged(format!("its configuration is longer than {MAX_DOCUMENT_BYTES} bytes"))),
+        false => Ok(*config),
+    }
+}
+
+/// Brings the layers of an image here, some at once.
+fn fetch(store: &Store, origin: &ImagePlace, manifest: &Manifest) -> Result<(), BuildError> {
+    let mut missing: Vec<Descriptor> = Vec::new();
+    for layer in &manifest.layers {
+        if !missing.contains(&layer.blob) && !store.contains(&layer.blob)? {
+            missing.push(layer.blob);
+        }
+    }
+    // An archive is read whole for the first one.
+    if matches!(origin, ImagePlace::Archive { .. }) {
+        return missing.iter().try_for_each(|blob| origin.blob(store, blob));
+    }
+    let next = std::sync::Mutex::new(missing.into_iter());
+    let work = || loop {
+        let blob = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+        let Some(blob) = blob else { return Ok(()) };
+        origin.blob(store, &blob)?;
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..PARALLEL).map(|_| scope.spawn(work)).collect();
+        // The first failure in their order.
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
+    })
+}
+
+/// Puts a layer over what is below it, and compares its bytes with what the configuration says of them.
+fn unpack(
+    store: &Store,
+    function: DigestFunction,
+    origin: &ImagePlace,
+    unpacking: &mut Unpacking,
+    blob: &Descriptor,
+    diff_id: &Digest,
+) -> Result<(), BuildError> {
+    let failed = |said: String| origin.damaged(format!("layer `{}`: {said}", blob.digest));
+    let compressed = open(store, blob)?;
+    // Headers and padding of very many small files can be longer than what is in them.
+    let limit = MAX_LAYER_BYTES.saturating_mul(2);
+    let bytes =
+        decompress(compressed, compression(store, origin, blob)?, limit).map_err(|error| failed(error.to_string()))?;
+    let mut bytes = HashingReader::new(bytes, &[diff_id.function()]);
+    let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
+    let keep = &mut |content: &mut dyn Read| store.put(function, content);
+    let read = read_layer(unpacking, &mut bytes, limits, keep);
+    read.map_err(|error| match error {
+        // The layer is in order; the store is full, or fails.
+        ReadTarError::Keep { path, source } if !matches!(source, StoreError::Source(_)) => {
+            BuildError::Keep { path: format!("{path} of {}", blob.digest), source }
+        }
+        error => {
+            BuildError::ForeignLayer { place: origin.place(), layer: blob.digest.to_string(), source: Box::new(error) }
+        }
+    })?;
+    io::copy(&mut bytes, &mut io::sink()).map_err(|error| failed(error.to_string()))?;
+    let (digests, _) = bytes.finish();
+    if digests[0] != *diff_id {
+        return Err(failed(format!("its uncompressed bytes are `{}`, and were to be `{diff_id}`", digests[0])));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let tree = Descriptor::of(DigestFunction::Blake3, b"tree");
+        let bare = Root { tree, env: BTreeMap::new() };
+        let env = BTreeMap::from([("A".to_owned(), "1\n2".to_owned())]);
+        let root = Root { tree, env };
+        for root in [&bare, &root] {
+            assert_eq!(Root::decode(&root.encode()).as_ref(), Some(root));
+        }
+        assert_eq!(bare.name(), tree);
+        assert_ne!(root.name(), tree);
+        assert_eq!(Root::decode(b"nonsense"), None);
+        assert_eq!(recorded_tree(&root.encode()), Some(tree));
+    }
+}

@@ -1,0 +1,307 @@
+//! Names of images in registries, and of places that hold one.
+//!
+//! Names: distribution's grammar (`reference/reference.go`: `[host[:port]/]path[:tag][@digest]`), with a host always written.
+//! Places: the transports of containers/image, as skopeo has them (containers-transports(5)).
+
+use std::fmt;
+use std::str::FromStr;
+
+use cas_digest::{Digest, DigestFunction};
+
+/// Longest name of a repository, without its host.
+const MAX_REPOSITORY_BYTES: usize = 255;
+/// Longest tag.
+const MAX_TAG_BYTES: usize = 128;
+/// Docker's public registry, as names have it.
+pub const DOCKER_HUB: &str = "docker.io";
+
+/// A repository of a registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    /// Host, and port where it is not the usual one, as names have it.
+    pub host: String,
+    /// Path, like `library/node`.
+    pub path: String,
+}
+
+/// An image in a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Where.
+    pub repository: Repository,
+    /// What it is called there.
+    pub tag: Option<String>,
+    /// What it is. It counts where both are told.
+    pub digest: Option<Digest>,
+}
+
+/// A place that holds an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// `host/path:tag`, `host/path@digest`, with `docker://` before it or not.
+    Registry(Reference),
+    /// `oci:FOLDER[:TAG]`: an image layout.
+    Layout {
+        /// The folder.
+        path: String,
+        /// Which of its images; the only one where none is told.
+        tag: Option<String>,
+    },
+    /// `oci-archive:FILE[:TAG]`: a tar of an image layout.
+    Archive {
+        /// The file.
+        path: String,
+        /// Which of its images.
+        tag: Option<String>,
+    },
+    /// `docker-archive:FILE[:NAME:TAG]`: what `docker save` writes.
+    DockerArchive {
+        /// The file.
+        path: String,
+        /// Which of its images.
+        tag: Option<String>,
+    },
+}
+
+/// Why a text names no image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseReferenceError {
+    /// There is no host.
+    #[error("`{text}` does not name its registry")]
+    NoHost {
+        /// The text.
+        text: String,
+    },
+    /// Neither a tag nor a digest.
+    #[error("`{text}` has neither a tag nor a digest")]
+    NoVersion {
+        /// The text.
+        text: String,
+    },
+    /// A part of it is not what it must be.
+    #[error("`{text}` has a bad {part}")]
+    Part {
+        /// The text.
+        text: String,
+        /// Which part.
+        part: &'static str,
+    },
+}
+
+impl ParseReferenceError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoHost { text } => format!("write `{DOCKER_HUB}/{}{text}`", if text.contains('/') { "" } else { "library/" }),
+            Self::NoVersion { text } => format!("write `{text}:TAG`: which version it is then is pinned in `cas.lock`"),
+            Self::Part { .. } => {
+                "write `host/path:tag`, `host/path@sha256:…`, `oci:FOLDER:TAG`, `oci-archive:FILE` or `docker-archive:FILE`".to_owned()
+            }
+        }
+    }
+}
+
+impl FromStr for ImageSource {
+    type Err = ParseReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let place = |rest: &str, is_docker: bool| {
+            let (path, tag) = match rest.split_once(':') {
+                Some((path, tag)) => (path, Some(tag.to_owned())),
+                None => (rest, None),
+            };
+            let is_tag_fine = tag.as_deref().is_none_or(|tag| is_docker && !tag.is_empty() || is_tag(tag));
+            match path.is_empty() || path.contains('\0') || !is_tag_fine {
+                true => Err(ParseReferenceError::Part {
+                    text: text.to_owned(),
+                    part: if is_tag_fine { "path" } else { "tag" },
+                }),
+                false => Ok((path.to_owned(), tag)),
+            }
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            return place(rest, false).map(|(path, tag)| Self::Layout { path, tag });
+        }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            return place(rest, false).map(|(path, tag)| Self::Archive { path, tag });
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            return place(rest, true).map(|(path, tag)| Self::DockerArchive { path, tag });
+        }
+        text.strip_prefix("docker://").unwrap_or(text).parse().map(Self::Registry)
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ParseReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = |part| ParseReferenceError::Part { text: text.to_owned(), part };
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest_of(digest).ok_or_else(|| bad("digest"))?)),
+            None => (text, None),
+        };
+        // A colon before the last slash is of a port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if tag.is_some_and(|tag| !is_tag(tag)) {
+            return Err(bad("tag"));
+        }
+        let no_host = || ParseReferenceError::NoHost { text: text.to_owned() };
+        let (host, path) = name.split_once('/').ok_or_else(no_host)?;
+        if !(host.contains(['.', ':']) || host == "localhost") {
+            return Err(no_host());
+        }
+        if !is_host(host) {
+            return Err(bad("host"));
+        }
+        let host = if host == "index.docker.io" { DOCKER_HUB } else { host };
+        let path = match host == DOCKER_HUB && !path.contains('/') {
+            true => format!("library/{path}"),
+            false => path.to_owned(),
+        };
+        if path.len() > MAX_REPOSITORY_BYTES || !path.split('/').all(is_component) {
+            return Err(bad("path"));
+        }
+        if tag.is_none() && digest.is_none() {
+            return Err(ParseReferenceError::NoVersion { text: text.to_owned() });
+        }
+        let repository = Repository { host: host.to_owned(), path };
+        Ok(Self { repository, tag: tag.map(str::to_owned), digest })
+    }
+}
+
+/// A digest that names documents and blobs of images: SHA-256 or SHA-512 (OCI image-spec 1.1, descriptor.md, Digests).
+#[must_use]
+pub fn digest_of(text: &str) -> Option<Digest> {
+    let digest: Digest = text.parse().ok()?;
+    matches!(digest.function(), DigestFunction::Sha256 | DigestFunction::Sha512).then_some(digest)
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let is_part = |part: &str| {
+        let is_fine = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        is_fine && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
+    };
+    let is_address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_name = match is_address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.split('.').all(is_part),
+    };
+    is_name && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+/// Lower case and digits, with `.`, `_`, `__` or dashes between them.
+fn is_component(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let has_ends =
+        bytes.first().is_some_and(|byte| is_letter(*byte)) && bytes.last().is_some_and(|byte| is_letter(*byte));
+    has_ends
+        && bytes.split(|byte| is_letter(*byte)).all(|between| match between {
+            b"" | b"." | b"_" | b"__" => true,
+            dashes => dashes.iter().all(|byte| *byte == b'-'),
+        })
+}
+
+fn is_tag(text: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let bytes = text.as_bytes();
+    bytes.len() <= MAX_TAG_BYTES
+        && bytes.first().is_some_and(|byte| is_word(*byte))
+        && bytes.iter().all(|byte| is_word(*byte) || matches!(byte, b'.' | b'-'))
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.path)
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        match &self.digest {
+            Some(digest) => write!(f, "@{digest}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (transport, path, tag) = match self {
+            Self::Registry(reference) => return write!(f, "{reference}"),
+            Self::Layout { path, tag } => ("oci", path, tag),
+            Self::Archive { path, tag } => ("oci-archive", path, tag),
+            Self::DockerArchive { path, tag } => ("docker-archive", path, tag),
+        };
+        write!(f, "{transport}:{path}")?;
+        match tag {
+            Some(tag) => write!(f, ":{tag}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written_whole() {
+        let hex = "a".repeat(64);
+        for (text, expected) in [
+            ("docker.io/library/node:18-slim", "docker.io/library/node:18-slim"),
+            ("docker://docker.io/node:18", "docker.io/library/node:18"),
+            ("index.docker.io/a/b:1", "docker.io/a/b:1"),
+            ("localhost:5000/x/y_z/a--b.c:V1.0_x", "localhost:5000/x/y_z/a--b.c:V1.0_x"),
+            ("127.0.0.1:5000/x:1", "127.0.0.1:5000/x:1"),
+            ("[::1]:5000/x:1", "[::1]:5000/x:1"),
+            (&format!("ghcr.io/a/b@sha256:{hex}"), &format!("ghcr.io/a/b@sha256:{hex}")),
+            (&format!("ghcr.io/a/b:1@sha256:{hex}"), &format!("ghcr.io/a/b:1@sha256:{hex}")),
+            ("oci:images/base:v1", "oci:images/base:v1"),
+            ("oci:/srv/images", "oci:/srv/images"),
+            ("oci-archive:a.tar", "oci-archive:a.tar"),
+            ("docker-archive:a.tar:docker.io/x/y:1", "docker-archive:a.tar:docker.io/x/y:1"),
+        ] {
+            let source: ImageSource = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(source.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_names_nothing_says_what_to_write() {
+        for (text, message, hint) in [
+            ("node:18", "`node:18` does not name its registry", "write `docker.io/library/node:18`"),
+            ("acme/web:1", "`acme/web:1` does not name its registry", "write `docker.io/acme/web:1`"),
+            ("ghcr.io/a/b", "`ghcr.io/a/b` has neither a tag nor a digest", "write `ghcr.io/a/b:TAG`"),
+            ("ghcr.io/A/b:1", "`ghcr.io/A/b:1` has a bad path", "write `host/path:tag`"),
+            ("ghcr.io/a..b:1", "`ghcr.io/a..b:1` has a bad path", ""),
+            ("ghcr.io/../b:1", "`ghcr.io/../b:1` has a bad path", ""),
+            ("ghcr.io//b:1", "`ghcr.io//b:1` has a bad path", ""),
+            ("ghcr.io/a:-x", "`ghcr.io/a:-x` has a bad tag", ""),
+            ("ghcr.io/a:", "`ghcr.io/a:` has a bad tag", ""),
+            ("user@ghcr.io/a:1", "`user@ghcr.io/a:1` has a bad digest", ""),
+            ("ghcr.io/a@sha256:aa", "`ghcr.io/a@sha256:aa` has a bad digest", ""),
+            ("-x.io/a:1", "`-x.io/a:1` has a bad host", ""),
+            ("x.io:99999/a:1", "`x.io:99999/a:1` has a bad host", ""),
+            ("oci:", "`oci:` has a bad path", ""),
+            ("oci:a:b:c", "`oci:a:b:c` has a bad tag", ""),
+        ] {
+            let error = text.parse::<ImageSource>().expect_err(text);
+            assert_eq!(error.to_string(), message);
+            assert!(error.hint().starts_with(hint), "{text}: {}", error.hint());
+        }
+    }
+}

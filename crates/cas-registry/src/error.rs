@@ -1,0 +1,157 @@
+//! Why a registry could not be used.
+
+use std::path::PathBuf;
+
+use cas_fs::FsError;
+
+/// Why a registry could not be used. Addresses in messages carry no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The network may not be used.
+    #[error("`{name}` is not in the store, and the network may not be used")]
+    Offline {
+        /// What was asked for.
+        name: String,
+    },
+    /// The registry does not have it.
+    #[error("`{name}` does not exist in `{origin}` (HTTP status {status})")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// 404 or 410.
+        status: u16,
+    },
+    /// Whoever asks may not have it.
+    #[error("`{origin}` does not let us have `{name}` (HTTP status {status}){said}")]
+    Denied {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// 401 or 403.
+        status: u16,
+        /// What the server said, after a colon.
+        said: String,
+        /// Whether credentials were sent.
+        is_known: bool,
+    },
+    /// The server refused or is broken.
+    #[error("`{origin}` answered for `{name}` with HTTP status {status}{said}")]
+    Status {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// What it said.
+        status: u16,
+        /// What the server said, after a colon.
+        said: String,
+    },
+    /// The server could not be reached, or broke off.
+    #[error("could not get `{name}` from `{origin}`")]
+    Transport {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What came is not what was asked for.
+    #[error("`{origin}` gave something else for `{name}`: {actual}")]
+    Mismatch {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// The digest of what came.
+        actual: String,
+    },
+    /// A document that is longer than any real one.
+    #[error("`{origin}` gave more than {limit} bytes for `{name}`")]
+    TooLong {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The server names a place for tokens that must not have credentials.
+    #[error("`{origin}` wants credentials to be sent to `{realm}`, which is not encrypted")]
+    Realm {
+        /// The server.
+        origin: String,
+        /// The place.
+        realm: String,
+    },
+    /// The place for tokens gave none.
+    #[error("`{realm}` gave no token: {said}")]
+    Token {
+        /// The place.
+        realm: String,
+        /// Why not.
+        said: String,
+    },
+    /// A file of credentials cannot be read.
+    #[error("the credentials in `{path}` cannot be used")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A program that keeps credentials failed.
+    #[error("`{program}`, which keeps the credentials of `{host}`, failed: {said}")]
+    Helper {
+        /// The program.
+        program: String,
+        /// What it was asked for.
+        host: String,
+        /// Why.
+        said: String,
+    },
+    /// The program was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl RegistryError {
+    /// Whether the registry says that it does not have it, as opposed to not answering.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Offline { .. } => "run it once without `--offline`".to_owned(),
+            Self::NotFound { .. } => "look at its name; a registry also says so of what we may not see".to_owned(),
+            Self::Denied { origin, is_known: false, .. } => {
+                let host = origin.split("://").last().unwrap_or(origin);
+                format!("log in with `docker login {host}`, `podman login {host}` or `skopeo login {host}`")
+            }
+            Self::Denied { .. } => "the account that is logged in may not read it".to_owned(),
+            Self::Mismatch { .. } => "nothing was kept; the registry or a proxy on the way changed it".to_owned(),
+            Self::Credentials { .. } => "mend the file, or log in again".to_owned(),
+            Self::Helper { .. } => "run it by hand, or log in again".to_owned(),
+            Self::Realm { .. } => "the registry is set up wrongly, or somebody is on the way to it".to_owned(),
+            Self::TooLong { .. } => "it is no image".to_owned(),
+            Self::Status { .. } | Self::Transport { .. } | Self::Token { .. } => {
+                "try again later; `[mirror]` in `cas.toml` names another place to fetch from".to_owned()
+            }
+            Self::Interrupted => return None,
+        })
+    }
+}
+
+/// What a file could not be read for.
+impl RegistryError {
+    pub(crate) fn file(path: PathBuf, source: FsError) -> Self {
+        Self::Credentials { path, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,255 @@
+//! A registry of images on loopback that asks who comes, and fails as it is told to.
+//!
+//! It serves what a test puts in, by HTTP/1.1 and one request a connection, for as long as it lives.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Who may read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Whoever sends this value of `Authorization`.
+    Basic(String),
+    /// Whoever sends a token, which everybody gets.
+    Anonymous,
+    /// Whoever sends a token, which those get who send this value of `Authorization`.
+    Token(String),
+    /// Whoever sends a token, which those get who send this identity token.
+    Identity(String),
+    /// Nobody, whatever is sent.
+    Closed,
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A status with further header lines.
+    Status(u16, Vec<String>),
+    /// The body ends after some bytes.
+    Cut(usize),
+    /// Another body.
+    Body(Vec<u8>),
+    /// The whole body, whatever part was asked for.
+    Whole,
+    /// A body that does not end.
+    Endless,
+    /// No answer.
+    Hang,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// `GET /v2/…`, with the query.
+    pub line: String,
+    /// Header lines, names in lower case.
+    pub headers: Vec<String>,
+    /// What was sent.
+    pub body: String,
+}
+
+impl Request {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    gate: Gate,
+    /// Bodies and media types by path.
+    documents: BTreeMap<String, (Vec<u8>, String)>,
+    /// What goes wrong with paths that hold a text, and how often.
+    faults: Vec<(String, Fault, usize)>,
+    requests: Vec<Request>,
+    /// Further header lines by path.
+    headers: BTreeMap<String, String>,
+}
+
+/// A registry that a test fills.
+#[derive(Debug)]
+pub struct FakeRegistry {
+    address: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl FakeRegistry {
+    /// Starts one.
+    ///
+    /// # Panics
+    ///
+    /// When loopback has no port.
+    #[must_use]
+    pub fn start(gate: Gate) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let state = Arc::new(Mutex::new(State { gate, ..State::default() }));
+        let shared = Arc::clone(&state);
+        let own = address.clone();
+        // Threads end with the test's process, or when nobody has the state any more.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(stream), shared, own) = (stream, Arc::clone(&shared), own.clone()) else { continue };
+                std::thread::spawn(move || {
+                    // Whoever asked may have gone.
+                    let _ = answer(stream, &shared, &own);
+                });
+            }
+        });
+        Self { address, state }
+    }
+
+    /// `127.0.0.1:PORT`
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves a body at a path, like `a/b/manifests/v1`.
+    pub fn put(&self, path: &str, media_type: &str, body: &[u8]) {
+        self.state().documents.insert(format!("/v2/{path}"), (body.to_vec(), media_type.to_owned()));
+    }
+
+    /// Adds a header line to what is at a path.
+    pub fn header(&self, path: &str, line: &str) {
+        self.state().headers.insert(format!("/v2/{path}"), line.to_owned());
+    }
+
+    /// Lets the next `count` requests whose lines hold a text go wrong.
+    pub fn fail(&self, text: &str, fault: Fault, count: usize) {
+        self.state().faults.push((text.to_owned(), fault, count));
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.state().requests.clone()
+    }
+}
+
+fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        lines.push(match line.split_once(": ") {
+            Some((name, value)) => format!("{}: {value}", name.to_lowercase()),
+            None => line.trim_end_matches(" HTTP/1.1").to_owned(),
+        });
+    }
+    let line = if lines.is_empty() { String::new() } else { lines.remove(0) };
+    let mut request = Request { line, headers: lines, body: String::new() };
+    let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    reader.take(length).read_to_string(&mut request.body)?;
+    Ok(request)
+}
+
+fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Result<()> {
+    let request = read_request(&stream)?;
+    let path = request.line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let sent = request.header("authorization").unwrap_or_default();
+    let (gate, is_let_in, document, fault, header) = {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.requests.push(request.clone());
+        let is_let_in = match &state.gate {
+            Gate::Open => true,
+            Gate::Basic(value) => sent == value,
+            Gate::Closed => false,
+            _ => sent == "Bearer let-me-in",
+        };
+        let fault = state.faults.iter_mut().find(|(text, _, left)| *left > 0 && request.line.contains(text.as_str()));
+        // Whoever is not let in sees none of it.
+        let fault = fault.filter(|_| is_let_in).map(|(_, fault, left)| {
+            *left -= 1;
+            fault.clone()
+        });
+        let header = state.headers.get(&path).cloned();
+        (state.gate.clone(), is_let_in, state.documents.get(&path).cloned(), fault, header)
+    };
+    if path.starts_with("/token") {
+        let is_let_in = match &gate {
+            Gate::Anonymous => sent.is_empty(),
+            Gate::Token(value) => sent == value,
+            Gate::Identity(token) => {
+                request.line.starts_with("POST") && request.body.contains(&format!("refresh_token={token}"))
+            }
+            _ => false,
+        };
+        return match is_let_in {
+            true => respond(&mut stream, 200, &[], br#"{"token": "let-me-in"}"#),
+            false => respond(&mut stream, 401, &[], br#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#),
+        };
+    }
+    if !is_let_in {
+        let challenge = match &gate {
+            Gate::Basic(_) => "Basic realm=\"x\"".to_owned(),
+            _ => format!("Bearer realm=\"http://{own}/token\",service=\"fake\",scope=\"repository:x:pull\""),
+        };
+        return respond(&mut stream, 401, &[format!("WWW-Authenticate: {challenge}")], b"{}");
+    }
+    let Some((body, media_type)) = document else {
+        return respond(&mut stream, 404, &[], br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}"#);
+    };
+    let mut headers = vec![format!("Content-Type: {media_type}")];
+    headers.extend(header);
+    let range = request.header("range").and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    match (fault, range) {
+        (Some(Fault::Status(status, more)), _) => respond(&mut stream, status, &more, b"busy"),
+        (Some(Fault::Body(other)), _) => respond(&mut stream, 200, &headers, &other),
+        (Some(Fault::Cut(count)), None) => {
+            head(&mut stream, 200, &headers, body.len())?;
+            stream.write_all(&body[..count.min(body.len())])
+        }
+        (Some(Fault::Cut(count)), Some(from)) => {
+            let rest: &[u8] = body.get(from..).unwrap_or_default();
+            headers.push(format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len()));
+            head(&mut stream, 206, &headers, rest.len())?;
+            stream.write_all(&rest[..count.min(rest.len())])
+        }
+        (Some(Fault::Endless), _) => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b' '; 65536])?;
+            }
+        }
+        (Some(Fault::Hang), _) => {
+            std::thread::sleep(Duration::from_secs(120));
+            Ok(())
+        }
+        (None, Some(from)) if from < body.len() => {
+            headers.push(format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len()));
+            respond(&mut stream, 206, &headers, &body[from..])
+        }
+        (Some(Fault::Whole) | None, _) => respond(&mut stream, 200, &headers, &body),
+    }
+}
+
+fn head(stream: &mut TcpStream, status: u16, headers: &[String], length: usize) -> std::io::Result<()> {
+    let mut text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n");
+    for line in headers {
+        text.push_str(&format!("{line}\r\n"));
+    }
+    stream.write_all(format!("{text}\r\n").as_bytes())
+}
+
+fn respond(stream: &mut TcpStream, status: u16, headers: &[String], body: &[u8]) -> std::io::Result<()> {
+    head(stream, status, headers, body.len())?;
+    stream.write_all(body)
+}
