@@ -5,6 +5,7 @@
 //!
 //! Not here: rendering and exit codes (`cas-cli`), formats of any kind (the format crates).
 
+mod ahead;
 mod attached;
 mod builder;
 mod capture;
