@@ -104,6 +104,29 @@ fn images_have_the_same_bytes_whatever_must_not_matter() {
     }
 }
 
+/// Groups over 8 MiB are compressed by way of a file: images that are made at once share none.
+#[test]
+fn images_of_one_large_file_are_made_at_once() {
+    for round in 0..4u8 {
+        let home = Home::new("");
+        let bytes: Vec<u8> =
+            (0..9_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8 ^ round).collect();
+        fs::write(home.folder.path().join("large"), &bytes).unwrap();
+        let digest = cas_digest::Digest::of(cas_digest::DigestFunction::Sha256, &bytes).to_hex();
+        let mut manifest = format!(
+            "[workspace]\n[fetch.data]\nurl = \"file://{}\"\nsha256 = \"{digest}\"\n",
+            home.folder.path().join("large").display()
+        );
+        for (name, codec) in [("a", "zstd"), ("b", "gzip"), ("c", "zstd"), ("d", "gzip")] {
+            let layer = format!("layers = [{{ from = \":data\", to = \"/{}\" }}]", if name < "c" { "x" } else { "y" });
+            manifest.push_str(&format!("[image.{name}]\ncompression = \"{codec}\"\n{layer}\n"));
+        }
+        home.write("cas.toml", &manifest);
+        let output = home.cas(&["build", "--jobs", "8"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn an_image_is_built_once_and_works_without_its_origin() {
     let home = Home::new(&image());

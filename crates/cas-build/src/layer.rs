@@ -121,10 +121,11 @@ fn frame(store: &Store, function: DigestFunction, codec: Codec, group: &Group) -
         let (bytes, summary) = encode(store, codec, group, Vec::new())?;
         (store.put_bytes(function, &bytes)?, summary)
     } else {
-        let path = store.scratch().join(format!("frame-{}", key.to_hex()));
-        let result = encode_by_file(store, function, codec, group, &path);
+        // Another image may be at the same group, with this codec or another one.
+        let folder = cas_fs::temporary_dir_in(store.scratch(), "frame-")?;
+        let result = encode_by_file(store, function, codec, group, &folder.join("part"));
         // Made or not, the file has served; what stays goes with the process's folder.
-        let _ = cas_fs::remove_file(&path);
+        let _ = cas_fs::remove_tree(&folder);
         result?
     };
     store.put_memo(&kind, key.value(), format!("{blob} {:08x}", summary.crc32).as_bytes())?;
