@@ -267,6 +267,58 @@ fn what_does_not_fit_its_name_is_refused_and_nothing_of_it_is_kept() {
     }
 }
 
+/// A header of a tar without content.
+fn header(name: &str, flag: u8) -> Vec<u8> {
+    let mut block = [0; 512];
+    let mut set = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+    set(0, name.as_bytes());
+    set(100, b"0000666\0");
+    set(124, b"00000000000\0");
+    set(148, b"        ");
+    set(156, &[flag]);
+    set(257, b"ustar\x0000");
+    set(329, b"0000001\0");
+    set(337, b"0000003\0");
+    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block.to_vec()
+}
+
+#[test]
+fn devices_are_left_to_the_sandbox_where_it_has_its_own() {
+    let Some(made) = made() else { return };
+    let fake = FakeRegistry::start(Gate::Open);
+    made.serve(&fake);
+    let (_, manifest) = made.manifest();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let config = made.blob(manifest["config"]["digest"].as_str().unwrap());
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    for (name, flag, expected) in [
+        ("dev/null", b'3', None),
+        ("dev/initctl", b'6', None),
+        ("var/null", b'3', Some("`var/null` is a device, which steps cannot be given")),
+        ("var/pipe", b'6', Some("`var/pipe` is a fifo, which steps cannot be given")),
+    ] {
+        let layer = [header(name, flag), vec![0; 1024]].concat();
+        let (mut manifest, mut config) = (manifest.clone(), config.clone());
+        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(json!(of(&layer).digest.to_string()));
+        let config = config.to_string().into_bytes();
+        let descriptor = |bytes: &[u8]| json!({ "digest": of(bytes).digest.to_string(), "size": bytes.len() });
+        manifest["config"] = descriptor(&config);
+        manifest["layers"].as_array_mut().unwrap().push(descriptor(&layer));
+        for bytes in [&layer, &config] {
+            fake.put(&format!("acme/base/blobs/{}", of(bytes).digest), "", bytes);
+        }
+        put(&fake, "v3", MANIFEST, manifest.to_string().as_bytes());
+        let output = built(&workspace(&format!("{}/acme/base:v3", fake.address())), &[]);
+        let stderr = text(&output.stderr);
+        match expected {
+            None => assert_eq!(output.status.code(), Some(0), "{name}: {stderr}"),
+            Some(expected) => assert!(output.status.code() == Some(2) && stderr.contains(expected), "{name}: {stderr}"),
+        }
+    }
+}
+
 #[test]
 fn places_without_the_image_say_what_they_have() {
     let Some(made) = made() else { return };

@@ -23,7 +23,7 @@ use crate::{BuildError, ImageLayer, Toolchain};
 
 /// Kind of the memos that tell what a pinned image gives.
 pub(crate) const ROOT_MEMO: &str = "image-root";
-/// Largest content of one layer.
+/// Longest layer, and largest content of one.
 const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// Deepest chain of indexes in indexes.
 const MAX_DEPTH: usize = 4;
@@ -249,6 +249,10 @@ fn checked(origin: &ImagePlace, config: &Descriptor) -> Result<Descriptor, Build
 fn fetch(store: &Store, origin: &ImagePlace, manifest: &Manifest) -> Result<(), BuildError> {
     let mut missing: Vec<Descriptor> = Vec::new();
     for layer in &manifest.layers {
+        if layer.blob.size > MAX_LAYER_BYTES {
+            let said = format!("layer `{}` is longer than {MAX_LAYER_BYTES} bytes", layer.blob.digest);
+            return Err(origin.damaged(said));
+        }
         if !missing.contains(&layer.blob) && !store.contains(&layer.blob)? {
             missing.push(layer.blob);
         }

@@ -58,10 +58,21 @@ pub(crate) struct StepRoot {
     is_kept: Mutex<bool>,
 }
 
+/// A root without what it has in `/dev`: the sandbox has one of its own, and images have devices there that no step can have.
+fn without_devices(tree: &Directory) -> Directory {
+    let (mut tree, path) = (tree.clone(), RelPath::new("dev").expect("it is a name"));
+    if let Some(folder) = tree.get_directory(&path).filter(|folder| !folder.is_empty()) {
+        let empty = Node::Directory(Arc::new(Directory::new(folder.metadata.clone())));
+        tree.insert(&path, empty, &Metadata::root_owned(0o755)).expect("it is in the root");
+    }
+    tree
+}
+
 impl StepRoot {
     /// What steps see of a toolchain's tree.
     pub(crate) fn new(label: &str, tree: &Directory, function: DigestFunction) -> Result<Self, BuildError> {
         let failed = |source| BuildError::Project { label: label.to_owned(), source };
+        let tree = &without_devices(tree);
         let projection = project(tree, function).map_err(failed)?;
         let view = view(tree, tree);
         let name = view.encode(function).map_err(cas_store::StoreError::from)?.root;

@@ -650,7 +650,9 @@ fn only_these(workspace: &Workspace, package: Option<&RelPath>, texts: &[String]
         let is_label = text.starts_with(['/', ':']);
         let is_pinned = || workspace.lock.debian.iter().flat_map(|entry| &entry.packages).any(|one| one.name == *text);
         if !is_label && !is_pinned() {
-            return Err(Failure::Usage(format!("`{LOCK_FILE}` pins no package `{text}`")));
+            return Err(Failure::Usage(format!(
+                "`{LOCK_FILE}` pins no package `{text}`; a target is written `:{text}`"
+            )));
         }
         only.insert(if is_label { one_target(workspace, package, text)?.to_string() } else { text.clone() });
     }

@@ -18,6 +18,8 @@ pub struct Body<'a> {
     name: String,
     url: String,
     response: Response,
+    /// How long it is to be.
+    size: u64,
     /// Bytes that were handed out.
     position: u64,
     /// Bytes that come again, because the server began anew.
@@ -26,8 +28,15 @@ pub struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    pub(crate) fn new(client: &'a Client, endpoint: Endpoint, name: String, url: String, response: Response) -> Self {
-        Self { client, endpoint, name, url, response, position: 0, skip: 0, failures: 0 }
+    pub(crate) fn new(
+        client: &'a Client,
+        endpoint: Endpoint,
+        name: String,
+        url: String,
+        response: Response,
+        size: u64,
+    ) -> Self {
+        Self { client, endpoint, name, url, response, size, position: 0, skip: 0, failures: 0 }
     }
 
     /// The next bytes; `None` at the end.
@@ -50,6 +59,8 @@ impl<'a> Body<'a> {
                     self.position += chunk.len() as u64;
                     return Ok(Some(chunk));
                 }
+                // All is here, and only the end of the message is missing.
+                Err(_) if self.position == self.size => return Ok(None),
                 Err(error) => {
                     self.failures += 1;
                     if self.failures == ATTEMPTS {

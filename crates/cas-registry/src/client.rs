@@ -185,7 +185,7 @@ impl Client {
         let name = format!("{repository}@{}", blob.digest);
         let url = endpoint.url("blobs", &blob.digest.to_string());
         let response = self.send(&endpoint, &name, &url, None).await?;
-        Ok(Body::new(self, endpoint, name, url, response))
+        Ok(Body::new(self, endpoint, name, url, response, blob.size))
     }
 
     /// A response with a good status. `from` asks for what follows that byte alone, which a server may ignore.
@@ -229,8 +229,10 @@ impl Client {
         let headers = first.headers().get_all(WWW_AUTHENTICATE);
         let wanted: Vec<Challenge> =
             headers.iter().filter_map(|value| value.to_str().ok()).flat_map(challenges).collect();
-        let proof =
-            self.prove(endpoint, &wanted).await.map_err(|error| Failed { error, pause: None, may_help: false })?;
+        let proof = self.prove(endpoint, &wanted).await.map_err(|error| {
+            let may_help = matches!(error, RegistryError::Transport { .. } | RegistryError::Token { .. });
+            Failed { error, pause: None, may_help }
+        })?;
         let Some(proof) = proof else { return self.judged(endpoint, name, first).await };
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.clone(), proof);
         let second = self.once(endpoint, name, url, from).await?;

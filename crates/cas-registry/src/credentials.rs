@@ -116,8 +116,15 @@ impl Credentials {
             };
             match parsed {
                 Ok(logins) => files.push((path, logins)),
-                // What the parser says names a place, and no values.
-                Err(error) => return Err(RegistryError::Credentials { path, source: Box::new(error) }),
+                // What the parser says may hold what it found there.
+                Err(error) => {
+                    let said = format!(
+                        "no logins as docker keeps them, from line {}, column {} on",
+                        error.line(),
+                        error.column()
+                    );
+                    return Err(RegistryError::Credentials { path, source: said.into() });
+                }
             }
         }
         Ok(Self { files })
@@ -214,9 +221,11 @@ fn ask(helper: &str, server: &str) -> Result<Option<Login>, RegistryError> {
     let _ = stdin.write_all(server.as_bytes());
     drop(stdin);
     let stdout = child.stdout.take().expect("it is piped");
-    let reader = std::thread::spawn(move || {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        stdout.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes)
+        // Whoever waited may have given up.
+        let _ = sender.send(stdout.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes));
     });
     let start = Instant::now();
     let status = loop {
@@ -231,7 +240,10 @@ fn ask(helper: &str, server: &str) -> Result<Option<Login>, RegistryError> {
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    let bytes = reader.join().expect("reading does not panic").map_err(|error| failed(error.to_string()))?;
+    // What it started may keep its output open.
+    let read = receiver.recv_timeout(HELPER_TIMEOUT.saturating_sub(start.elapsed()));
+    let read = read.map_err(|_| failed("its output did not end".to_owned()))?;
+    let bytes = read.map_err(|error| failed(error.to_string()))?;
     if !status.success() {
         let said = String::from_utf8_lossy(&bytes);
         let said = said.trim();
@@ -306,12 +318,16 @@ mod tests {
         for (text, expected) in [
             (r#"{"auths": {"r.example": {"auth": "s3cret!"}}}"#, "an `auth` is no base64 of a text"),
             (r#"{"auths": {"r.example": {"auth": "czNjcmV0"}}}"#, "an `auth` holds no password"),
-            (r#"{"auths": "s3cret"}"#, "invalid type"),
+            (r#"{"auths": "s3cret"}"#, "no logins as docker keeps them, from line 1, column 1"),
+            (r#"{"auths": {"r.example": "u:s3cret"}}"#, "no logins as docker keeps them"),
+            (r#"{"auths": {"r.example": {"username": "u", "password": 31415926}}}"#, "no logins as docker keeps them"),
         ] {
             let error = find(&[("a.json", text)], "r.example/a").expect_err(text);
             let told = format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
             assert!(told.contains("a.json") && told.contains(expected), "{told}");
-            assert!(!format!("{error:?} {told}").contains("czNjcmV0"), "{told}");
+            for secret in ["czNjcmV0", "s3cret", "31415926"] {
+                assert!(!format!("{error:?} {told}").contains(secret), "{told}");
+            }
         }
         let Err(RegistryError::Helper { said, .. }) = find(&[("a.json", r#"{"credsStore": "../x"}"#)], "r.example/a")
         else {

@@ -99,6 +99,10 @@ fn whoever_is_asked_for_a_login_gives_the_one_that_is_kept() {
             assert!(told.contains("service=fake") && told.contains("scope=repository%3Ax%3Apull"), "{told}");
         }
     }
+    // Those that give tokens may be busy, too.
+    let (fake, repository, _) = registry(Gate::Anonymous);
+    fake.fail("/token", Fault::Status(503, Vec::new()), 1);
+    assert_eq!(run(client().resolve(&repository, "v1")).expect("it is let in in the end").bytes, DOCUMENT);
     for (gate, entry, told) in [
         (Gate::Basic(basic.clone()), "{}", "log in with"),
         (Gate::Basic(basic.clone()), r#"{"auth": "bWU6d3Jvbmc="}"#, "the account that is logged in"),

@@ -7,7 +7,9 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_tree::{DeviceKind, Directory, EditError, Metadata, Node, RelPath, RelPathError, UnpackError, Unpacking};
+use cas_tree::{
+    DeviceKind, Directory, EditError, MAX_DEPTH, Metadata, Node, RelPath, RelPathError, UnpackError, Unpacking,
+};
 
 use crate::entries::{Entries, Entry, Kind};
 
@@ -17,6 +19,12 @@ const MAX_ENTRIES: u64 = 10_000_000;
 const MAX_TARGET_BYTES: usize = 4095;
 /// What is read of a stream at once, where content does not ask for more.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Longest extended attribute: Linux's `XATTR_SIZE_MAX`.
+const MAX_XATTR_VALUE_BYTES: usize = 64 << 10;
+/// Most bytes of extended attributes in one archive: all of them are in memory, and in the tree.
+const MAX_XATTR_BYTES: u64 = 64 << 20;
+/// How much of a long name is shown.
+const SHOWN_CHARACTERS: usize = 60;
 /// Names with this before them remove what lower layers have (OCI image-spec 1.1, layer.md, Whiteouts).
 const WHITEOUT: &[u8] = b".wh.";
 /// This one removes all that lower layers have in its directory.
@@ -44,6 +52,12 @@ pub enum ReadTarError<E: Error + 'static> {
         name: String,
         /// What is wrong with it.
         source: RelPathError,
+    },
+    /// A name that is deeper than any real one.
+    #[error("the archive holds a name of more than {MAX_DEPTH} parts, which begins with `{name}`")]
+    Depth {
+        /// Its beginning.
+        name: String,
     },
     /// An entry cannot be put where it belongs.
     #[error("entry `{path}` of the archive cannot be placed")]
@@ -149,26 +163,23 @@ pub fn read_layer<E: Error + 'static>(
 ) -> Result<(), ReadTarError<E>> {
     tree.next_layer();
     each(source, limits, keep, &mut |item| {
-        let (path, done) = match item {
+        let (path, thing) = match item {
             Item::Root(metadata) => {
                 tree.root(metadata);
                 return Ok(());
             }
-            Item::Link(path, target) => {
-                let done = tree.link(&path, &target);
-                (path, done)
-            }
-            Item::Node(path, node) => {
-                let done = match path.name().as_bytes() {
-                    OPAQUE => tree.opaque(path.parent().as_ref()),
-                    name if name.starts_with(AUFS) => Ok(()),
-                    name => match name.strip_prefix(WHITEOUT) {
-                        Some(removed) => tree.whiteout(&beside(&path, removed)?),
-                        None => tree.put(&path, node),
-                    },
-                };
-                (path, done)
-            }
+            Item::Link(path, target) => (path, Err(target)),
+            Item::Node(path, node) => (path, Ok(node)),
+        };
+        // Its name makes a whiteout, whatever it is: some are links to the first one.
+        let done = match path.name().as_bytes() {
+            OPAQUE => tree.opaque(path.parent().as_ref()),
+            name if name.starts_with(AUFS) => Ok(()),
+            name => match (name.strip_prefix(WHITEOUT), thing) {
+                (Some(removed), _) => tree.whiteout(&beside(&path, removed)?),
+                (None, Ok(node)) => tree.put(&path, node),
+                (None, Err(target)) => tree.link(&path, &target),
+            },
         };
         done.map_err(|source| ReadTarError::Unpack { path, source })
     })
@@ -201,7 +212,7 @@ fn each<E: Error + 'static>(
     take: &mut dyn FnMut(Item) -> Result<(), ReadTarError<E>>,
 ) -> Result<(), ReadTarError<E>> {
     let mut entries = Entries::new(BufReader::with_capacity(BUFFER_BYTES, source));
-    let (mut count, mut left) = (0, limits.content_bytes);
+    let (mut count, mut left, mut xattrs_left) = (0, limits.content_bytes, MAX_XATTR_BYTES);
     while let Some(entry) = entries.next_entry().map_err(ReadTarError::Archive)? {
         count += 1;
         if count > MAX_ENTRIES {
@@ -209,6 +220,10 @@ fn each<E: Error + 'static>(
         }
         let text = String::from_utf8_lossy(&entry.name).into_owned();
         let metadata = metadata(&entry, &text)?;
+        let xattr_bytes: usize = metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        xattrs_left = xattrs_left
+            .checked_sub(xattr_bytes as u64)
+            .ok_or(ReadTarError::TooLarge { limit: MAX_XATTR_BYTES, unit: "bytes of extended attributes" })?;
         let Some(path) = clean(&entry.name, &text)? else {
             // The root: its rights count, whatever else is said of it does not.
             if entry.kind == Kind::Directory {
@@ -259,6 +274,9 @@ fn metadata<E: Error + 'static>(entry: &Entry, text: &str) -> Result<Metadata, R
     let mut xattrs = entry.xattrs.clone();
     // They are notes of overlayfs about its own layers, and would mean something in a folder that is one.
     xattrs.retain(|name, _| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay."));
+    if xattrs.values().any(|value| value.len() > MAX_XATTR_VALUE_BYTES) {
+        return Err(ReadTarError::Field { path: text.to_owned(), field: "extended attribute" });
+    }
     Ok(Metadata { mode: entry.mode, uid: id(entry.uid, "user id")?, gid: id(entry.gid, "group id")?, xattrs })
 }
 
@@ -267,6 +285,9 @@ fn clean<E: Error + 'static>(raw: &[u8], text: &str) -> Result<Option<RelPath>, 
     let parts: Vec<&[u8]> = raw.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     if parts.is_empty() {
         return Ok(None);
+    }
+    if parts.len() > MAX_DEPTH {
+        return Err(ReadTarError::Depth { name: text.chars().take(SHOWN_CHARACTERS).collect() });
     }
     RelPath::new(parts.join(&b'/')).map(Some).map_err(|source| ReadTarError::Name { name: text.to_owned(), source })
 }

@@ -309,6 +309,27 @@ fn what_must_not_be_in_an_archive_is_an_error() {
         bytes.extend([0; 1024]);
         assert_eq!(read(&bytes, &place).expect_err("it must be refused").to_string(), expected);
     }
+    // Attributes longer than a file system has, and more of them than anybody.
+    let with = |length: usize, name: &str| {
+        let records = record("SCHILY.xattr.user.x", &vec![b'x'; length]);
+        [header(b"pax", b'x', &[], &records), header(name.as_bytes(), b'0', &[], b"")].concat()
+    };
+    let told = |bytes: &[u8]| read(bytes, &place).expect_err("it must be refused").to_string();
+    assert_eq!(told(&with((64 << 10) + 1, "a")), "entry `a` of the archive has a bad extended attribute");
+    let many: Vec<u8> = (0..1030).flat_map(|number| with(64 << 10, &number.to_string())).collect();
+    assert_eq!(
+        told(&many),
+        "the archive holds more than 67108864 bytes of extended attributes, the limit of its use here"
+    );
+    // As deep as it may be, and one more: by records, which have no limit of their own.
+    for (parts, is_fine) in [(256, true), (257, false), (2000, false)] {
+        let name = vec!["d"; parts].join("/");
+        let bytes =
+            [header(b"pax", b'x', &[], &record("path", name.as_bytes())), header(b"a", b'0', &[], b"")].concat();
+        for result in [read(&bytes, &place), unpacked(std::slice::from_ref(&bytes), &place)] {
+            assert_eq!(result.is_ok(), is_fine, "{parts}");
+        }
+    }
     let bytes = entry(b"/usr/./x", T::Regular, b"");
     assert!(read(&bytes, &place).expect("cleaned").get(&path("usr/x")).is_some());
 }
@@ -520,6 +541,7 @@ fn layers_stay_inside() {
             "a b f",
         ),
         ("whiteouts of nothing", vec![(b".wh.x", T::Regular, b""), (b"a/.wh..wh..opq", T::Regular, b"")], ""),
+        ("whiteouts that are links", vec![(b".wh.a", T::Regular, b""), (b".wh.b", T::Link, b".wh.a")], ""),
         ("AUFS's own", vec![(b".wh..wh.plnk", T::Directory, b""), (b".wh..wh.aufs", T::Regular, b"")], ""),
     ] {
         let bytes: Vec<u8> = entries.iter().flat_map(|(name, kind, link)| entry(name, *kind, link)).collect();

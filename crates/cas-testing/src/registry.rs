@@ -175,8 +175,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
             _ => sent == "Bearer let-me-in",
         };
         let fault = state.faults.iter_mut().find(|(text, _, left)| *left > 0 && request.line.contains(text.as_str()));
-        // Whoever is not let in sees none of it.
-        let fault = fault.filter(|_| is_let_in).map(|(_, fault, left)| {
+        // Whoever is not let in sees none of it, but for those that give tokens.
+        let fault = fault.filter(|_| is_let_in || path.starts_with("/token")).map(|(_, fault, left)| {
             *left -= 1;
             fault.clone()
         });
@@ -184,6 +184,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
         (state.gate.clone(), is_let_in, state.documents.get(&path).cloned(), fault, header)
     };
     if path.starts_with("/token") {
+        if let Some(Fault::Status(status, more)) = &fault {
+            return respond(&mut stream, *status, more, b"busy");
+        }
         let is_let_in = match &gate {
             Gate::Anonymous => sent.is_empty(),
             Gate::Token(value) => sent == value,

@@ -29,7 +29,7 @@ pub use edit::EditError;
 pub use merge::{Conflict, MergeRule};
 pub use node::{DeviceKind, Metadata, Node};
 pub use path::{Name, RelPath, RelPathError};
-pub use unpack::{UnpackError, Unpacking};
+pub use unpack::{MAX_DEPTH, UnpackError, Unpacking};
 
 /// Time that every shown entry of a tree carries, in seconds since 1970: 1985-10-26T08:15:00Z.
 ///

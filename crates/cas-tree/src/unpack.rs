@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::{Directory, Metadata, Node, RelPath};
+use crate::{Directory, Metadata, Name, Node, RelPath};
 
 /// Longest chain of symbolic links on the way to a folder: Linux's `MAXSYMLINKS`.
 const MAX_LINKS: usize = 40;
+
+/// Deepest path: what walks a tree goes down into it, and no image comes near.
+pub const MAX_DEPTH: usize = 256;
 
 /// Why an entry has no place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +26,7 @@ pub enum UnpackError {
         /// The entry.
         path: RelPath,
     },
-    /// Symbolic links lead deeper than a path can say.
+    /// Symbolic links lead deeper than a path can say, or than [`MAX_DEPTH`].
     #[error("symbolic links on the way to `{path}` lead to a path that is too long")]
     TooLong {
         /// The entry.
@@ -53,6 +56,8 @@ pub struct Unpacking {
     file_count: u64,
     /// Where the layer put something, and the directories on the way there.
     own: BTreeSet<RelPath>,
+    /// Directories in which nothing of lower layers is left; `None` for the root.
+    hidden: BTreeSet<Option<RelPath>>,
     /// Where the last entry's folder led; `None` inside for the root.
     last: Option<(RelPath, Option<RelPath>)>,
 }
@@ -72,12 +77,13 @@ impl Unpacking {
             names.insert(path.clone(), number);
             tree.insert_raw(&path, file);
         }
-        Self { tree, names, file_count, own: BTreeSet::new(), last: None }
+        Self { tree, names, file_count, own: BTreeSet::new(), hidden: BTreeSet::new(), last: None }
     }
 
     /// What follows is of another layer.
     pub fn next_layer(&mut self) {
         self.own.clear();
+        self.hidden.clear();
     }
 
     /// Rights and owners of the root.
@@ -193,18 +199,21 @@ impl Unpacking {
     fn hide(&mut self, directory: Option<&RelPath>) {
         let mut pending = vec![directory.cloned()];
         while let Some(at) = pending.pop() {
+            // What was hidden once is the layer's own.
+            if !self.hidden.insert(at.clone()) {
+                continue;
+            }
             let directory = match &at {
                 None => Some(&self.tree),
                 Some(path) => self.tree.get_directory(path).map(|directory| &**directory),
             };
             let Some(directory) = directory else { continue };
-            let below: Vec<RelPath> = directory
-                .entries()
-                .map(|(name, _)| at.as_ref().map_or_else(|| RelPath::from(name.clone()), |path| path.join(name)))
-                .collect();
-            for path in below {
+            let place = |name: &Name| at.as_ref().map_or_else(|| RelPath::from(name.clone()), |path| path.join(name));
+            let below: Vec<(RelPath, bool)> =
+                directory.entries().map(|(name, node)| (place(name), node.as_directory().is_some())).collect();
+            for (path, is_directory) in below {
                 if self.own.contains(&path) {
-                    pending.push(Some(path));
+                    pending.extend(is_directory.then_some(Some(path)));
                 } else {
                     self.forget(&path);
                     self.tree.remove_raw(&path);
@@ -285,6 +294,10 @@ impl Unpacking {
                 Some(Node::Directory(_)) | None => {}
                 Some(_) => return Err(UnpackError::NotADirectory { path: at }),
             }
+        }
+        // The entry itself is one below.
+        if done.len() >= MAX_DEPTH {
+            return Err(too_long());
         }
         match done.is_empty() {
             true => Ok(None),
@@ -409,6 +422,30 @@ mod tests {
         let tree = unpack("f a=1, h b=a, -, f a=2").expect("it has a place");
         let Node::File { blob, .. } = file("1") else { unreachable!() };
         assert_eq!(tree.get_file(&path("b")).map(|(_, blob)| blob), Some(blob));
+    }
+
+    /// As often as a layer says so, and however many names of its own there are: it is looked at once.
+    #[test]
+    fn hiding_again_costs_nothing() {
+        let mut unpacking = Unpacking::new(unpack("f d/lower=1").expect("it has a place"));
+        for number in 0..3000 {
+            unpacking.put(&path(&format!("d/e/{number}")), file("1")).expect("it has a place");
+        }
+        for _ in 0..200_000 {
+            unpacking.opaque(Some(&path("d"))).expect("it has a place");
+            unpacking.whiteout(&path("d/e")).expect("it has a place");
+        }
+        assert_eq!(unpacking.hidden.len(), 2);
+        let tree = unpacking.finish();
+        assert!(tree.get(&path("d/lower")).is_none() && tree.get(&path("d/e/2999")).is_some());
+        // In the next layer it counts anew.
+        let mut unpacking = Unpacking::new(tree);
+        unpacking.opaque(Some(&path("d"))).expect("it has a place");
+        unpacking.next_layer();
+        unpacking.put(&path("d/x"), file("1")).expect("it has a place");
+        unpacking.next_layer();
+        unpacking.opaque(Some(&path("d"))).expect("it has a place");
+        assert_eq!(listing(&unpacking.finish()), "d/ 755");
     }
 
     #[test]
