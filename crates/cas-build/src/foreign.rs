@@ -25,7 +25,7 @@ use crate::{BuildError, ImageLayer, Toolchain};
 pub(crate) const ROOT_MEMO: &str = "image-root";
 /// Longest layer, and largest content of one.
 const MAX_LAYER_BYTES: u64 = 64 << 30;
-/// Deepest chain of indexes in indexes.
+/// Deepest chain of documents: indexes in indexes, and the manifest.
 const MAX_DEPTH: usize = 4;
 /// Layers that are fetched at once.
 const PARALLEL: usize = 4;
@@ -234,7 +234,7 @@ fn image(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<(M
             }
         }
     }
-    Err(origin.damaged(format!("it has more than {MAX_DEPTH} indexes in each other")))
+    Err(origin.damaged(format!("it has more than {MAX_DEPTH} documents in each other")))
 }
 
 /// A configuration is a document too.
