@@ -10,6 +10,7 @@ mod changes;
 mod cost;
 mod endings;
 mod host;
+mod many;
 mod user;
 mod world;
 
@@ -23,7 +24,7 @@ use std::sync::OnceLock;
 use cas_sandbox::{Cancel, Ending, Outcome, Overlay, Runner, SandboxError, Spec, Streams};
 
 /// Names by which the tests call busybox.
-const APPLETS: [&str; 33] = [
+const APPLETS: [&str; 37] = [
     "sh",
     "cat",
     "ls",
@@ -57,6 +58,10 @@ const APPLETS: [&str; 33] = [
     "echo",
     "unshare",
     "umount",
+    "chown",
+    "mkfifo",
+    "ln",
+    "chroot",
 ];
 
 /// A root with busybox and a scratch area, removed at the end.
@@ -165,7 +170,10 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Err(error) = cas_fs::remove_tree(&self.directory) {
+        // What commands of many users left is not this user's.
+        if cas_fs::remove_tree(&self.directory).is_err()
+            && let Err(error) = runner().remove(&self.directory)
+        {
             eprintln!("could not remove {}: {error}", self.directory.display());
         }
     }

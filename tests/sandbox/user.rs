@@ -24,9 +24,15 @@ fn everything_holds_for_an_ordinary_user_too() {
     fs::create_dir(&temporary).unwrap();
     chown(&temporary, Some(NOBODY), Some(NOBODY)).unwrap();
     fs::set_permissions(&home.directory, fs::Permissions::from_mode(0o755)).unwrap();
+    // With subordinate ids, in a mount namespace where the lists of them are these.
+    let ranges = home.directory.join("ranges");
+    fs::write(&ranges, format!("{NOBODY}:200000:65536\n")).unwrap();
+    let lists = "for list in /etc/subuid /etc/subgid; do [ ! -e $list ] || mount --bind \"$0\" $list; done; exec \"$@\"";
     // With groups that the sandbox must hide. This one call of the standard library is not stable yet.
-    let output = Command::new("setpriv")
-        .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--groups=4,24", "--"])
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-euc", lists])
+        .arg(&ranges)
+        .args(["setpriv", &format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--groups=4,24", "--"])
         .arg(&tests)
         .args(["--test-threads", "2", "--skip", "everything_holds_for_an_ordinary_user_too"])
         .env("TMPDIR", &temporary)

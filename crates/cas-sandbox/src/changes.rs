@@ -138,8 +138,10 @@ pub fn changes(upper: &Path) -> Result<Vec<Change>, ChangesError> {
     Ok(changes)
 }
 
-const ORIGIN: &str = "user.overlay.origin";
-const OPAQUE: &str = "user.overlay.opaque";
+/// What the names of the kernel's notes begin with.
+pub(crate) const NOTES: &str = "user.overlay.";
+pub(crate) const ORIGIN: &str = "user.overlay.origin";
+pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
 fn names(directory: &Path) -> Result<std::vec::IntoIter<std::ffi::OsString>, FsError> {
     let names: Vec<_> = cas_fs::read_dir(directory)?.into_iter().map(|entry| entry.name).collect();

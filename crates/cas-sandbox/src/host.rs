@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::spec::Users;
 use crate::wire::{SetupFailure, Stage};
 
 /// Why this host cannot run sandboxes.
@@ -17,6 +18,12 @@ pub enum HostCannot {
     Namespaces {
         /// What is in the way.
         obstacle: NamespaceObstacle,
+    },
+    /// Only one user id can be had, and the sandbox needs many.
+    #[error("many user ids cannot be had: {obstacle}")]
+    ManyIds {
+        /// What is in the way.
+        obstacle: ManyIdsObstacle,
     },
     /// A fresh `/proc` may only be mounted where the present one is whole; in many containers parts are hidden.
     #[error("a new `/proc` cannot be mounted, because parts of the present one are hidden, as in most containers")]
@@ -63,6 +70,32 @@ pub enum NamespaceObstacle {
     Unknown,
 }
 
+/// Why there is one user id alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManyIdsObstacle {
+    /// The programs are missing that may map subordinate ids.
+    NoTools,
+    /// The user has no range of them, or a short one.
+    NoRange {
+        /// Where it would be.
+        file: &'static str,
+        /// Name of the user, or the number.
+        user: String,
+    },
+    /// The map was refused: by the programs, or by the kernel inside of a container that has few ids itself.
+    Refused,
+}
+
+impl fmt::Display for ManyIdsObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTools => f.write_str("the programs `newuidmap` and `newgidmap` are missing"),
+            Self::NoRange { file, user } => write!(f, "`{file}` has no range of 65535 ids for `{user}`"),
+            Self::Refused => f.write_str("mapping them is refused"),
+        }
+    }
+}
+
 impl fmt::Display for NamespaceObstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -94,6 +127,18 @@ impl HostCannot {
             Self::Namespaces { obstacle: NamespaceObstacle::Unknown } | Self::Refused { .. } => {
                 "in a container, start it with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined \
                  --security-opt systempaths=unconfined`, or run outside of it"
+                    .into()
+            }
+            Self::ManyIds { obstacle: ManyIdsObstacle::NoTools } => {
+                "run `sudo apt-get install uidmap`, or build as root".into()
+            }
+            Self::ManyIds { obstacle: ManyIdsObstacle::NoRange { user, .. } } => format!(
+                "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` (other ranges if \
+                 these are taken), or build as root"
+            ),
+            Self::ManyIds { obstacle: ManyIdsObstacle::Refused } => {
+                "compare `/etc/subuid`, `/etc/subgid` and the set-id bits of `newuidmap`; in a container, give it \
+                 65536 ids of its own"
                     .into()
             }
             Self::ProcHidden => {
@@ -166,7 +211,12 @@ pub(crate) fn file_system(path: &Path) -> String {
 }
 
 /// Tells whether a failure is the host's doing, and which.
-pub(crate) fn diagnose(failure: &SetupFailure, scratch: &Path, facts: &Facts) -> Option<HostCannot> {
+pub(crate) fn diagnose(
+    failure: &SetupFailure,
+    users: Users,
+    scratch: &Path,
+    facts: &Facts,
+) -> Option<HostCannot> {
     let errno = Errno::from_raw_os_error(failure.errno);
     let refused = matches!(errno, Errno::PERM | Errno::ACCESS);
     let namespaces = |obstacle| Some(HostCannot::Namespaces { obstacle });
@@ -183,6 +233,9 @@ pub(crate) fn diagnose(failure: &SetupFailure, scratch: &Path, facts: &Facts) ->
         Stage::OpenLayer | Stage::MountPoint | Stage::ShowHost => None,
         // AppArmor lets the namespace be made and refuses the first use of a right in it.
         _ if refused && facts.apparmor_restricts => namespaces(NamespaceObstacle::AppArmor),
+        Stage::IdMaps if users == Users::Many && matches!(errno, Errno::PERM | Errno::INVAL) => {
+            Some(HostCannot::ManyIds { obstacle: ManyIdsObstacle::Refused })
+        }
         Stage::Namespaces | Stage::IdMaps if refused && facts.switched_off => namespaces(NamespaceObstacle::Switch),
         Stage::Namespaces | Stage::IdMaps if refused => namespaces(NamespaceObstacle::Unknown),
         Stage::MountProc if refused => Some(HostCannot::ProcHidden),
@@ -237,11 +290,26 @@ mod tests {
             (Stage::Fork, Errno::AGAIN, &plain, None),
         ] {
             let failure = SetupFailure { stage, errno: errno.raw_os_error(), path: None };
-            let actual = diagnose(&failure, Path::new("/scratch"), facts);
+            let actual = diagnose(&failure, Users::One, Path::new("/scratch"), facts);
             assert_eq!(actual, expected, "{stage:?} {errno:?}");
             if let Some(cannot) = actual {
                 assert!(cannot.hint().is_some(), "{cannot}");
             }
+        }
+    }
+
+    #[test]
+    fn a_refused_map_of_many_ids_is_told_as_that() {
+        let failure = SetupFailure { stage: Stage::IdMaps, errno: Errno::PERM.raw_os_error(), path: None };
+        let actual = diagnose(&failure, Users::Many, Path::new("/scratch"), &Facts::default());
+        assert_eq!(actual, Some(HostCannot::ManyIds { obstacle: ManyIdsObstacle::Refused }));
+        for obstacle in [
+            ManyIdsObstacle::NoTools,
+            ManyIdsObstacle::Refused,
+            ManyIdsObstacle::NoRange { file: "/etc/subuid", user: "ann".into() },
+        ] {
+            let cannot = HostCannot::ManyIds { obstacle };
+            assert!(cannot.hint().is_some(), "{cannot}");
         }
     }
 

@@ -15,6 +15,7 @@ mod changes;
 mod error;
 mod helper;
 mod host;
+mod ids;
 mod probe;
 mod run;
 mod scratch;
@@ -25,12 +26,12 @@ pub use cancel::Cancel;
 pub use changes::{Change, ChangesError, Kind, changes};
 pub use error::{SandboxError, StartError};
 pub use helper::sandbox_main;
-pub use host::{HostCannot, NamespaceObstacle};
+pub use host::{HostCannot, ManyIdsObstacle, NamespaceObstacle};
 pub use probe::{HostReport, probe};
 pub use run::{Ending, Outcome, Runner, Streams};
 pub use spec::{
-    EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Secret,
-    Spec, SpecError,
+    EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY,
+    Secret, Spec, SpecError, Users,
 };
 
 /// The first argument that makes the program a sandbox helper.

@@ -20,8 +20,9 @@ use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
 use crate::host::{self, Facts};
 use crate::scratch::Skeleton;
-use crate::spec::{SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec};
-use crate::wire::{self, Bytes, Job, Report, SetupFailure, Stage, Task};
+use crate::ids::IdMaps;
+use crate::spec::{Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, Users};
+use crate::wire::{self, Bytes, Job, Order, Report, SetupFailure, Stage, Task};
 
 /// Most of what is read of paths that were looked for.
 const MAX_LOOKUP_BYTES: u64 = 8 << 20;
@@ -142,6 +143,7 @@ impl Runner {
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
         spec.check()?;
+        let maps = IdMaps::of(spec)?;
         let secrets = Path::new(SECRETS_DIRECTORY).strip_prefix("/").expect("it is absolute");
         let more: &[&Path] = if spec.secrets.is_empty() { &[] } else { &[secrets] };
         spec.root.prepare(Skeleton::MountPoints, more)?;
@@ -149,10 +151,70 @@ impl Runner {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;
         }
-        let message = wire::encode(&Job::new(spec, task, streams.stdin.is_some(), lookups.is_some()))
-            .map_err(SandboxError::Connection)?;
-        let (ours, theirs) = UnixStream::pair().map_err(SandboxError::Connection)?;
+        let job = Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some());
         let Streams { stdin, stdout, stderr } = streams;
+        let descriptors = stdin.into_iter().chain(lookups).collect();
+        let order = Order::Run(Box::new(job));
+        let report = self.give(&order, descriptors, (Stdio::from(stdout), Stdio::from(stderr)), cancel)?;
+        let ending = match report {
+            Report::Exited(code) => Ending::Exited(code),
+            Report::Signalled(signal) => Ending::Signalled(signal),
+            Report::TimedOut => Ending::TimedOut,
+            Report::Cancelled => Ending::Cancelled,
+            Report::Start(failure) => return Err(StartError::from_wire(failure).into()),
+            Report::Setup(failure) => return Err(explain(failure, spec.users, &spec.root.scratch)),
+            Report::Done => unreachable!("a run ends in one of the other ways"),
+        };
+        Ok(Outcome { ending, elapsed: started.elapsed() })
+    }
+
+    /// Writes what a command of [`Users::Many`] changed as the archive of an image's layer, with owners, rights and
+    /// attributes as the command saw them. The sandbox must have ended.
+    ///
+    /// Blocks until the other end of `sink` has read all.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`]
+    pub fn pack(&self, overlay: &Overlay, sink: OwnedFd, cancel: &Cancel) -> Result<(), SandboxError> {
+        let order = |maps| Order::Pack { maps, upper: Bytes::from(&overlay.upper()) };
+        self.give_with_many(order, Stdio::from(sink), &overlay.scratch, cancel)
+    }
+
+    /// Removes a folder in which commands of [`Users::Many`] wrote: an ordinary user cannot remove what is another's.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`]
+    pub fn remove(&self, folder: &Path) -> Result<(), SandboxError> {
+        let cancel = Cancel::new().map_err(SandboxError::Connection)?;
+        let order = |maps| Order::Remove { maps, folder: Bytes::from(folder) };
+        self.give_with_many(order, Stdio::null(), folder, &cancel)
+    }
+
+    fn give_with_many(
+        &self,
+        order: impl FnOnce(IdMaps) -> Order,
+        output: Stdio,
+        folder: &Path,
+        cancel: &Cancel,
+    ) -> Result<(), SandboxError> {
+        match self.give(&order(IdMaps::many()?), Vec::new(), (output, Stdio::null()), cancel)? {
+            Report::Setup(failure) => Err(explain(failure, Users::Many, folder)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a helper and waits for its report.
+    fn give(
+        &self,
+        order: &Order,
+        descriptors: Vec<OwnedFd>,
+        (stdout, stderr): (Stdio, Stdio),
+        cancel: &Cancel,
+    ) -> Result<Report, SandboxError> {
+        let message = wire::encode(order).map_err(SandboxError::Connection)?;
+        let (ours, theirs) = UnixStream::pair().map_err(SandboxError::Connection)?;
         // The socket is the helper's standard input, because that is the one way to hand over a descriptor for which
         // the standard library needs no code between fork and exec.
         let child = Command::new(&self.helper)
@@ -160,28 +222,16 @@ impl Runner {
             .arg(crate::HELPER_ARGUMENT)
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(stdout))
-            .stderr(Stdio::from(stderr))
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .map_err(|source| SandboxError::Helper { helper: self.helper.clone(), source })?;
-        let helper = Helper { child, socket: ours };
-        let descriptors: Vec<OwnedFd> = stdin.into_iter().chain(lookups).collect();
-        let report = helper.converse(&message, descriptors, cancel)?;
-        let ending = match report {
-            Report::Exited(code) => Ending::Exited(code),
-            Report::Signalled(signal) => Ending::Signalled(signal),
-            Report::TimedOut => Ending::TimedOut,
-            Report::Cancelled => Ending::Cancelled,
-            Report::Start(failure) => return Err(StartError::from_wire(failure).into()),
-            Report::Setup(failure) => return Err(explain(failure, spec)),
-        };
-        Ok(Outcome { ending, elapsed: started.elapsed() })
+        Helper { child, socket: ours }.converse(&message, descriptors, cancel)
     }
 }
 
-fn explain(failure: SetupFailure, spec: &Spec) -> SandboxError {
-    let scratch = &spec.root.scratch;
-    if let Some(cannot) = host::diagnose(&failure, scratch, &Facts::read(scratch)) {
+fn explain(failure: SetupFailure, users: Users, scratch: &Path) -> SandboxError {
+    if let Some(cannot) = host::diagnose(&failure, users, scratch, &Facts::read(scratch)) {
         return cannot.into();
     }
     let path = failure.path.map(Bytes::into_path);

@@ -56,6 +56,30 @@ pub enum Network {
     Host,
 }
 
+/// Which users and groups there are in a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Users {
+    /// The command's own alone.
+    #[default]
+    One,
+    /// 0 to 65535. The command is user and group 0, with the rights over the others that installing packages needs; they
+    /// reach nothing outside. Needs root, or subordinate ids (subuid(5)).
+    Many,
+}
+
+/// What a lower directory cannot tell of a path, because its files are all the invoking user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The path, from the root on.
+    pub inside: PathBuf,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The twelve mode bits.
+    pub mode: u32,
+}
+
 /// Something that a command may read and nobody may keep: a file in [`SECRETS_DIRECTORY`], in memory alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
@@ -104,6 +128,10 @@ pub struct Spec {
     pub uid: u32,
     /// Group id that the command sees as its own.
     pub gid: u32,
+    /// Which other ids there are. With many, both of the command are 0.
+    pub users: Users,
+    /// What is put right in the root before the command starts; with many users alone. It then is among the changes.
+    pub owners: Vec<Owner>,
     /// What the command can reach.
     pub network: Network,
     /// After how long the command, with all that it started, is killed.
@@ -129,6 +157,8 @@ impl Spec {
             working_directory: PathBuf::from(SOURCE_DIRECTORY),
             uid: DEFAULT_ID,
             gid: DEFAULT_ID,
+            users: Users::One,
+            owners: Vec::new(),
             network: Network::None,
             timeout: None,
             tmp_size_bytes: None,
@@ -158,6 +188,13 @@ impl Spec {
             |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_))) && path != Path::new("");
         if let Some(private) = self.private.iter().find(|private| !is_inside(&private.inside)) {
             return Err(SpecError::Private { path: private.inside.clone() });
+        }
+        if let Some(owner) = self.owners.iter().find(|owner| !is_inside(&owner.inside)) {
+            return Err(SpecError::Owner { path: owner.inside.clone() });
+        }
+        let is_plain = self.users == Users::One && self.owners.is_empty();
+        if !is_plain && (self.users == Users::One || self.uid != 0 || self.gid != 0) {
+            return Err(SpecError::Users);
         }
         let overlays = || std::iter::once(&self.root).chain(&self.source);
         let private = self.private.iter().map(|private| &private.host);
@@ -234,6 +271,15 @@ pub enum SpecError {
         /// The path.
         path: PathBuf,
     },
+    /// What is to be put right is not below the root.
+    #[error("`{}` is no path below the root", path.display())]
+    Owner {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Owners are put right, and other users are there, for user and group 0 alone.
+    #[error("many users, and owners of files, need a command of user and group 0")]
+    Users,
     /// 4294967295 is no user or group id.
     #[error("user or group id 4294967295 means none")]
     Id,
@@ -293,5 +339,16 @@ mod tests {
             assert_eq!(changed(&|spec| spec.private = vec![private.clone()]).is_ok(), expected, "{inside}");
         }
         assert_eq!(changed(&|spec| spec.uid = u32::MAX), Err(SpecError::Id));
+        let many = |ids, inside: &str| {
+            changed(&|spec| {
+                (spec.uid, spec.gid, spec.users) = (ids, ids, Users::Many);
+                spec.owners = vec![Owner { inside: inside.into(), uid: 0, gid: 8, mode: 0o2775 }];
+            })
+        };
+        assert_eq!(many(0, "var/mail"), Ok(()));
+        assert_eq!(many(1000, "var/mail"), Err(SpecError::Users));
+        assert_eq!(many(0, "/var/mail"), Err(SpecError::Owner { path: "/var/mail".into() }));
+        let owner = Owner { inside: "x".into(), uid: 0, gid: 0, mode: 0o755 };
+        assert_eq!(changed(&|spec| spec.owners = vec![owner.clone()]), Err(SpecError::Users));
     }
 }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::spec::{Network, Overlay, SOURCE_DIRECTORY, Secret, Spec};
+use crate::ids::IdMaps;
+use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users};
 
 /// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
 /// is not UTF-8 takes four.
@@ -91,6 +92,20 @@ impl From<&Secret> for SecretFile {
 
 /// What the helper is to do.
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Run a command in a sandbox.
+    Run(Box<Job>),
+    /// Write the archive of an upper directory to standard output.
+    Pack { maps: IdMaps, upper: Bytes },
+    /// Remove a folder with all that is in it.
+    Remove { maps: IdMaps, folder: Bytes },
+}
+
+/// A path of the root, with user, group and mode that it is to have.
+pub(crate) type OwnerRow = (Bytes, u32, u32, u32);
+
+/// A command and its sandbox.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) task: Task,
     pub(crate) root: Layers,
@@ -101,8 +116,10 @@ pub(crate) struct Job {
     pub(crate) private: Vec<(Bytes, Bytes)>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
     pub(crate) working_directory: Bytes,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub(crate) maps: IdMaps,
+    pub(crate) owners: Vec<OwnerRow>,
+    /// Whether the command keeps the rights of its user 0 over the others.
+    pub(crate) keeps_rights: bool,
     pub(crate) host_network: bool,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) tmp_size_bytes: Option<u64>,
@@ -145,7 +162,7 @@ impl Layers {
 
 impl Job {
     /// A run of the specification's command; the specification has passed its check.
-    pub(crate) fn new(spec: &Spec, task: Task, has_stdin: bool, has_lookups: bool) -> Self {
+    pub(crate) fn new(spec: &Spec, maps: IdMaps, task: Task, has_stdin: bool, has_lookups: bool) -> Self {
         Self {
             task,
             root: Layers::new(&spec.root, Some(spec.root.skeleton())),
@@ -163,8 +180,11 @@ impl Job {
                 .collect(),
             environment: spec.environment.iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
             working_directory: Bytes::from(&spec.working_directory),
-            uid: spec.uid,
-            gid: spec.gid,
+            maps,
+            owners: (spec.owners.iter())
+                .map(|Owner { inside, uid, gid, mode }| (Bytes::from(inside), *uid, *gid, *mode))
+                .collect(),
+            keeps_rights: spec.users == Users::Many,
             host_network: spec.network == Network::Host,
             timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             tmp_size_bytes: spec.tmp_size_bytes,
@@ -181,6 +201,8 @@ pub(crate) enum Report {
     Signalled(i32),
     TimedOut,
     Cancelled,
+    /// Done, for what is no run.
+    Done,
     Setup(SetupFailure),
     Start(StartFailure),
 }
@@ -224,6 +246,9 @@ pub(crate) enum Stage {
     Signals,
     Supervise,
     Probe,
+    Owners,
+    Pack,
+    Remove,
 }
 
 impl fmt::Display for Stage {
@@ -256,6 +281,9 @@ impl fmt::Display for Stage {
             Self::Signals => "reset signals",
             Self::Supervise => "wait for the command",
             Self::Probe => "use the overlay",
+            Self::Owners => "set owner and rights of",
+            Self::Pack => "read what the command wrote at",
+            Self::Remove => "remove",
         })
     }
 }

@@ -16,6 +16,7 @@ mod npm;
 mod plan;
 mod read;
 mod recipe;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -26,3 +27,4 @@ pub use header::EntryError;
 pub use plan::{LayerPlan, Profile, npm_plan};
 pub use read::{ReadTarError, ReadTarLimits, read_layer, read_tree};
 pub use recipe::{Frame, ParseRecipeError, Recipe};
+pub use stream::{LayerStream, StreamEntry};

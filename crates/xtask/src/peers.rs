@@ -7,12 +7,13 @@ use std::process::Command;
 use crate::run::{Failure, cargo, workspace};
 
 /// Programs of Debian and Ubuntu, with their packages.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("bwrap", "bubblewrap"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
+    ("newuidmap", "uidmap"),
 ];
 /// The version of Turborepo that benchmarks compare with.
 const TURBO: &str = "2.5.8";

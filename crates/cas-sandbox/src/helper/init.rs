@@ -43,7 +43,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given) -> Setup<Report> {
     let Given { stdin, lookups } = given;
     // While it may still read the memory of others.
     let witness = lookups.map(start_witness).transpose()?;
-    drop_capabilities()?;
+    drop_capabilities(if job.keeps_rights { KEPT } else { CapabilitySet::empty() })?;
     rustix::thread::set_no_new_privs(true).at(Stage::Capabilities)?;
     // Closes `/proc/1/{exe,fd,mem,environ,…}` to the command, which has the same user id.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Capabilities)?;
@@ -86,10 +86,25 @@ fn tie_to_supervisor(writer: &OwnedFd) -> Setup<()> {
     Ok(())
 }
 
-/// Gives up all capabilities for good: a program with inner user id 0 gets none either.
-fn drop_capabilities() -> Setup<()> {
+/// What user 0 of many keeps: what installing packages needs. All of it is about users of the sandbox and their files: none
+/// gives a right to mount, to trace, to make devices, or over networks and clocks.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SYS_CHROOT);
+
+/// Gives up all other capabilities for good: a program with inner user id 0 gets none of them either.
+fn drop_capabilities(kept: CapabilitySet) -> Setup<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // The first number that this kernel does not know.
             Err(Errno::INVAL) => break,
@@ -97,8 +112,7 @@ fn drop_capabilities() -> Setup<()> {
         }
     }
     rustix::thread::clear_ambient_capability_set().at(Stage::Capabilities)?;
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).at(Stage::Capabilities)
 }
 

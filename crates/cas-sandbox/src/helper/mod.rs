@@ -8,7 +8,9 @@
 //! Each of the three has one thread, so it may fork.
 
 mod command;
+mod ids;
 mod init;
+mod pack;
 mod probe;
 mod witness;
 mod world;
@@ -27,7 +29,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use rustix::thread::UnshareFlags;
 
-use crate::wire::{self, Job, Report, SetupFailure, Stage};
+use self::ids::Mapper;
+use crate::ids::IdMaps;
+use crate::wire::{self, Job, Order, Report, SetupFailure, Stage};
 
 /// A part of making a sandbox that failed; becomes a report.
 type Setup<T> = Result<T, SetupFailure>;
@@ -63,7 +67,7 @@ pub fn sandbox_main() -> i32 {
     const USAGE: i32 = 2;
     // Borrowed through a duplicate, so that the number 0 is never free and taken by something else.
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return USAGE };
-    let (job, streams) = match receive(&socket) {
+    let (order, given) = match receive(&socket) {
         Ok(Some(received)) => received,
         // The runner changed its mind before it had sent all.
         Ok(None) => return 0,
@@ -73,7 +77,15 @@ pub fn sandbox_main() -> i32 {
             return USAGE;
         }
     };
-    let report = supervise(&job, &socket, streams).unwrap_or_else(Report::Setup);
+    let report = match order {
+        Order::Run(job) => supervise(&job, &socket, given),
+        Order::Pack { maps, upper } => with_ids(&maps, || pack::run(&upper)),
+        Order::Remove { maps, folder } => with_ids(&maps, || {
+            let folder = folder.into_path();
+            cas_fs::remove_tree(&folder).map_err(|error| error.source).at_path(Stage::Remove, &folder)
+        }),
+    };
+    let report = report.unwrap_or_else(Report::Setup);
     match wire::encode(&report) {
         // A runner that is gone needs no report.
         Ok(message) => drop(File::from(socket).write_all(&message)),
@@ -91,7 +103,7 @@ struct Given {
     lookups: Option<OwnedFd>,
 }
 
-fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Job, Given)>> {
+fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     // Descriptors come with the first byte.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -108,12 +120,16 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Job, Given)>> {
         })
         .collect();
     let rest = File::from(socket.try_clone()?);
-    let job: Option<Job> = wire::decode(std::io::Read::chain(&first[..], rest))?;
+    let order: Option<Order> = wire::decode(std::io::Read::chain(&first[..], rest))?;
     // In this order, as far as the job says that they are there.
-    Ok(job.map(|job| {
-        let lookups = if job.has_lookups { descriptors.pop() } else { None };
-        let stdin = if job.has_stdin { descriptors.pop() } else { None };
-        (job, Given { stdin, lookups })
+    Ok(order.map(|order| {
+        let (has_stdin, has_lookups) = match &order {
+            Order::Run(job) => (job.has_stdin, job.has_lookups),
+            Order::Pack { .. } | Order::Remove { .. } => (false, false),
+        };
+        let lookups = if has_lookups { descriptors.pop() } else { None };
+        let stdin = if has_stdin { descriptors.pop() } else { None };
+        (order, Given { stdin, lookups })
     }))
 }
 
@@ -136,8 +152,16 @@ fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Report> {
     }
 }
 
+/// Does something as the user 0 of many.
+fn with_ids(maps: &IdMaps, action: impl FnOnce() -> Setup<()>) -> Setup<Report> {
+    let mapper = Mapper::prepare(maps)?;
+    cas_sys::enter_new_namespaces(UnshareFlags::NEWUSER).at(Stage::Namespaces)?;
+    mapper.finish()?;
+    action().map(|()| Report::Done)
+}
+
 fn enter_namespaces(job: &Job) -> Setup<()> {
-    let (euid, egid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let mapper = Mapper::prepare(&job.maps)?;
     // Only root may, and only root needs to: what is left of them is hidden by the system call filter.
     let _ = rustix::thread::set_thread_groups(&[]);
     let mut namespaces = UnshareFlags::NEWUSER
@@ -150,15 +174,7 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
         namespaces |= UnshareFlags::NEWNET;
     }
     cas_sys::enter_new_namespaces(namespaces).at(Stage::Namespaces)?;
-    // One id each. The kernel wants the group call off before an ordinary user may map a group.
-    for (file, text) in [
-        ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{} {} 1", job.uid, euid.as_raw())),
-        ("/proc/self/gid_map", format!("{} {} 1", job.gid, egid.as_raw())),
-    ] {
-        let path = Path::new(file);
-        cas_fs::write(path, text.as_bytes()).map_err(|error| error.source).at(Stage::IdMaps)?;
-    }
+    mapper.finish()?;
     if !job.host_network {
         cas_sys::raise_loopback().at(Stage::Loopback)?;
     }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -18,7 +19,7 @@ use rustix::mount::{
 
 use super::{At, Setup};
 use crate::spec::{SECRETS_DIRECTORY, SOURCE_DIRECTORY};
-use crate::wire::{Bytes, Job, Layers, SecretFile, Stage};
+use crate::wire::{Bytes, Job, Layers, OwnerRow, SecretFile, Stage};
 
 /// Options of every overlay. `userxattr`: notes in attributes that an ordinary user may set. `volatile`: neither `fsync`
 /// in a step nor the end of the sandbox flushes the host's disk; what survives a crash is not used. `xino=on`: files of
@@ -67,6 +68,9 @@ pub(super) fn build(job: &Job) -> Setup<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Stage::Propagation)?;
     // No sandbox path may be opened here before the overlay is mounted on it: the old directory would be meant.
     let root = mount_overlay(&job.root, None)?;
+    for owner in &job.owners {
+        set_owner(&root, owner)?;
+    }
     if let Some(source) = &job.source {
         let point = mount_point(&root, Path::new(SOURCE_DIRECTORY))?;
         mount_overlay(source, Some(&point))?;
@@ -138,6 +142,24 @@ fn mount_point(root: &OwnedFd, path: &Path) -> Setup<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve).at_path(Stage::MountPoint, path)
+}
+
+/// Gives a path of the new root its owners and rights.
+fn set_owner(root: &OwnedFd, (inside, uid, gid, mode): &OwnerRow) -> Setup<()> {
+    let path = inside.clone().into_path();
+    let set = || {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let file = rustix::fs::openat2(root, &path, flags, Mode::empty(), resolve)?;
+        let (user, group) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+        rustix::fs::chownat(&file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Symlink {
+            return Ok(());
+        }
+        // After the owner, whose change takes set-id bits away. The descriptor itself is not one to change rights by.
+        rustix::fs::chmod(descriptor_path(&file), Mode::from_raw_mode(*mode))
+    };
+    set().at_path(Stage::Owners, &path)
 }
 
 /// Makes a mount that is not attached anywhere yet.
