@@ -9,7 +9,7 @@ use cas_digest::{Digest, DigestFunction};
 use crate::{Home, text, toolchain};
 
 /// Keys and archives in a folder.
-struct Archives {
+pub(crate) struct Archives {
     folder: tempfile::TempDir,
 }
 
@@ -17,7 +17,7 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "
 
 impl Archives {
     /// `None` after saying what is missing.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         for program in ["gpg", "dpkg-deb"] {
             if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
                 eprintln!("SKIPPED: {program} is missing");
@@ -28,7 +28,7 @@ impl Archives {
         Some(Self { folder: tempfile::Builder::new().prefix("cas").tempdir_in("/tmp").unwrap() })
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
@@ -47,13 +47,18 @@ impl Archives {
     }
 
     /// Makes a key; returns its public part.
-    fn key(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn key(&self, name: &str) -> Vec<u8> {
         self.gpg(&["--quick-generate-key", name, "ed25519", "sign", "never"]);
         self.gpg(&["--export", name])
     }
 
     /// A package with one file.
     fn package(&self, name: &str, version: &str, content: &str) -> Vec<u8> {
+        self.scripted(name, version, content, "")
+    }
+
+    /// The same with a script that runs when it is configured.
+    pub(crate) fn scripted(&self, name: &str, version: &str, content: &str, script: &str) -> Vec<u8> {
         let tree = self.at("package");
         let _ = fs::remove_dir_all(&tree);
         fs::create_dir_all(tree.join("DEBIAN")).unwrap();
@@ -62,6 +67,11 @@ impl Archives {
         let control =
             format!("Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x\nDescription: x\n");
         fs::write(tree.join("DEBIAN/control"), control).unwrap();
+        if !script.is_empty() {
+            let path = tree.join("DEBIAN/postinst");
+            fs::write(&path, format!("#!/bin/sh\nset -e\n{script}\n")).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
         let deb = self.at("package.deb");
         let mut command = Command::new("dpkg-deb");
         let output = command.args(["--root-owner-group", "-b"]).arg(&tree).arg(&deb).output().unwrap();
@@ -70,7 +80,7 @@ impl Archives {
     }
 
     /// An archive with one suite that has these packages, signed.
-    fn publish(&self, archive: &str, suite: &str, key: &str, packages: &[(&str, &str, &[u8])]) {
+    pub(crate) fn publish(&self, archive: &str, suite: &str, key: &str, packages: &[(&str, &str, &[u8])]) {
         let top = self.at(archive);
         let mut index = String::new();
         for (name, version, bytes) in packages {

@@ -7,6 +7,7 @@
 mod archives;
 mod bad_input;
 mod cargo;
+mod configured;
 mod daily;
 mod example;
 mod failures;

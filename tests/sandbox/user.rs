@@ -27,7 +27,8 @@ fn everything_holds_for_an_ordinary_user_too() {
     // With subordinate ids, in a mount namespace where the lists of them are these.
     let ranges = home.directory.join("ranges");
     fs::write(&ranges, format!("{NOBODY}:200000:65536\n")).unwrap();
-    let lists = "for list in /etc/subuid /etc/subgid; do [ ! -e $list ] || mount --bind \"$0\" $list; done; exec \"$@\"";
+    let lists =
+        "for list in /etc/subuid /etc/subgid; do [ ! -e $list ] || mount --bind \"$0\" $list; done; exec \"$@\"";
     // With groups that the sandbox must hide. This one call of the standard library is not stable yet.
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-euc", lists])

@@ -158,6 +158,8 @@ pub struct Builder<'a> {
     pub mode: Mode,
     /// Labels and names of packages that an update is of; all, when there are none.
     pub only: BTreeSet<String>,
+    /// Whether packages are pinned and fetched alone, and their scripts left for whoever builds.
+    pub pins_only: bool,
     /// Whether a failure leaves what does not depend on it to be built.
     pub keep_going: bool,
     /// Whether steps run although their outputs are known, and twice if they are not, to see whether they repeat.
@@ -382,8 +384,12 @@ impl Builder<'_> {
                                 .unwrap_or_else(|| cas_fetch::defaults::debian(&archive.suite).to_owned())
                         };
                         let mirrors = debian.archives.iter().map(mirror).collect();
-                        let context = Context { store: self.store, fetcher: self.fetcher, function, mirrors };
+                        let scripts = debian.configure.then(|| self.cancel.clone());
+                        let context = Context { store: self.store, fetcher: self.fetcher, function, mirrors, scripts };
                         let locked = self.locked(&context, label, debian, lock)?;
+                        if self.pins_only && debian.configure {
+                            return Ok(Output::Toolchain(Arc::new(debian::fetched(&context, locked)?)));
+                        }
                         let base = debian::toolchain(&context, locked)?;
                         self.with_additions(Arc::new(base), target, &debian.add, shared)?
                     }

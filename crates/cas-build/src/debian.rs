@@ -8,11 +8,13 @@ use cas_config::{Debian, DebianArchive, Label, LockedDebian, LockedPackage};
 use cas_deb::{Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
+use cas_sandbox::Cancel;
 use cas_store::{Store, StoreError};
 use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
 use cas_tree::{Directory, RelPath};
 use rayon::prelude::*;
 
+use crate::configure::configured;
 use crate::inputs::in_package;
 use crate::outline::stand_in;
 use crate::workspace::at;
@@ -36,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) function: DigestFunction,
     /// Roots of the archives, in the order of the section; none where nothing is fetched.
     pub(crate) mirrors: Vec<String>,
+    /// Whether the scripts of the packages run, and what ends them.
+    pub(crate) scripts: Option<Cancel>,
 }
 
 /// What `cas.lock` says of a request.
@@ -160,10 +164,10 @@ fn read_archive(
 /// Names the tree of pinned packages: the name is remembered, and the tree made only where it is not.
 pub(crate) fn toolchain(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
     if let Some(name) = recorded(context.store.memo(TREE_MEMO, tree_key(context, &locked).as_bytes())?) {
-        return Ok(Toolchain::debian(locked, context.mirrors.clone(), name, None));
+        return Ok(Toolchain::debian(locked, context.mirrors.clone(), context.scripts.clone(), name, None));
     }
     let (name, tree) = make(context, &locked)?;
-    Ok(Toolchain::debian(locked, context.mirrors.clone(), name, Some(tree)))
+    Ok(Toolchain::debian(locked, context.mirrors.clone(), context.scripts.clone(), name, Some(tree)))
 }
 
 /// The same without making anything: where the name is not remembered, what pins the packages stands for it.
@@ -171,7 +175,13 @@ pub(crate) fn outline(context: &Context<'_>, locked: LockedDebian) -> Result<Too
     let key = tree_key(context, &locked);
     let known = recorded(context.store.memo(TREE_MEMO, key.as_bytes())?);
     let name = known.unwrap_or_else(|| stand_in(context.function, TREE_MEMO, &key));
-    Ok(Toolchain::debian(locked, context.mirrors.clone(), name, None))
+    Ok(Toolchain::debian(locked, context.mirrors.clone(), context.scripts.clone(), name, None))
+}
+
+/// The same with all packages in the store.
+pub(crate) fn fetched(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
+    locked.packages.par_iter().try_for_each(|package| ensure_package(context, package))?;
+    outline(context, locked)
 }
 
 /// The tree of pinned packages, whole: from the store, or made again where something of it is gone.
@@ -186,9 +196,13 @@ pub(crate) fn tree(context: &Context<'_>, locked: &LockedDebian, name: &Descript
 
 /// Kind of the memos that name the trees of pinned packages.
 const TREE_MEMO: &str = "debian-tree";
+/// What the rules of trees without and with scripts are called, docs/formats/debian.md; a change of them changes it.
+const RULES: &str = "1";
+const CONFIGURED_RULES: &str = "configured-1";
 
 fn tree_key(context: &Context<'_>, locked: &LockedDebian) -> String {
-    let mut key = format!("1 {}\n", context.function);
+    let rules = if context.scripts.is_some() { CONFIGURED_RULES } else { RULES };
+    let mut key = format!("{rules} {}\n", context.function);
     for package in &locked.packages {
         key.push_str(&format!("{}\n", package.blob));
     }
@@ -201,11 +215,17 @@ fn make(context: &Context<'_>, locked: &LockedDebian) -> Result<(Descriptor, Dir
         locked.packages.par_iter().map(|package| unpack(context, package)).collect::<Result<_, _>>()?;
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian { suite: locked.request.clone(), source };
-    let mut tree = cas_deb::merge(unpacked).map_err(|error| failed(Box::new(error)))?;
-    let added = cas_deb::fix_up(&mut tree, context.function).map_err(|error| failed(Box::new(error)))?;
-    for file in added {
-        store.put_bytes(context.function, file.content.as_bytes())?;
-    }
+    let tree = match &context.scripts {
+        Some(cancel) => configured(context, locked, &unpacked, cancel)?,
+        None => {
+            let mut tree = cas_deb::merge(unpacked).map_err(|error| failed(Box::new(error)))?;
+            let added = cas_deb::fix_up(&mut tree, context.function).map_err(|error| failed(Box::new(error)))?;
+            for file in added {
+                store.put_bytes(context.function, file.content.as_bytes())?;
+            }
+            tree
+        }
+    };
     let name = store.put_tree(&tree, context.function)?;
     store.put_memo(TREE_MEMO, tree_key(context, locked).as_bytes(), name.to_string().as_bytes())?;
     Ok((name, tree))
@@ -233,14 +253,7 @@ fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, Bu
         let control = Control::parse(&text).map_err(|error| damaged(Box::new(error)))?;
         return Ok(Unpacked { control, tree });
     }
-    let stale = || BuildError::LockStale { entry: format!("the archive of `{label}`") };
-    let url = format!("{}/{}", context.mirrors.get(package.archive).ok_or_else(stale)?, package.path);
-    ensure(context, &url, &package.blob).map_err(|error| match error {
-        BuildError::Fetch(source) if source.is_not_found() => {
-            BuildError::PackageGone { package: label.clone(), source }
-        }
-        other => other,
-    })?;
+    ensure_package(context, package)?;
     let file = store.open_blob(&package.blob).map_err(StoreError::from)?;
     let mut reader = DebReader::new(BufReader::new(file)).map_err(|error| damaged(Box::new(error)))?;
     let (mut control, mut tree) = (None, None);
@@ -292,6 +305,19 @@ fn read_member(
     let mut tar = decompress(member, compression, limits.content_bytes.saturating_mul(2))
         .map_err(|error| BuildError::ReadTar(ReadTarError::Archive(error)))?;
     Ok(read_tree(&mut tar, limits, &mut |content| context.store.put(context.function, content))?)
+}
+
+/// Fetches a package unless it is here.
+pub(crate) fn ensure_package(context: &Context<'_>, package: &LockedPackage) -> Result<(), BuildError> {
+    let label = format!("{} {}", package.name, package.version);
+    let stale = || BuildError::LockStale { entry: format!("the archive of `{label}`") };
+    let url = format!("{}/{}", context.mirrors.get(package.archive).ok_or_else(stale)?, package.path);
+    ensure(context, &url, &package.blob).map_err(|error| match error {
+        BuildError::Fetch(source) if source.is_not_found() => {
+            BuildError::PackageGone { package: label.clone(), source }
+        }
+        other => other,
+    })
 }
 
 /// Fetches a blob unless it is here.

@@ -295,6 +295,16 @@ pub enum BuildError {
         /// What it looked for and was not given.
         missed: Vec<Missed>,
     },
+    /// The scripts of a toolchain's packages failed.
+    #[error("the packages of `{label}` could not be configured: {how}")]
+    Configure {
+        /// The toolchain.
+        label: String,
+        /// How dpkg ended.
+        how: String,
+        /// What it printed.
+        log: Box<Log>,
+    },
     /// The program of a step did not start.
     #[error("`{label}` did not start")]
     NotStarted {
@@ -717,7 +727,9 @@ impl BuildError {
             Self::HostMerged { .. } => "give the step this toolchain alone".to_owned(),
             Self::HostPath { .. } => "correct `paths` of its `host`".to_owned(),
             Self::Probe { .. } => "install the program, or correct `probe`".to_owned(),
-            Self::Step { log, .. } => format!("the whole output is in `{}`", log.path.display()),
+            Self::Step { log, .. } | Self::Configure { log, .. } => {
+                format!("the whole output is in `{}`", log.path.display())
+            }
             Self::NotStarted { source, .. } => return source.hint(),
             Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),
             Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),

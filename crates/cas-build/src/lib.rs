@@ -12,6 +12,7 @@ mod capture;
 mod cargo;
 mod checkout;
 mod complete;
+mod configure;
 mod debian;
 mod download;
 mod error;

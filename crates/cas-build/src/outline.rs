@@ -333,7 +333,8 @@ impl Builder<'_> {
                     words.add("pin", &package.name, package.blob.to_string());
                 }
                 let (store, fetcher) = (self.store, self.fetcher);
-                debian::outline(&Context { store, fetcher, function, mirrors: Vec::new() }, entry.clone())?
+                let scripts = debian.configure.then(|| self.cancel.clone());
+                debian::outline(&Context { store, fetcher, function, mirrors: Vec::new(), scripts }, entry.clone())?
             }
             None => no_toolchain(stand_in(function, "unpinned", &request)),
         };
@@ -550,7 +551,7 @@ fn no_toolchain(name: Descriptor) -> Toolchain {
         release_date: 0,
         packages: Vec::new(),
     };
-    Toolchain::debian(locked, Vec::new(), name, None)
+    Toolchain::debian(locked, Vec::new(), None, name, None)
 }
 
 /// An image that is a name and nothing else.

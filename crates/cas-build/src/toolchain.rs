@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cas_blob::{ActionLane, Descriptor};
 use cas_config::LockedDebian;
 use cas_fetch::Fetcher;
+use cas_sandbox::Cancel;
 use cas_store::Store;
 use cas_tree::{Directory, MergeRule, Node};
 
@@ -38,6 +39,8 @@ enum Source {
         locked: LockedDebian,
         /// Roots of the archives that its packages come from.
         mirrors: Vec<String>,
+        /// Whether their scripts run, and what ends them.
+        scripts: Option<Cancel>,
     },
     Image(Box<Pinned>),
     Host(HostParts),
@@ -60,10 +63,11 @@ impl Toolchain {
     pub(crate) fn debian(
         locked: LockedDebian,
         mirrors: Vec<String>,
+        scripts: Option<Cancel>,
         name: Descriptor,
         tree: Option<Directory>,
     ) -> Self {
-        Self::new(name, Source::Debian { locked, mirrors }, tree)
+        Self::new(name, Source::Debian { locked, mirrors, scripts }, tree)
     }
 
     /// The tree of a pinned image, which is looked at when more than its name is needed.
@@ -176,9 +180,9 @@ impl Toolchain {
             return Ok(Arc::clone(tree));
         }
         let found = Arc::new(match &self.source {
-            Source::Debian { locked, mirrors } => {
-                let function = self.name.digest.function();
-                let context = debian::Context { store, fetcher, function, mirrors: mirrors.clone() };
+            Source::Debian { locked, mirrors, scripts } => {
+                let (function, mirrors, scripts) = (self.name.digest.function(), mirrors.clone(), scripts.clone());
+                let context = debian::Context { store, fetcher, function, mirrors, scripts };
                 debian::tree(&context, locked, &self.name)?
             }
             Source::Image(pinned) => foreign::tree(store, pinned)?,

@@ -249,6 +249,7 @@ pub(crate) struct Options {
     mode: Mode,
     /// What an update is of; all, when there is nothing.
     only: BTreeSet<String>,
+    pins_only: bool,
     offline: bool,
     keep_going: bool,
     check_repeat: bool,
@@ -289,6 +290,7 @@ pub(crate) fn with_builder<T>(
         memory_bytes: available_memory(),
         mode: options.mode,
         only: options.only.clone(),
+        pins_only: options.pins_only,
         keep_going: options.keep_going,
         check_repeat: options.check_repeat,
         trials: options.trials.clone(),
@@ -322,6 +324,7 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
         offline: inputs.offline,
         keep_going: false,
         check_repeat: false,
+        pins_only: false,
         trials,
         trust,
         secrets,
@@ -676,7 +679,7 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         (false, false) => Mode::Normal,
     };
     let only = only_these(&workspace, package.as_ref(), &args.only)?;
-    let options = Options { mode, only, ..build_options(None, &InputArgs::default()) };
+    let options = Options { mode, only, pins_only: true, ..build_options(None, &InputArgs::default()) };
     let mut built = {
         let progress = Progress::default().on_terminal(global.format);
         with_builder(&workspace, &store, &options, &progress, |builder| builder.build(&labels))?

@@ -158,6 +158,7 @@ fn exit_of(error: &BuildError) -> Exit {
         BuildError::Sandbox(SandboxError::Host(_)) => Exit::Host,
         BuildError::Sandbox(_)
         | BuildError::Step { .. }
+        | BuildError::Configure { .. }
         | BuildError::Probe { .. }
         | BuildError::NotStarted { .. }
         | BuildError::NotRepeatable { .. }
@@ -306,7 +307,9 @@ fn explain(failure: &Failure) -> Value {
 fn log(failure: &Failure) -> Option<&cas_build::Log> {
     match failure {
         Failure::Build(error) => match error.as_ref() {
-            BuildError::Step { log, .. } | BuildError::Probe { log, .. } => Some(log),
+            BuildError::Step { log, .. } | BuildError::Configure { log, .. } | BuildError::Probe { log, .. } => {
+                Some(log)
+            }
             _ => None,
         },
         _ => None,

@@ -317,7 +317,7 @@ impl Checker {
     }
 
     fn debian(&mut self, section: raw::Debian) -> Debian {
-        let raw::Debian { suite, components, packages, mirror, keyring, also } = section;
+        let raw::Debian { suite, components, packages, mirror, keyring, also, configure } = section;
         let also = also.unwrap_or_default();
         if also.len() >= MAX_ARCHIVES {
             let message = format!("`also` names {} archives", also.len());
@@ -325,7 +325,8 @@ impl Checker {
         }
         let packages = self.debian_words(&packages, "Debian package");
         let archives = std::iter::once(raw::Archive { suite, components, mirror, keyring }).chain(also);
-        Debian { archives: archives.map(|archive| self.archive(archive)).collect(), packages, add: Vec::new() }
+        let archives = archives.map(|archive| self.archive(archive)).collect();
+        Debian { archives, packages, add: Vec::new(), configure }
     }
 
     fn archive(&mut self, section: raw::Archive) -> DebianArchive {

@@ -142,6 +142,8 @@ pub struct Debian {
     pub packages: Vec<Box<str>>,
     /// What is in the root beside the packages, in order.
     pub add: Vec<Addition>,
+    /// Whether the packages' scripts run.
+    pub configure: bool,
 }
 
 /// A suite of an archive of packages.

@@ -82,6 +82,8 @@ pub(crate) struct Debian {
     pub(crate) mirror: Option<Text>,
     pub(crate) keyring: Option<Text>,
     pub(crate) also: Option<Vec<Archive>>,
+    #[serde(default)]
+    pub(crate) configure: bool,
 }
 
 #[derive(Deserialize)]

@@ -233,7 +233,7 @@ pub fn fix_up(tree: &mut Directory, function: DigestFunction) -> Result<Vec<Adde
 }
 
 /// Adds a node where nothing is; whether it did.
-fn add(tree: &mut Directory, at: &str, node: impl FnOnce() -> Option<Node>) -> Result<bool, FixUpError> {
+pub(crate) fn add(tree: &mut Directory, at: &str, node: impl FnOnce() -> Option<Node>) -> Result<bool, FixUpError> {
     let path = path(at);
     if tree.get(&path).is_some() {
         return Ok(false);

@@ -211,12 +211,7 @@ pub(crate) fn file_system(path: &Path) -> String {
 }
 
 /// Tells whether a failure is the host's doing, and which.
-pub(crate) fn diagnose(
-    failure: &SetupFailure,
-    users: Users,
-    scratch: &Path,
-    facts: &Facts,
-) -> Option<HostCannot> {
+pub(crate) fn diagnose(failure: &SetupFailure, users: Users, scratch: &Path, facts: &Facts) -> Option<HostCannot> {
     let errno = Errno::from_raw_os_error(failure.errno);
     let refused = matches!(errno, Errno::PERM | Errno::ACCESS);
     let namespaces = |obstacle| Some(HostCannot::Namespaces { obstacle });

@@ -48,7 +48,8 @@ impl IdMaps {
             return Ok(Self::Root);
         }
         let cannot = |obstacle| HostCannot::ManyIds { obstacle };
-        let find = |tool: &str| TOOL_FOLDERS.iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists());
+        let find =
+            |tool: &str| TOOL_FOLDERS.iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists());
         let (Some(for_users), Some(for_groups)) = (find(TOOLS[0]), find(TOOLS[1])) else {
             return Err(cannot(ManyIdsObstacle::NoTools));
         };

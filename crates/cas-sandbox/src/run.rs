@@ -19,8 +19,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown
 use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
 use crate::host::{self, Facts};
-use crate::scratch::Skeleton;
 use crate::ids::IdMaps;
+use crate::scratch::Skeleton;
 use crate::spec::{Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, Users};
 use crate::wire::{self, Bytes, Job, Order, Report, SetupFailure, Stage, Task};
 

@@ -113,7 +113,8 @@ impl<W: Write> Packer<W> {
                 let notes = attributes(&folder, &mut metadata)?;
                 self.stream.entry(path, &metadata, StreamEntry::Directory)?;
                 // The kernel marks new folders so as well; for them it says nothing.
-                if notes.get(OPAQUE.as_bytes()).is_some_and(|value| value == b"y") && !notes.contains_key(ORIGIN.as_bytes())
+                if notes.get(OPAQUE.as_bytes()).is_some_and(|value| value == b"y")
+                    && !notes.contains_key(ORIGIN.as_bytes())
                 {
                     self.stream.opaque(path)?;
                 }
@@ -170,7 +171,8 @@ fn attributes(file: &OwnedFd, metadata: &mut Metadata) -> std::io::Result<BTreeM
         };
         if name.starts_with(NOTES.as_bytes()) {
             notes.insert(name.to_vec(), value[..length].to_vec());
-        } else if name.starts_with(b"user.") || name == b"security.capability" || name.starts_with(b"system.posix_acl_") {
+        } else if name.starts_with(b"user.") || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
+        {
             metadata.xattrs.insert(name.into(), value[..length].into());
         }
     }
