@@ -86,6 +86,7 @@ pub(crate) fn resolve(
     let mut release_date = 0;
     for (number, (archive, mirror)) in debian.archives.iter().zip(&context.mirrors).enumerate() {
         let keyring = keyring(root, label.package.as_ref(), archive)?;
+        index.name_archive(number, &archive.suite);
         let date = read_archive(context, archive, mirror, &keyring, now_unix_seconds, &mut |packages| {
             index.add(number, packages)
         })?;

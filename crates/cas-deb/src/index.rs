@@ -5,14 +5,14 @@
 //!
 //! Not here: which packages to take ([`crate::closure`]), the signed list of indexes ([`crate::Release`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 use cas_blob::Descriptor;
 
 use crate::deb822::Paragraphs;
 use crate::relation::Relation;
-use crate::{MultiArch, Package, PackageError, Version};
+use crate::{Comparison, MultiArch, Package, PackageError, Version};
 
 /// Most packages of one index: eight times those of Debian's largest component.
 const MAX_PACKAGES: usize = 1 << 19;
@@ -34,14 +34,19 @@ pub struct PackageIndex {
     architecture: Box<str>,
     /// In the order of their names, one of each.
     packages: Vec<Package>,
-    /// What is provided, by which package, in the order of the three.
+    /// What else is offered under these names, in the order of names and versions, the highest first.
+    others: Vec<Package>,
+    /// What is provided, by which package, in the order of the two.
     provided: Vec<Provided>,
+    /// Names of the archives, for errors.
+    archives: BTreeMap<usize, Box<str>>,
 }
 
 #[derive(Clone, Debug)]
 struct Provided {
     name: Box<str>,
     package_index: usize,
+    architecture: Option<Box<str>>,
     version: Option<Version>,
 }
 
@@ -52,13 +57,24 @@ pub struct IndexBuilder {
     packages: Vec<Package>,
     /// Content of the packages that are candidates whatever else is offered under their names.
     preferred: BTreeSet<Descriptor>,
+    archives: BTreeMap<usize, Box<str>>,
 }
 
 impl IndexBuilder {
     /// Begins an index for an architecture, in Debian's words (`amd64`, `arm64`).
     #[must_use]
     pub fn new(architecture: &str) -> Self {
-        Self { architecture: architecture.into(), packages: Vec::new(), preferred: BTreeSet::new() }
+        Self {
+            architecture: architecture.into(),
+            packages: Vec::new(),
+            preferred: BTreeSet::new(),
+            archives: BTreeMap::new(),
+        }
+    }
+
+    /// Names an archive for errors, which tell of several where from something is.
+    pub fn name_archive(&mut self, archive: usize, name: &str) {
+        self.archives.insert(archive, name.into());
     }
 
     /// Makes a package the candidate of its name, by its content, if it is offered: a pin that is to stay.
@@ -99,20 +115,32 @@ impl IndexBuilder {
             let (left, right) = (&left.control, &right.control);
             left.name.cmp(&right.name).then_with(by_preference).then_with(|| right.version.cmp(&left.version))
         });
-        packages.dedup_by(|later, first| later.control.name == first.control.name);
-        let mut provided: Vec<Provided> = packages
-            .iter()
-            .enumerate()
-            .flat_map(|(package_index, package)| {
-                package.control.provides.flat().map(move |relation| Provided {
+        let mut others = Vec::new();
+        let mut candidates: Vec<Package> = Vec::with_capacity(packages.len());
+        for package in packages {
+            match candidates.last() {
+                Some(candidate) if candidate.control.name == package.control.name => others.push(package),
+                _ => candidates.push(package),
+            }
+        }
+        let provides = |(package_index, package): (usize, &Package)| -> Vec<Provided> {
+            // What dpkg and apt do not take for provided: several at a choice, and versions other than exact ones.
+            let exact = package.control.provides.iter().filter_map(|group| group.single()).filter(|relation| {
+                relation.version.as_ref().is_none_or(|(comparison, _)| *comparison == Comparison::Equal)
+            });
+            exact
+                .map(|relation| Provided {
                     name: relation.name.clone(),
                     package_index,
+                    architecture: relation.architecture.clone(),
                     version: relation.version.as_ref().map(|(_, version)| version.clone()),
                 })
-            })
-            .collect();
+                .collect()
+        };
+        let mut provided: Vec<Provided> = candidates.iter().enumerate().flat_map(provides).collect();
         provided.sort_by(|left, right| left.name.cmp(&right.name));
-        PackageIndex { architecture: self.architecture, packages, provided }
+        let archives = self.archives;
+        PackageIndex { architecture: self.architecture, packages: candidates, others, provided, archives }
     }
 }
 
@@ -155,12 +183,12 @@ impl PackageIndex {
         &self.provided[start..start + count]
     }
 
-    /// The candidate with the name of the relation, if it fulfils the relation.
+    /// The candidate with the name of a dependency, if it fulfils it for dpkg and for apt.
     pub(crate) fn real_match(&self, relation: &Relation) -> Option<usize> {
         let position = self.position(&relation.name)?;
         let control = &self.packages[position].control;
         let architecture_fits = match relation.architecture.as_deref() {
-            None | Some("native") => true,
+            None => true,
             // Only a package that allows it stands in for its namesakes of any architecture.
             Some("any") => control.multi_arch == MultiArch::Allowed,
             Some(architecture) => *architecture == *self.architecture,
@@ -168,26 +196,65 @@ impl PackageIndex {
         (architecture_fits && relation.accepts(&control.version)).then_some(position)
     }
 
-    /// Candidates that provide what the relation names; for one with versions they must tell theirs (Policy 7.5).
-    pub(crate) fn provider_matches(&self, relation: &Relation) -> impl Iterator<Item = usize> {
-        let architecture_fits = match relation.architecture.as_deref() {
-            None | Some("native") => true,
-            Some("any") => false,
-            Some(architecture) => *architecture == *self.architecture,
+    /// Candidates that provide what a dependency names; for one with versions they must tell theirs (Policy 7.5).
+    pub(crate) fn provider_matches(&self, relation: &Relation) -> Vec<usize> {
+        let own = &*self.architecture;
+        self.providing(relation, |provided| {
+            match (relation.architecture.as_deref(), provided.architecture.as_deref()) {
+                (None, None) => true,
+                (None, Some(provided)) => *provided == *own,
+                (Some("any"), None) => self.packages[provided.package_index].control.multi_arch == MultiArch::Allowed,
+                (Some(needed), None) => *needed == *own,
+                (Some(needed), Some(provided)) => needed == provided,
+            }
+        })
+    }
+
+    /// Candidates that a `Conflicts` or `Breaks` is about, for dpkg or for apt: of whatever architecture they say to be,
+    /// unless the relation names one.
+    pub(crate) fn excluded_matches(&self, relation: &Relation) -> Vec<usize> {
+        let own = &*self.architecture;
+        let named = relation.architecture.as_deref().filter(|word| *word != "any" && *word != own);
+        let real = self.position(&relation.name).filter(|position| {
+            matches!(named, None | Some("native")) && relation.accepts(&self.packages[*position].control.version)
+        });
+        let providers = self.providing(relation, |provided| match (named, provided.architecture.as_deref()) {
+            (None, _) | (Some("native"), None) => true,
+            (Some("native"), Some(provided)) => *provided == *own,
+            (Some(named), provided) => provided == Some(named),
+        });
+        real.into_iter().chain(providers).collect()
+    }
+
+    /// Candidates that provide a name in the versions of a relation, as far as the filter lets them.
+    fn providing(&self, relation: &Relation, filter: impl Fn(&Provided) -> bool) -> Vec<usize> {
+        let has_version = |provided: &Provided| match (&relation.version, &provided.version) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(_), Some(version)) => relation.accepts(version),
         };
-        let mut matches: Vec<usize> = self
-            .provided_as(&relation.name)
-            .iter()
-            .filter(|provided| match (&relation.version, &provided.version) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(_), Some(version)) => relation.accepts(version),
-            })
-            .filter(|_| architecture_fits)
+        let provided = self.provided_as(&relation.name).iter();
+        let mut matches: Vec<usize> = provided
+            .filter(|provided| has_version(provided) && filter(provided))
             .map(|provided| provided.package_index)
             .collect();
         matches.dedup();
-        matches.into_iter()
+        matches
+    }
+
+    /// Everything that is offered under a name: the candidate, then the others.
+    pub(crate) fn offered(&self, name: &str) -> impl Iterator<Item = &Package> {
+        let start = self.others.partition_point(|package| *package.control.name < *name);
+        let others = self.others[start..].iter().take_while(move |package| *package.control.name == *name);
+        self.get(name).into_iter().chain(others)
+    }
+
+    /// Name, version and, where there are several, archive of a package.
+    pub(crate) fn describe(&self, package: &Package) -> String {
+        match self.archives.get(&package.archive).filter(|_| self.archives.len() > 1) {
+            Some(archive) => format!("`{}` of `{archive}`", package.control),
+            None => format!("`{}`", package.control),
+        }
     }
 
     /// Names like `name`, the most similar first, at most three.
@@ -242,35 +309,52 @@ pub(crate) mod tests {
         assert!(index.get("c").is_none());
     }
 
+    /// What dpkg 1.21 and apt 2.6 say of each row is asked of them by the peers' tests.
     #[test]
     fn relations_find_real_and_providing_packages() {
         let index = index(&[
             "mail 2",
-            "python 3;Multi-Arch: allowed",
+            "python 3;Multi-Arch: allowed;Provides: interpreter",
             "exim 1;Provides: mta, mail (= 3)",
             "postfix 1;Provides: mta (= 5), mta-any",
+            "odd 1;Provides: odd-a:any, odd-b:amd64, odd-c:i386, odd-d (>= 1), odd-e | odd-f",
         ]);
-        let names = |text: &str| {
-            let relation = Relation::parse(text).expect("a relation");
-            let name = |position: usize| index.at(position).control.name.to_string();
-            let real = index.real_match(&relation).map(name);
-            (real, index.provider_matches(&relation).map(name).collect::<Vec<_>>().join(" "))
-        };
-        let real = |name: &str| Some(name.to_owned());
-        for (relation, expected) in [
-            ("mta", (None, "exim postfix")),
-            ("mta (>= 1)", (None, "postfix")),
-            ("mta (>= 6)", (None, "")),
-            ("mail", (real("mail"), "exim")),
-            ("mail (>= 3)", (None, "exim")),
-            ("mail:any", (None, "")),
-            ("mail:amd64", (real("mail"), "exim")),
-            ("mail:i386", (None, "")),
-            ("mail:native", (real("mail"), "exim")),
-            ("python:any (>= 3)", (real("python"), "")),
-            ("python:any (>= 4)", (None, "")),
+        let name = |position: usize| index.at(position).control.name.to_string();
+        for (relation, real, provided, excluded) in [
+            ("mta", None, "exim postfix", "exim postfix"),
+            ("mta (>= 1)", None, "postfix", "postfix"),
+            ("mta (>= 6)", None, "", ""),
+            ("mail", Some("mail"), "exim", "mail exim"),
+            ("mail (>= 3)", None, "exim", "exim"),
+            ("mail:any", None, "", "mail exim"),
+            ("mail:amd64", Some("mail"), "exim", "mail exim"),
+            ("mail:i386", None, "", ""),
+            ("mail:native", None, "", "mail exim"),
+            ("mail:all", None, "", ""),
+            ("python:any (>= 3)", Some("python"), "", "python"),
+            ("python:any (>= 4)", None, "", ""),
+            ("interpreter:any", None, "python", "python"),
+            ("odd-a", None, "", "odd"),
+            ("odd-a:any", None, "odd", "odd"),
+            ("odd-a:amd64", None, "", "odd"),
+            ("odd-b", None, "odd", "odd"),
+            ("odd-b:any", None, "", "odd"),
+            ("odd-b:amd64", None, "odd", "odd"),
+            ("odd-c", None, "", "odd"),
+            ("odd-c:i386", None, "odd", "odd"),
+            ("odd-c:amd64", None, "", "odd"),
+            ("odd-c:native", None, "", ""),
+            ("odd-a:native", None, "", ""),
+            ("odd-a:i386", None, "", ""),
+            ("odd-b:native", None, "", "odd"),
+            ("odd-d", None, "", ""),
+            ("odd-e", None, "", ""),
         ] {
-            assert_eq!(names(relation), (expected.0, expected.1.to_owned()), "{relation}");
+            let parsed = Relation::parse(relation).expect("a relation");
+            let joined = |positions: Vec<usize>| positions.into_iter().map(name).collect::<Vec<_>>().join(" ");
+            assert_eq!(index.real_match(&parsed).map(name).as_deref(), real, "{relation}");
+            assert_eq!(joined(index.provider_matches(&parsed)), provided, "{relation}");
+            assert_eq!(joined(index.excluded_matches(&parsed)), excluded, "{relation}");
         }
         let providers: Vec<&str> = index.providers("mta").map(|package| &*package.control.name).collect();
         assert_eq!(providers, ["exim", "postfix"]);

@@ -173,6 +173,11 @@ impl Alternatives {
     pub fn iter(&self) -> impl Iterator<Item = &Relation> {
         self.0.iter()
     }
+
+    /// The relation, where there is no alternative to it.
+    pub(crate) fn single(&self) -> Option<&Relation> {
+        self.0.first().filter(|_| self.0.len() == 1)
+    }
 }
 
 impl fmt::Display for Alternatives {
