@@ -53,7 +53,7 @@ impl Archives {
     }
 
     /// A package with one file.
-    fn package(&self, name: &str, version: &str, content: &str) -> Vec<u8> {
+    pub(crate) fn package(&self, name: &str, version: &str, content: &str) -> Vec<u8> {
         self.scripted(name, version, content, "")
     }
 
@@ -81,23 +81,33 @@ impl Archives {
 
     /// An archive with one suite that has these packages, signed.
     pub(crate) fn publish(&self, archive: &str, suite: &str, key: &str, packages: &[(&str, &str, &[u8])]) {
-        let top = self.at(archive);
+        let index = self.pool(archive, packages);
+        self.sign(archive, suite, key, "Date: Sat, 01 Nov 2025 00:00:00 UTC\n", index.as_bytes());
+    }
+
+    /// Puts packages into an archive; returns an index of them.
+    pub(crate) fn pool(&self, archive: &str, packages: &[(&str, &str, &[u8])]) -> String {
         let mut index = String::new();
         for (name, version, bytes) in packages {
             let path = format!("pool/{name}_{version}.deb");
-            write(&top.join(&path), bytes);
+            write(&self.at(archive).join(&path), bytes);
             index.push_str(&format!(
                 "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: {path}\nSize: {}\nSHA256: {}\n\n",
                 bytes.len(),
                 Digest::of(DigestFunction::Sha256, bytes).to_hex()
             ));
         }
+        index
+    }
+
+    /// Gives an archive one suite with this index, signed; the fields of the release are `dates` and what has to be.
+    pub(crate) fn sign(&self, archive: &str, suite: &str, key: &str, dates: &str, index: &[u8]) {
         let path = format!("main/binary-{ARCHITECTURE}/Packages");
-        let folder = top.join("dists").join(suite);
-        write(&folder.join(&path), index.as_bytes());
+        let folder = self.at(archive).join("dists").join(suite);
+        write(&folder.join(&path), index);
         let release = format!(
-            "Codename: {suite}\nDate: Sat, 01 Nov 2025 00:00:00 UTC\nSHA256:\n {} {} {path}\n",
-            Digest::of(DigestFunction::Sha256, index.as_bytes()).to_hex(),
+            "Codename: {suite}\n{dates}SHA256:\n {} {} {path}\n",
+            Digest::of(DigestFunction::Sha256, index).to_hex(),
             index.len()
         );
         let plain = self.at("Release");
@@ -115,7 +125,7 @@ impl Drop for Archives {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
@@ -254,4 +264,62 @@ fn one_package_is_updated_and_the_others_stay() {
     let output = home.cas(&["lock", "--update", "--only", "nothing"]);
     let stderr = text(&output.stderr);
     assert!(output.status.code() == Some(2) && stderr.contains("pins no package `nothing`"), "{stderr}");
+}
+
+/// An old state of an archive was signed well once, and hides what was mended since.
+#[test]
+fn a_replayed_release_is_refused_until_its_pins_are_removed() {
+    let (Some(busybox), Some(archives)) = (toolchain::package(), Archives::new()) else { return };
+    let key = archives.key("one@example.invalid");
+    let made = |version: &str| archives.package("tool", version, &format!("tool {version}\n"));
+    let publish = |archive: &str, day: u32, version: &str| {
+        let index = archives.pool(archive, &[("busybox", "1", &busybox), ("tool", version, &made(version))]);
+        let date = format!("Date: Sat, {day:02} Nov 2025 00:00:00 UTC\n");
+        archives.sign(archive, "stable", "one@example.invalid", &date, index.as_bytes());
+    };
+    publish("main", 3, "3");
+    publish("more", 3, "1");
+    let manifest = |packages: &str| {
+        format!(
+            "[workspace]\n[toolchain.sh]\ndebian = {{ suite = \"stable\", packages = [{packages}], \
+             mirror = \"file://{}\", keyring = \"one.gpg\", also = [{{ suite = \"stable\", mirror = \"file://{}\", keyring = \"one.gpg\" }}] }}\n",
+            archives.at("main").display(),
+            archives.at("more").display()
+        )
+    };
+    let home = Home::new(&manifest("\"busybox\", \"tool\""));
+    write(&home.workspace().join("one.gpg"), &key);
+    let lock = |code: i32, arguments: &[&str]| {
+        let output = home.cas(&[&["lock"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    lock(0, &[]);
+    let locked = home.read("cas.lock");
+    assert!(locked.contains("\nrelease_date = [1762128000, 1762128000]\n"), "{locked}");
+    // Each archive has a date of its own, so a newer one does not hide that another went back.
+    publish("main", 4, "4");
+    publish("more", 2, "9");
+    for arguments in [&["--update"][..], &["--update", "--only", "tool"]] {
+        let told = lock(3, arguments);
+        assert!(
+            told.contains("the release file of `stable` is of 2025-11-02 00:00:00 UTC, older than that of 2025-11-03 00:00:00 UTC which is pinned")
+                && told.contains("hint: use a mirror that is up to date; to go back on purpose, remove the entry"),
+            "{told}"
+        );
+        assert_eq!(home.read("cas.lock"), locked);
+    }
+    // Another set of packages is resolved anew, and no way around.
+    home.write("cas.toml", &manifest("\"tool\""));
+    lock(3, &[]);
+    home.write("cas.toml", &manifest("\"busybox\", \"tool\""));
+    // Pins alone need no release.
+    assert_eq!(lock(0, &[]), "cas.lock is up to date\n");
+    publish("more", 3, "1");
+    assert_eq!(lock(0, &["--update"]), "//:sh tool: 3 -> 4\ncas.lock was written\n");
+    publish("main", 1, "1");
+    lock(3, &["--update"]);
+    home.write("cas.lock", "format = 1\n");
+    lock(0, &[]);
+    assert!(home.read("cas.lock").contains("\nrelease_date = [1761955200, 1762128000]\n"));
 }

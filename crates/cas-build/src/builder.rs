@@ -626,8 +626,8 @@ impl Builder<'_> {
     ) -> Result<LockedDebian, BuildError> {
         let target = label.to_string();
         let is_ours = |entry: &LockedDebian| entry.target == target && entry.architecture == debian::architecture();
-        let found = self.workspace.lock.debian.iter().find(|entry| is_ours(entry));
-        let found = found.filter(|entry| entry.request == debian::request(debian));
+        let before = self.workspace.lock.debian.iter().find(|entry| is_ours(entry));
+        let found = before.filter(|entry| entry.request == debian::request(debian));
         let mut kept = Vec::new();
         if let Some(entry) = found {
             let (moving, staying): (Vec<LockedPackage>, Vec<LockedPackage>) =
@@ -643,7 +643,8 @@ impl Builder<'_> {
         if self.mode == Mode::Locked {
             return Err(BuildError::LockStale { entry: format!("`{target}`") });
         }
-        let entry = debian::resolve(context, &self.workspace.root, label, debian, &kept, self.now_unix_seconds)?;
+        let root = &self.workspace.root;
+        let entry = debian::resolve(context, root, label, debian, before, &kept, self.now_unix_seconds)?;
         let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
         lock.debian.retain(|entry| !is_ours(entry));
         lock.debian.push(entry.clone());

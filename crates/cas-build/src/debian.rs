@@ -1,6 +1,6 @@
 //! Toolchains of Debian packages: resolving, fetching, unpacking, merging. Rules: docs/formats/debian.md.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
@@ -72,34 +72,42 @@ pub(crate) const fn architecture() -> &'static str {
 }
 
 /// Finds the packages that the suites have now. `root` is the workspace's folder, where keyrings are. What is in `kept` stays, as
-/// far as it is still offered.
+/// far as it is still offered. No release may be older than that of `before`, where that is of the same suites.
 pub(crate) fn resolve(
     context: &Context<'_>,
     root: &Path,
     label: &Label,
     debian: &Debian,
+    before: Option<&LockedDebian>,
     kept: &[LockedPackage],
     now_unix_seconds: u64,
 ) -> Result<LockedDebian, BuildError> {
     let mut index = IndexBuilder::new(architecture());
     kept.iter().for_each(|package| index.prefer(package.blob));
-    let mut release_date = 0;
+    let suites_before = |entry: &LockedDebian| {
+        entry.request.split(" + ").filter_map(|archive| archive.split(' ').next()).collect::<Vec<_>>().join(" with ")
+    };
+    let before = before.filter(|entry| suites_before(entry) == suites(debian));
+    let mut release_dates = Vec::new();
     for (number, (archive, mirror)) in debian.archives.iter().zip(&context.mirrors).enumerate() {
         let keyring = keyring(root, label.package.as_ref(), archive)?;
         index.name_archive(number, &archive.suite);
-        let date = read_archive(context, archive, mirror, &keyring, now_unix_seconds, &mut |packages| {
-            index.add(number, packages)
-        })?;
-        release_date = release_date.max(date);
+        let pinned = before.and_then(|entry| entry.release_dates.get(number)).copied();
+        let (date, indexes) = read_archive(context, archive, mirror, &keyring, pinned, now_unix_seconds)?;
+        for packages in indexes {
+            let failed = |source| BuildError::Debian { suite: archive.suite.to_string(), source: Box::new(source) };
+            index.add(number, &packages[..]).map_err(failed)?;
+        }
+        release_dates.push(date);
     }
     let index = index.build();
-    let failed = |source| BuildError::Debian { suite: suites(debian), source };
-    let packages = cas_deb::closure(&index, &debian.packages).map_err(|error| failed(Box::new(error)))?;
+    let failed = |source| BuildError::Debian { suite: suites(debian), source: Box::new(source) };
+    let packages = cas_deb::closure(&index, &debian.packages).map_err(failed)?;
     Ok(LockedDebian {
         target: label.to_string(),
         request: request(debian),
         architecture: architecture().to_owned(),
-        release_date,
+        release_dates,
         packages: packages
             .into_iter()
             .map(|package| LockedPackage {
@@ -118,15 +126,15 @@ fn suites(debian: &Debian) -> String {
     debian.archives.iter().map(|archive| &*archive.suite).collect::<Vec<_>>().join(" with ")
 }
 
-/// Hands over the package indexes of an archive's suite; returns the date of the release.
+/// The date of the release of an archive's suite, and its package indexes.
 fn read_archive(
     context: &Context<'_>,
     archive: &DebianArchive,
     mirror: &str,
     keyring: &Keyring,
+    pinned: Option<u64>,
     now_unix_seconds: u64,
-    add: &mut dyn FnMut(&mut dyn BufRead) -> Result<(), cas_deb::IndexError>,
-) -> Result<u64, BuildError> {
+) -> Result<(u64, Vec<Vec<u8>>), BuildError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian {
         suite: archive.suite.to_string(),
         source,
@@ -143,6 +151,8 @@ fn read_archive(
     let release =
         cas_deb::verify_inrelease(&message, keyring, now_unix_seconds).map_err(|error| failed(Box::new(error)))?;
     release.check_suite(&archive.suite).map_err(|error| failed(Box::new(error)))?;
+    release.check_date(pinned.unwrap_or(0)).map_err(|error| failed(Box::new(error)))?;
+    let mut indexes = Vec::with_capacity(archive.components.len());
     for component in &archive.components {
         let (path, blob) = release
             .package_index(component, architecture())
@@ -156,10 +166,12 @@ fn read_archive(
         ensure(context, &url, blob)?;
         let bytes = context.store.load(blob, MAX_INDEX_BYTES)?;
         let compression = Compression::detect(&bytes);
-        let text = decompress(&bytes[..], compression, MAX_INDEX_BYTES).map_err(|error| failed(Box::new(error)))?;
-        add(&mut BufReader::new(text)).map_err(|error| failed(Box::new(error)))?;
+        let mut text = decompress(&bytes[..], compression, MAX_INDEX_BYTES).map_err(|error| failed(Box::new(error)))?;
+        let mut index = Vec::new();
+        text.read_to_end(&mut index).map_err(|error| failed(Box::new(error)))?;
+        indexes.push(index);
     }
-    Ok(release.date)
+    Ok((release.date, indexes))
 }
 
 /// Names the tree of pinned packages: the name is remembered, and the tree made only where it is not.

@@ -702,7 +702,10 @@ impl BuildError {
             Self::Mismatch { .. } => {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
             }
-            Self::Debian { source, .. } => return source.downcast_ref().and_then(cas_deb::ClosureError::hint),
+            Self::Debian { source, .. } => {
+                let release = source.downcast_ref().and_then(cas_deb::ReleaseError::hint).map(str::to_owned);
+                return release.or_else(|| source.downcast_ref().and_then(cas_deb::ClosureError::hint));
+            }
             Self::Keyring { .. } => "it holds public keys of OpenPGP, as `gpg --export` writes them".to_owned(),
             Self::NoLane { label, known, .. } if known.is_empty() => format!("build it first: `cas build {label}`"),
             Self::NoLane { known, .. } => {

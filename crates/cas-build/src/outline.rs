@@ -548,7 +548,7 @@ fn no_toolchain(name: Descriptor) -> Toolchain {
         target: String::new(),
         request: String::new(),
         architecture: debian::architecture().to_owned(),
-        release_date: 0,
+        release_dates: vec![0],
         packages: Vec::new(),
     };
     Toolchain::debian(locked, Vec::new(), None, name, None)

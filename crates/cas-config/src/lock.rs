@@ -31,8 +31,8 @@ pub struct LockedDebian {
     pub request: String,
     /// Debian's name of the architecture.
     pub architecture: String,
-    /// Date of the suite's release that was resolved against, in seconds since 1970.
-    pub release_date: u64,
+    /// Dates of the suites' releases that were resolved against, in the order of the archives, in seconds since 1970.
+    pub release_dates: Vec<u64>,
     /// By name.
     pub packages: Vec<LockedPackage>,
 }
@@ -163,8 +163,16 @@ mod raw {
         pub(super) target: String,
         pub(super) request: String,
         pub(super) architecture: String,
-        pub(super) release_date: u64,
+        pub(super) release_date: Dates,
         pub(super) packages: Vec<Package>,
+    }
+
+    /// One for the archive, or one for each.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum Dates {
+        One(u64),
+        Each(Vec<u64>),
     }
 
     #[derive(Deserialize)]
@@ -224,6 +232,10 @@ impl Lock {
         let mut lock = Self::default();
         for entry in raw.debian {
             let raw::Debian { target, request, architecture, release_date, packages: found } = entry;
+            let release_dates = match release_date {
+                raw::Dates::One(date) => vec![date],
+                raw::Dates::Each(dates) => dates,
+            };
             let mut packages = Vec::with_capacity(found.len());
             for package in found {
                 let digest = Digest::from_hex(DigestFunction::Sha256, &package.sha256).map_err(|source| {
@@ -238,7 +250,7 @@ impl Lock {
                 });
             }
             sorted(&packages, |package| (package.name.as_str(), ""))?;
-            lock.debian.push(LockedDebian { target, request, architecture, release_date, packages });
+            lock.debian.push(LockedDebian { target, request, architecture, release_dates, packages });
         }
         sorted(&lock.debian, |entry| (entry.target.as_str(), entry.architecture.as_str()))?;
         for entry in raw.image {
@@ -264,13 +276,15 @@ impl Lock {
         debian.sort_by_key(|entry| (&entry.target, &entry.architecture));
         let fine = "a string takes everything";
         for entry in debian {
+            let dates: Vec<String> = entry.release_dates.iter().map(u64::to_string).collect();
+            let dates = if dates.len() == 1 { dates.concat() } else { format!("[{}]", dates.join(", ")) };
             write!(
                 text,
                 "\n[[debian]]\ntarget = {}\nrequest = {}\narchitecture = {}\nrelease_date = {}\npackages = [\n",
                 quote(&entry.target),
                 quote(&entry.request),
                 quote(&entry.architecture),
-                entry.release_date
+                dates
             )
             .expect(fine);
             let mut packages: Vec<&LockedPackage> = entry.packages.iter().collect();
@@ -347,7 +361,7 @@ mod tests {
                 target: "//:node".to_owned(),
                 request: "bookworm main nodejs".to_owned(),
                 architecture: "amd64".to_owned(),
-                release_date: 1_748_167_200,
+                release_dates: vec![1_748_167_200, 1_748_167_300],
                 packages: vec![package("b\"q"), package("nodejs")],
             }],
             image: vec![LockedImage {
@@ -369,6 +383,11 @@ mod tests {
         let text = example().to_text();
         assert_eq!(Lock::parse(&text).expect("it is a lock"), example());
         assert_eq!(Lock::parse("format = 1").expect("it is a lock"), Lock::default());
+        assert!(text.contains("\nrelease_date = [1748167200, 1748167300]\n"), "{text}");
+        let mut single = example();
+        single.debian[0].release_dates.pop();
+        assert!(single.to_text().contains("\nrelease_date = 1748167200\n"));
+        assert_eq!(Lock::parse(&single.to_text()).expect("it is a lock"), single);
         let mut turned = example();
         turned.debian[0].packages.reverse();
         assert_eq!(turned.to_text(), text, "order of entries does not matter");

@@ -124,7 +124,7 @@ mod tests {
             target: target.to_owned(),
             request: String::new(),
             architecture: "amd64".to_owned(),
-            release_date: 0,
+            release_dates: vec![0],
             packages: packages.iter().map(package).collect(),
         }
     }

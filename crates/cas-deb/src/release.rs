@@ -16,6 +16,8 @@ use crate::deb822::{Deb822Error, Paragraph, Paragraphs};
 use crate::keyring::{Keyring, SignatureError};
 use crate::package::parse_size;
 
+/// How far ahead of this machine's clock an archive's may be.
+const MAX_AHEAD_SECONDS: u64 = 3600;
 /// Most files that a release lists; Debian's list 700, Ubuntu's 2,000.
 const MAX_FILES: usize = 1 << 16;
 
@@ -37,7 +39,7 @@ pub enum ReleaseError {
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// It is signed well and not valid any more. Whoever replays a pinned state may go on with what it says.
-    #[error("the release file of `{}` was valid until {valid_until} and it is {now} now, in seconds since 1970", release.codename)]
+    #[error("the release file of `{}` was valid until {}, and it is {} now", release.codename, date(*.valid_until), date(*.now))]
     Expired {
         /// Last second of validity.
         valid_until: u64,
@@ -45,6 +47,26 @@ pub enum ReleaseError {
         now: u64,
         /// What it says.
         release: Box<Release>,
+    },
+    /// It is from the future: a lock that took it would refuse what is right until then.
+    #[error("the release file of `{codename}` is of {}, and it is {} now", date(*.made), date(*.now))]
+    NotYet {
+        /// What the suite calls itself.
+        codename: String,
+        /// When it says to be made.
+        made: u64,
+        /// The time given.
+        now: u64,
+    },
+    /// It is older than one that was taken before: a state with known holes, which was good once, may be in its place.
+    #[error("the release file of `{codename}` is of {}, older than that of {} which is pinned", date(*.made), date(*.pinned))]
+    Older {
+        /// What the suite calls itself.
+        codename: String,
+        /// When it was made.
+        made: u64,
+        /// When the one was that was taken.
+        pinned: u64,
     },
     /// The signed text is not made of fields.
     #[error("the release file is damaged")]
@@ -66,6 +88,23 @@ pub enum ReleaseError {
         /// What it holds.
         value: String,
     },
+}
+
+impl ReleaseError {
+    /// What the user can do about it.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Expired { .. } => {
+                Some("the mirror is not kept up to date, or this machine's clock is wrong: use another mirror")
+            }
+            Self::NotYet { .. } => Some("this machine's clock is wrong, or that of the archive"),
+            Self::Older { .. } => Some(
+                "use a mirror that is up to date; to go back on purpose, remove the entry of this target from `cas.lock`",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// What a suite consists of.
@@ -90,7 +129,7 @@ pub struct Release {
 /// Checks the signatures of an `InRelease` file and reads the signed text.
 ///
 /// One good signature by a key of the ring is enough; signatures by other keys are passed over. `now_unix_seconds` is
-/// compared with `Valid-Until` alone. Keys are judged at the time that the signature gives, so that an old state can be
+/// compared with `Valid-Until` and `Date` alone. Keys are judged at the time that the signature gives, so that an old state can be
 /// replayed: whether it is too old is for `Valid-Until` and the caller to say.
 ///
 /// # Errors
@@ -106,6 +145,9 @@ pub fn verify_inrelease(message: &[u8], keyring: &Keyring, now_unix_seconds: u64
     };
     if paragraphs.next_paragraph()?.is_some() {
         return Err(ReleaseError::NotOneParagraph);
+    }
+    if release.date > now_unix_seconds.saturating_add(MAX_AHEAD_SECONDS) {
+        return Err(ReleaseError::NotYet { codename: release.codename, made: release.date, now: now_unix_seconds });
     }
     match release.valid_until {
         Some(valid_until) if valid_until < now_unix_seconds => {
@@ -143,6 +185,18 @@ impl Release {
         }
         let found = self.suite.as_ref().map(|moving| format!("{} ({moving})", self.codename));
         Err(ReleaseError::Suite { expected: suite.to_owned(), found: found.unwrap_or_else(|| self.codename.clone()) })
+    }
+
+    /// Fails when this was made before the release that is pinned.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError::Older`]
+    pub fn check_date(&self, pinned: u64) -> Result<(), ReleaseError> {
+        if self.date >= pinned {
+            return Ok(());
+        }
+        Err(ReleaseError::Older { codename: self.codename.clone(), made: self.date, pinned })
     }
 
     /// The smallest form of a component's package index that can be decoded: `.xz`, `.gz` or plain.
@@ -191,14 +245,8 @@ fn parse_date(text: &str) -> Option<u64> {
     if clock.next().is_some() || !matches!(words.next()?, "UTC" | "GMT" | "+0000" | "Z") || words.next().is_some() {
         return None;
     }
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let days_in = |month: u64| match month {
-        2 => 28 + u64::from(leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    };
     if !(1970..10_000).contains(&year)
-        || !(1..=days_in(month)).contains(&day)
+        || !(1..=days_in(year, month)).contains(&day)
         || hour > 23
         || minute > 59
         || second > 60
@@ -207,14 +255,56 @@ fn parse_date(text: &str) -> Option<u64> {
     }
     let leaps_before = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let days = (year - 1970) * 365 + leaps_before(year) - leaps_before(1970)
-        + (1..month).map(days_in).sum::<u64>()
+        + (1..month).map(|month| days_in(year, month)).sum::<u64>()
         + (day - 1);
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+/// A time as `2026-07-11 10:16:37 UTC`.
+fn date(seconds: u64) -> String {
+    let (mut days, clock) = (seconds / 86_400, seconds % 86_400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) && year < 10_000 {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    while month < 12 && days >= days_in(year, month) {
+        days -= days_in(year, month);
+        month += 1;
+    }
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", days + 1)
+}
+
+const fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+fn days_in(year: u64, month: u64) -> u64 {
+    match month {
+        2 => 28 + u64::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_printed_as_they_are_meant() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (1_783_764_997, "2026-07-11 10:16:37 UTC"),
+            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+            (1_709_251_200, "2024-03-01 00:00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+    }
 
     #[test]
     fn dates_are_parsed() {

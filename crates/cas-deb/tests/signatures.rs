@@ -346,6 +346,29 @@ fn an_expired_release_is_an_error_that_holds_it() {
     }
 }
 
+#[test]
+fn a_release_from_the_future_or_from_before_the_pinned_one_is_refused() {
+    const DATE: u64 = CREATED as u64;
+    let key = TestKey::new(1);
+    let message = sign(&release_text(), &[&by_subkey(&key, SIGNED)]);
+    let ring = key.keyring(Options::default());
+    match verify_inrelease(message.as_bytes(), &ring, DATE - 3601) {
+        Err(error @ ReleaseError::NotYet { .. }) => assert_eq!(
+            error.to_string(),
+            "the release file of `bookworm` is of 2001-09-09 01:46:40 UTC, and it is 2001-09-09 00:46:39 UTC now"
+        ),
+        other => panic!("{other:?}"),
+    }
+    let release = verify_inrelease(message.as_bytes(), &ring, DATE - 3600).expect("clocks differ a little");
+    assert!(release.check_date(DATE).is_ok());
+    let error = release.check_date(DATE + 1).expect_err("it is older");
+    assert_eq!(
+        error.to_string(),
+        "the release file of `bookworm` is of 2001-09-09 01:46:40 UTC, older than that of 2001-09-09 01:46:41 UTC which is pinned"
+    );
+    assert!(error.hint().is_some_and(|hint| hint.contains("cas.lock")));
+}
+
 /// What stands outside of the frame was not signed, and readers that skip it can be shown another text.
 #[test]
 fn a_damaged_frame_is_named() {
