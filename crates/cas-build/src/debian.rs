@@ -18,12 +18,10 @@ use crate::configure::configured;
 use crate::inputs::in_package;
 use crate::outline::stand_in;
 use crate::workspace::at;
-use crate::{BuildError, Toolchain};
+use crate::{BuildError, Toolchain, debian_index};
 
 /// Longest `InRelease`; Debian's has 150 KiB.
 const MAX_RELEASE_BYTES: u64 = 16 << 20;
-/// Largest package index, uncompressed; Debian's main has 50 MiB.
-const MAX_INDEX_BYTES: u64 = 1 << 30;
 /// Largest content of one package.
 const MAX_PACKAGE_BYTES: u64 = 16 << 30;
 /// Largest keyring.
@@ -163,13 +161,7 @@ fn read_archive(
         } else {
             format!("{suite}/{path}")
         };
-        ensure(context, &url, blob)?;
-        let bytes = context.store.load(blob, MAX_INDEX_BYTES)?;
-        let compression = Compression::detect(&bytes);
-        let mut text = decompress(&bytes[..], compression, MAX_INDEX_BYTES).map_err(|error| failed(Box::new(error)))?;
-        let mut index = Vec::new();
-        text.read_to_end(&mut index).map_err(|error| failed(Box::new(error)))?;
-        indexes.push(index);
+        indexes.push(debian_index::load(context, &url, blob, &failed)?);
     }
     Ok((release.date, indexes))
 }

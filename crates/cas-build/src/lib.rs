@@ -14,6 +14,7 @@ mod checkout;
 mod complete;
 mod configure;
 mod debian;
+mod debian_index;
 mod download;
 mod error;
 mod event;

@@ -12,6 +12,7 @@ use cas_store::{Keep, Load, Row, Store, StoreError};
 use cas_tar::Recipe;
 use cas_tree::Node;
 
+use crate::debian_index::INDEX_MEMO;
 use crate::foreign::recorded_tree;
 use crate::image::decode as decode_image;
 use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
@@ -42,7 +43,7 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
-                "download" | "trace-1" => Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)])),
+                "download" | "trace-1" | INDEX_MEMO => Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)])),
                 kind if kind.starts_with("frame ") => {
                     let blob = text.split(' ').next().and_then(|blob| blob.parse().ok());
                     Ok(blob.map(|blob| vec![Keep::Blob(blob)]))
@@ -175,6 +176,7 @@ mod tests {
         assert_eq!(needs("cargo-crate", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("image-root", format!("{blob}\n{{}}\n")), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("download", blob.to_string()), Some(vec![Keep::Blob(blob)]));
+        assert_eq!(needs("debian-index", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("trace-1", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("frame zstd blake3", format!("{blob} 00000000")), Some(vec![Keep::Blob(blob)]));
         let both = format!("{blob}\n{recipe}");
@@ -191,6 +193,7 @@ mod tests {
             "image",
             "frame x",
             "debian-package",
+            "debian-index",
             "image-root",
         ] {
             assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");

@@ -32,7 +32,7 @@ pub use index::{IndexBuilder, IndexError, PackageIndex};
 pub use keyring::{Keyring, KeyringError, SignatureError, Unusable};
 pub use merge::{MergeError, Unpacked, merge};
 pub use order::{OrderError, installation_order};
-pub use package::{Control, FieldError, MultiArch, Package, PackageError, Priority, RelationFieldError};
+pub use package::{Control, FieldError, MultiArch, Package, PackageError, Priority, RelationFieldError, shorten};
 pub use relation::{Alternatives, Comparison, ParseRelationError, Relation, Relations};
 pub use release::{Release, ReleaseError, verify_inrelease};
 pub use version::{ParseVersionError, Version, VersionProblem};

@@ -4,6 +4,7 @@
 //! for. Names, versions, paths and digests are checked at once: they reach locks and addresses.
 
 use std::fmt;
+use std::io::BufRead;
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction, ParseDigestError};
@@ -129,6 +130,45 @@ pub struct Package {
     pub filename: RelPath,
     /// SHA-256 and size of the `.deb`.
     pub blob: Descriptor,
+}
+
+/// Every field that is read here: of an index they are a third.
+const FIELDS: [&str; 15] = [
+    "Package",
+    "Version",
+    "Architecture",
+    "Essential",
+    "Priority",
+    "Multi-Arch",
+    "Provides",
+    "Pre-Depends",
+    "Depends",
+    "Conflicts",
+    "Breaks",
+    "Replaces",
+    "Filename",
+    "Size",
+    "SHA256",
+];
+
+/// Copies a `Packages` file with nothing but the fields that [`crate::IndexBuilder::add`] looks at, which takes the copy as the same.
+///
+/// # Errors
+///
+/// [`PackageError::Syntax`]
+pub fn shorten(packages: impl BufRead) -> Result<Vec<u8>, PackageError> {
+    let mut short = Vec::new();
+    let mut paragraphs = Paragraphs::new(packages);
+    while let Some(paragraph) = paragraphs.next_paragraph()? {
+        let known = |name: &str| FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name));
+        for (name, value) in paragraph.fields().filter(|(name, _)| known(name)) {
+            for part in [name, ": ", value, "\n"] {
+                short.extend_from_slice(part.as_bytes());
+            }
+        }
+        short.push(b'\n');
+    }
+    Ok(short)
 }
 
 impl Control {
