@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use crate::{Home, text};
+use crate::archives::{Archives, write};
+use crate::{Home, text, toolchain};
 
 /// An ordinary user that exists on every system and owns nothing.
 const NOBODY: u32 = 65534;
@@ -369,6 +370,174 @@ fn imported(home: &Home, tool: &str, files: &[(&str, &str)]) -> Option<Output> {
     Some(home.cas(&["import", tool]))
 }
 
+const KEY: &str = "archive@example.invalid";
+const LONG_AGO: &str = "Date: Sat, 01 Nov 2025 00:00:00 UTC\n";
+
+/// Locks a toolchain of the package `x`, out of an archive that is made here.
+fn of_an_archive(home: &Home, make: impl FnOnce(&Archives)) -> Option<Output> {
+    let archives = Archives::new()?;
+    write(&home.workspace().join("archive.gpg"), &archives.key(KEY));
+    make(&archives);
+    let mirror = format!("mirror = \"file://{}\", keyring = \"archive.gpg\"", archives.at("main").display());
+    home.with(
+        &format!("[workspace]\n[toolchain.d]\ndebian = {{ suite = \"stable\", packages = [\"x\"], {mirror} }}\n"),
+        &["build", ":d"],
+    )
+}
+
+/// A release with these dates, of an archive that is in order.
+fn of_release(home: &Home, dates: &str) -> Option<Output> {
+    of_an_archive(home, |archives| {
+        let index = archives.pool("main", &[("x", "1", &archives.package("x", "1", "x"))]);
+        archives.sign("main", "stable", KEY, dates, index.as_bytes());
+    })
+}
+
+/// An index out of one that is in order.
+fn of_index(home: &Home, change: impl FnOnce(String) -> String) -> Option<Output> {
+    of_an_archive(home, |archives| {
+        let index = archives.pool("main", &[("x", "1", &archives.package("x", "1", "x"))]);
+        archives.sign("main", "stable", KEY, LONG_AGO, change(index).as_bytes());
+    })
+}
+
+/// A package of these bytes, which its index announces.
+fn of_package(home: &Home, deb: &[u8]) -> Option<Output> {
+    of_an_archive(home, |archives| {
+        let index = archives.pool("main", &[("x", "1", deb)]);
+        archives.sign("main", "stable", KEY, LONG_AGO, index.as_bytes());
+    })
+}
+
+/// A package with this control file, whose data archive has these members.
+fn deb(control: &[u8], data: &[Vec<u8>]) -> Vec<u8> {
+    let control = toolchain::tar_member("./control", 0o644, None, control);
+    let ended = |mut tar: Vec<u8>| {
+        tar.resize(tar.len() + 1024, 0);
+        tar
+    };
+    let (control, data) = (ended(control), ended(data.concat()));
+    toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control), ("data.tar", &data)])
+}
+
+/// The same with a control file that is in order, and one member with a name and perhaps a target; `1` is that of hard links.
+fn deb_with(kind: u8, name: &str, target: Option<&str>) -> Vec<u8> {
+    let mut member = toolchain::tar_member(name, 0o644, target, b"");
+    member[156] = kind;
+    member[148..156].fill(b' ');
+    let sum: u32 = member[..512].iter().map(|byte| u32::from(*byte)).sum();
+    member[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let link = toolchain::tar_member("./link", 0o777, Some("/etc"), b"");
+    deb(CONTROL, &[link, member])
+}
+
+const CONTROL: &[u8] = b"Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n";
+
+/// Compresses with a program.
+fn compressed(program: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    let plain = tempfile::NamedTempFile::new().unwrap();
+    fs::write(plain.path(), bytes).unwrap();
+    let output = Command::new(program).arg("-c").arg(plain.path()).output().ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+const DEBIAN: &[(&str, Scene)] = &[
+    ("a release that was valid until yesterday", |home| {
+        of_release(home, &format!("{LONG_AGO}Valid-Until: Sat, 08 Nov 2025 00:00:00 UTC\n"))
+    }),
+    ("a release from the future", |home| of_release(home, "Date: Fri, 01 Jan 2100 00:00:00 UTC\n")),
+    ("a release without a signature", |home| {
+        of_an_archive(home, |archives| write(&archives.at("main/dists/stable/InRelease"), LONG_AGO.as_bytes()))
+    }),
+    ("an archive without the suite", |home| of_an_archive(home, |_| ())),
+    ("an index with other bytes than the release says", |home| {
+        of_an_archive(home, |archives| {
+            archives.sign("main", "stable", KEY, LONG_AGO, b"Package: x\n");
+            let folder = fs::read_dir(archives.at("main/dists/stable/main")).unwrap().next().unwrap().unwrap().path();
+            fs::write(folder.join("Packages"), "Package: y\n").unwrap();
+        })
+    }),
+    ("an index with a field twice", |home| of_index(home, |index| index.replace("Size: ", "Size: 1\nsize: "))),
+    ("an index without a digest", |home| of_index(home, |index| index.replace("SHA256", "MD5sum"))),
+    ("an index with a negative size", |home| of_index(home, |index| index.replace("Size: ", "Size: -"))),
+    ("an index with a size beyond 64 bits", |home| {
+        of_index(home, |index| index.replace("Size: ", "Size: 99999999999999999999"))
+    }),
+    ("an index with NUL in a name", |home| of_index(home, |index| index.replace("Package: x", "Package: x\0y"))),
+    ("an index with a carriage return in a version", |home| {
+        of_index(home, |index| index.replace("Version: 1", "Version: 1\r2"))
+    }),
+    ("an index with a path that leaves the archive", |home| {
+        of_index(home, |index| index.replace("Filename: pool", "Filename: pool/../.."))
+    }),
+    ("an index with a field of 17 MB", |home| {
+        of_index(home, |index| index.replace("Size: ", &format!("Description: {}\nSize: ", "x".repeat(17_000_000))))
+    }),
+    ("two packages of one name and version", |home| {
+        of_index(home, |index| {
+            let digest = index.lines().find_map(|line| line.strip_prefix("SHA256: ")).unwrap().to_owned();
+            format!("{index}{}", index.replace(&digest, &"0".repeat(64)))
+        })
+    }),
+    ("a dependency that nothing fulfils", |home| {
+        of_index(home, |index| index.replace("Size: ", "Depends: y (>= 2)\nSize: "))
+    }),
+    ("a package that is not in the index", |home| of_index(home, |index| index.replace("Package: x", "Package: xx"))),
+    ("a `.deb` that is another file", |home| of_package(home, b"PK\x03\x04")),
+    ("a `.deb` that is cut off", |home| {
+        let whole = deb(CONTROL, &[]);
+        of_package(home, &whole[..whole.len() - 700])
+    }),
+    ("a `.deb` whose member says to be longer", |home| {
+        let control = [0; 1024];
+        let mut bytes = toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control)]);
+        let at = bytes.len() - control.len() - 12;
+        bytes[at..at + 10].copy_from_slice(b"9999999999");
+        of_package(home, &bytes)
+    }),
+    ("a `.deb` without a data archive", |home| {
+        let control = [0; 1024];
+        of_package(home, &toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control)]))
+    }),
+    ("a `.deb` without a control file", |home| {
+        let empty = [0; 1024];
+        of_package(home, &toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar", &empty), ("data.tar", &empty)]))
+    }),
+    ("a `.deb` of another package", |home| {
+        of_package(home, &deb(&String::from_utf8_lossy(CONTROL).replace("Package: x", "Package: y").into_bytes(), &[]))
+    }),
+    ("a `.deb` with a name that leaves the root", |home| of_package(home, &deb_with(b'0', "./usr/../../x", None))),
+    ("a `.deb` with a file behind a link", |home| of_package(home, &deb_with(b'0', "./link/passwd", None))),
+    ("a `.deb` with a hard link to the outside", |home| {
+        of_package(home, &deb_with(b'1', "./usr/x", Some("../../etc/passwd")))
+    }),
+    ("a `.deb` with damaged compression", |home| {
+        let empty = [0; 1024];
+        of_package(
+            home,
+            &toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar.xz", &empty), ("data.tar", &empty)]),
+        )
+    }),
+    ("a `.deb` whose control archive is a bomb", |home| {
+        let bomb = compressed("gzip", &toolchain::tar_member("./control", 0o644, None, &vec![b'x'; 70 << 20]))?;
+        of_package(
+            home,
+            &toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar.gz", &bomb), ("data.tar", &[0; 1024])]),
+        )
+    }),
+    ("a `.deb` whose data archive is a bomb", |home| {
+        let part = vec![0; 150 << 20];
+        let bomb = [toolchain::tar_member("./a", 0o644, None, &part), toolchain::tar_member("./b", 0o644, None, &part)];
+        let bomb = compressed("zstd", &bomb.concat())?;
+        let mut control = toolchain::tar_member("./control", 0o644, None, CONTROL);
+        control.resize(control.len() + 1024, 0);
+        of_package(
+            home,
+            &toolchain::ar(&[("debian-binary", b"2.0\n"), ("control.tar", &control), ("data.tar.zst", &bomb)]),
+        )
+    }),
+];
+
 const TIMES: &[(&str, Scene)] = &[
     ("files from the future", |home| {
         let time = SystemTime::now() + Duration::from_secs(3_000_000_000);
@@ -499,13 +668,18 @@ fn secrets_and_files_of_other_tools() {
 }
 
 #[test]
+fn archives_of_debian_packages() {
+    check(DEBIAN);
+}
+
+#[test]
 fn clocks_and_versions() {
     check(TIMES);
 }
 
 #[test]
 fn each_row_of_the_page_is_run() {
-    let all = [WHERE, PACKAGES, TARGETS, FILES, OTHERS, TIMES].concat();
+    let all = [WHERE, PACKAGES, TARGETS, FILES, OTHERS, DEBIAN, TIMES].concat();
     let mut run: Vec<&str> = all.iter().map(|(case, _)| *case).collect();
     run.sort_unstable();
     let rows = rows();

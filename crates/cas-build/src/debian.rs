@@ -24,6 +24,12 @@ use crate::{BuildError, Toolchain, debian_index};
 const MAX_RELEASE_BYTES: u64 = 16 << 20;
 /// Largest content of one package.
 const MAX_PACKAGE_BYTES: u64 = 16 << 30;
+/// Most content of a control archive: scripts, and a line for each file of the package.
+const MAX_CONTROL_CONTENT_BYTES: u64 = 64 << 20;
+/// What every package may hold, and how many times its compressed size beyond that: nothing real is compressed so well.
+const SLACK_BYTES: u64 = 256 << 20;
+/// See [`SLACK_BYTES`].
+const MAX_RATIO: u64 = 256;
 /// Largest keyring.
 const MAX_KEYRING_BYTES: u64 = 16 << 20;
 /// Largest control file.
@@ -270,7 +276,13 @@ fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, Bu
             cas_deb::Compression::Zstd => Compression::Zstd,
         };
         let kind = member.kind;
-        let limits = ReadTarLimits { content_bytes: MAX_PACKAGE_BYTES };
+        let content_bytes = match kind {
+            MemberKind::Control => MAX_CONTROL_CONTENT_BYTES,
+            MemberKind::Data => {
+                member.size.saturating_mul(MAX_RATIO).saturating_add(SLACK_BYTES).min(MAX_PACKAGE_BYTES)
+            }
+        };
+        let limits = ReadTarLimits { content_bytes };
         let read = read_member(context, member, compression, limits).map_err(|error| match error {
             // The archive is in order; the store is full, or fails.
             BuildError::ReadTar(ReadTarError::Keep { path, source }) if !matches!(source, StoreError::Source(_)) => {
