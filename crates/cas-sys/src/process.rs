@@ -2,9 +2,13 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use rustix::process::Pid;
+
+/// `CLONE_INTO_CGROUP` of <linux/sched.h>; the libc crate's constant is of a type that does not hold it everywhere.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Which side of a [`fork`] this is.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +27,7 @@ pub enum Fork {
 ///
 /// [`io::ErrorKind::Unsupported`] when the process has several threads, else what the system says.
 pub fn fork() -> io::Result<Fork> {
-    // The kernel counts threads as links of this folder, beside the folder's own two.
-    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
+    check_single_thread()?;
     // SAFETY: with one thread nothing else can hold a lock or be half-way through a change, so the child may do
     // whatever its parent may.
     match unsafe { libc::fork() } {
@@ -34,6 +35,37 @@ pub fn fork() -> io::Result<Fork> {
         0 => Ok(Fork::Child),
         raw => Ok(Fork::Parent(Pid::from_raw(raw).expect("fork returns a positive id to the parent"))),
     }
+}
+
+/// As [`fork`], with the child in the control group (of the unified hierarchy) whose folder is given.
+///
+/// Linux 5.7. The C library learns nothing of it: what it remembers of its thread's id is that of the parent, which matters to
+/// `pthread` calls on the own thread alone.
+///
+/// # Errors
+///
+/// As [`fork`]; also when the process may not move others into that group, or the group takes none.
+pub fn fork_into(group: impl AsFd) -> io::Result<Fork> {
+    check_single_thread()?;
+    let group = u64::try_from(group.as_fd().as_raw_fd()).expect("an open descriptor has a number");
+    // The kernel's `clone_args`, version 2: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
+    // set_tid, set_tid_size, cgroup.
+    let exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    let arguments: [u64; 11] = [CLONE_INTO_CGROUP, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, group];
+    // SAFETY: no flag shares anything, and there is no stack of its own: it is a fork, for which `fork` gives the reasons. The
+    // kernel reads as many bytes as the array has.
+    let raw = crate::check(unsafe {
+        libc::syscall(libc::SYS_clone3, arguments.as_ptr(), std::mem::size_of_val(&arguments))
+    })?;
+    match i32::try_from(raw).ok().and_then(Pid::from_raw) {
+        None => Ok(Fork::Child),
+        Some(child) => Ok(Fork::Parent(child)),
+    }
+}
+
+fn check_single_thread() -> io::Result<()> {
+    // The kernel counts threads as links of this folder, beside the folder's own two.
+    if rustix::fs::stat("/proc/self/task")?.st_nlink == 3 { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
 /// Replaces the program of the process; returns only when that failed.
@@ -120,6 +152,7 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || receiver.recv());
         assert_eq!(fork().expect_err("there are two threads").kind(), io::ErrorKind::Unsupported);
+        assert_eq!(fork_into(io::stdin()).expect_err("there are two threads").kind(), io::ErrorKind::Unsupported);
         drop(sender);
         assert!(other.join().expect("does not panic").is_err());
     }
