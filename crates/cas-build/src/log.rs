@@ -34,9 +34,10 @@ struct Printed {
 
 impl Printed {
     fn take(&mut self, bytes: &[u8]) {
+        let room = usize::try_from(MAX_LOG_BYTES.saturating_sub(self.total)).unwrap_or(usize::MAX);
         // A disk that is full must not make the step wait for a reader that is gone: it is read on.
-        if self.kept.is_ok() && self.total < MAX_LOG_BYTES {
-            self.kept = self.file.write_all(bytes);
+        if self.kept.is_ok() {
+            self.kept = self.file.write_all(&bytes[..bytes.len().min(room)]);
         }
         self.total += bytes.len() as u64;
         self.tail.extend_from_slice(bytes);
@@ -109,5 +110,32 @@ impl Recorder {
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(MAX_TAIL_LINES)..].join("\n");
         Ok(Log { path: path.to_owned(), tail })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than is kept, in one line, and then a last word.
+    #[test]
+    fn a_flood_is_read_to_its_end_and_kept_as_far_as_it_may() {
+        let home = tempfile::tempdir().expect("the temporary folder is writable");
+        let (recorder, writer) = Recorder::start(&home.path().join("recording"), None).expect("the folder is ours");
+        let mut writer = File::from(writer);
+        let block = [b'x'; 1 << 20];
+        for _ in 0..(MAX_LOG_BYTES >> 20) + 3 {
+            writer.write_all(&block).expect("somebody reads");
+        }
+        writer.write_all(b"\nlast word\n").expect("somebody reads");
+        drop(writer);
+        let log = recorder.finish(&home.path().join("log")).expect("the disk is not full");
+        let note = format!("\n[{} bytes more were printed and not kept]\n", (3 << 20) + 11);
+        let length = cas_fs::metadata(&log.path).expect("it was kept").len();
+        assert_eq!(length, MAX_LOG_BYTES + note.len() as u64);
+        let mut file = cas_fs::open(&log.path).expect("it was kept");
+        io::Seek::seek(&mut file, io::SeekFrom::Start(MAX_LOG_BYTES)).expect("it is a file");
+        assert_eq!(io::read_to_string(file).expect("it is text"), note);
+        assert!(log.tail.ends_with("x\nlast word") && log.tail.len() <= MAX_TAIL_BYTES, "{}", log.tail.len());
     }
 }
