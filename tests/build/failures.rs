@@ -206,3 +206,17 @@ fn a_failed_step_tells_what_it_looked_for_and_was_not_given() {
     let output = home.cas(&["build", "//apps/web:build"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
+
+/// The bomb is bounded by itself.
+#[test]
+fn a_step_that_wants_more_memory_than_it_may_have_is_told_so() {
+    const BOMB: &str = "[workspace]\n[test.x]\ntoolchain = \":sh\"\nmemory = \"64MiB\"\n\
+                        run = \"busybox dd if=/dev/zero of=/dev/shm/x bs=1M count=256; busybox sleep 20\"\n";
+    let Some(home) = Home::with_busybox(BOMB, &[]) else { return };
+    let output = home.cas(&["test"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    let expected =
+        "`//:x` failed: it wanted more than 64 MiB of memory; `memory` of the step says how much it may have\n";
+    assert!(stderr.contains(expected), "{stderr}");
+}

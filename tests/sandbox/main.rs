@@ -10,6 +10,7 @@ mod changes;
 mod cost;
 mod endings;
 mod host;
+mod limits;
 mod many;
 mod user;
 mod world;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cas_config::{Command, Label};
-use cas_sandbox::{Ending, Outcome, Runner, Streams};
+use cas_sandbox::{Ending, Limits, Outcome, Runner, Streams};
 use cas_tree::Directory;
 
 use crate::builder::{Aim, Builder};
@@ -119,6 +119,7 @@ impl Job<'_> {
         let mut spec = self.world(root, inputs, scratch, secrets, private)?;
         // Whoever runs it ends it.
         spec.timeout = None;
+        spec.limits = Limits::default();
         let outcome = Runner::this_program().run(&spec, streams, self.cancel)?;
         kept.settle(&outcome.ending)?;
         Ok(outcome)

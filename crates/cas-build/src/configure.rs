@@ -128,7 +128,7 @@ impl Work<'_> {
         let logs = store.logs();
         cas_fs::create_dir_all(&logs)?;
         let log = recorder.finish(&logs.join(format!("configure-{}.log", self.name())))?;
-        match failure(&outcome?.ending, TIMEOUT)? {
+        match failure(&outcome?.ending, &spec)? {
             None => Ok(root),
             Some(how) => Err(BuildError::Configure { label: self.locked.target.clone(), how, log: Box::new(log) }),
         }

@@ -13,6 +13,7 @@ use crate::BuildError;
 use crate::capture::{self, Allowed};
 use crate::inputs::{Inputs, in_package};
 use crate::kept::Kept;
+use crate::limits;
 use crate::log::Recorder;
 use crate::missed::{Missed, missed};
 use crate::secret::Finder;
@@ -65,7 +66,7 @@ impl Job<'_> {
             other => other.into(),
         })?;
         kept.settle(&outcome.ending)?;
-        if let Some(how) = failure(&outcome.ending, self.command.timeout)? {
+        if let Some(how) = failure(&outcome.ending, &spec)? {
             // Why it failed stays the answer, whatever becomes of the second run.
             let missed = self.missed(root, inputs, scratch, secrets, &outcome).unwrap_or_default();
             return Err(BuildError::Step { label: self.label.to_string(), how, log: Box::new(log), missed });
@@ -111,6 +112,7 @@ impl Job<'_> {
             environment: for_sandbox(self.environment()),
             working_directory,
             timeout: Some(self.command.timeout),
+            limits: limits::of(self.command, self.resources),
             ..Spec::new(root, self.arguments())
         })
     }

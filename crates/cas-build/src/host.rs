@@ -235,7 +235,7 @@ fn run_in(
     let stderr = stdout.try_clone().map_err(BuildError::Log)?;
     let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), cancel);
     let log: Log = recorder.finish(&scratch.join("log"))?;
-    if let Some(how) = failure(&outcome?.ending, PROBE_TIME)? {
+    if let Some(how) = failure(&outcome?.ending, &spec)? {
         return Err(BuildError::Probe { label: label.to_owned(), probe: probe.to_owned(), how, log: Box::new(log) });
     }
     let bytes = cas_fs::read_limited(&log.path, MAX_PROBE_BYTES)?;

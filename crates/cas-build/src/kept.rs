@@ -41,7 +41,10 @@ impl Kept {
     /// A program that was killed may have left something half done, on which the next run must not build.
     pub(crate) fn settle(&self, ending: &Ending) -> Result<(), BuildError> {
         match (self, ending) {
-            (Self::Stays(folder), Ending::Signalled(_) | Ending::TimedOut | Ending::Cancelled) => Ok(folder.clear()?),
+            (
+                Self::Stays(folder),
+                Ending::Signalled(_) | Ending::TimedOut | Ending::OverLimit(_) | Ending::Cancelled,
+            ) => Ok(folder.clear()?),
             _ => Ok(()),
         }
     }

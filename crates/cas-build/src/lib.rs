@@ -30,6 +30,7 @@ mod image_place;
 mod inputs;
 mod kept;
 mod layer;
+mod limits;
 mod log;
 mod missed;
 mod modules;

@@ -54,6 +54,11 @@ impl Resources {
         Self { total, state: Mutex::default(), changed: Condvar::new() }
     }
 
+    /// The memory that there is for all, if that is known.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        Some(self.total.memory_bytes).filter(|bytes| *bytes != u64::MAX)
+    }
+
     /// Waits for its turn; `None` when the build is cancelled meanwhile.
     pub(crate) fn take(&self, amount: Amount, is_cancelled: &dyn Fn() -> bool) -> Option<Taken<'_>> {
         let mut state = self.lock();

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use cas_action::{EncodedStep, Projection, Step, encode_result, project};
 use cas_blob::{ActionCache, ActionLane, Descriptor};
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Ending};
+use cas_sandbox::{Cancel, Ending, Spec};
 use cas_snapshot::Picked;
 use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
@@ -19,6 +18,7 @@ use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
 use crate::complete::Complete;
 use crate::event::{Event, Observer};
 use crate::inputs::{Given, Inputs, Plan, Sources, WrittenInputs, in_package};
+use crate::limits;
 use crate::log::Log;
 use crate::resources::{Amount, Resources};
 use crate::results::{Results, Whole, differing_paths, in_place};
@@ -142,12 +142,13 @@ pub(crate) fn for_sandbox(environment: BTreeMap<String, String>) -> BTreeMap<OsS
 /// # Errors
 ///
 /// [`BuildError::Interrupted`] when the build was cancelled.
-pub(crate) fn failure(ending: &Ending, timeout: Duration) -> Result<Option<String>, BuildError> {
+pub(crate) fn failure(ending: &Ending, spec: &Spec) -> Result<Option<String>, BuildError> {
     Ok(match ending {
         Ending::Exited(0) => None,
         Ending::Exited(code) => Some(format!("exit code {code}")),
         Ending::Signalled(signal) => Some(format!("signal {signal}")),
-        Ending::TimedOut => Some(format!("it ran longer than {} s", timeout.as_secs())),
+        Ending::TimedOut => Some(format!("it ran longer than {} s", spec.timeout.unwrap_or_default().as_secs())),
+        Ending::OverLimit(limit) => Some(limits::told(*limit, &spec.limits)),
         Ending::Cancelled => return Err(BuildError::Interrupted),
     })
 }

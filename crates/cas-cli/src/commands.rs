@@ -755,9 +755,15 @@ fn doctor(global: &Global) -> Result<Exit, Failure> {
     let store = open_store(global)?;
     match probe(&Runner::this_program(), store.scratch()) {
         Ok(report) => {
-            let rows = [json!({ "check": "sandbox", "kernel": report.kernel, "file_system": report.file_system })];
-            print(global, &rows, |_| {
-                format!("sandbox works: kernel {}, store on {}", report.kernel, report.file_system)
+            let (held_by, hint) = (report.enforcement.to_string(), report.enforcement.hint());
+            let rows = [
+                json!({ "check": "sandbox", "kernel": report.kernel, "file_system": report.file_system }),
+                json!({ "check": "limits", "held_by": held_by, "hint": hint }),
+            ];
+            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            print(global, &rows, |row| match text(&row["check"]) {
+                "limits" => format!("limits of memory and processes: {held_by}{hint}"),
+                _ => format!("sandbox works: kernel {}, store on {}", report.kernel, report.file_system),
             })?;
             Ok(Exit::Done)
         }

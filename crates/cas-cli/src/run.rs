@@ -113,7 +113,7 @@ fn exit(ending: Ending) -> Exit {
     match ending {
         Ending::Exited(number) => code(number),
         Ending::Signalled(signal) => code(SIGNAL_BASE + signal),
-        Ending::TimedOut => Exit::Failed,
+        Ending::TimedOut | Ending::OverLimit(_) => Exit::Failed,
         Ending::Cancelled => interrupted(),
     }
 }

@@ -11,11 +11,13 @@
 //! Not here: where roots come from (`cas-store`), what becomes of the changes (`cas-build`), system calls (`cas-sys`).
 
 mod cancel;
+mod cgroup;
 mod changes;
 mod error;
 mod helper;
 mod host;
 mod ids;
+mod limits;
 mod probe;
 mod run;
 mod scratch;
@@ -27,6 +29,7 @@ pub use changes::{Change, ChangesError, Kind, changes};
 pub use error::{SandboxError, StartError};
 pub use helper::sandbox_main;
 pub use host::{HostCannot, ManyIdsObstacle, NamespaceObstacle};
+pub use limits::{Enforcement, Limit, Limits, MAX_SCRATCH_DEPTH};
 pub use probe::{HostReport, probe};
 pub use run::{Ending, Outcome, Runner, Streams};
 pub use spec::{

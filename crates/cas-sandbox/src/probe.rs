@@ -8,6 +8,7 @@ use crate::cancel::Cancel;
 use crate::changes::{Change, Kind, changes};
 use crate::error::SandboxError;
 use crate::host::{self, Facts, HostCannot};
+use crate::limits::Enforcement;
 use crate::run::{Ending, Runner, Streams};
 use crate::spec::{Overlay, Spec};
 use crate::wire::Task;
@@ -19,6 +20,8 @@ pub struct HostReport {
     pub kernel: String,
     /// The file system of the scratch folder.
     pub file_system: String,
+    /// What holds memory and processes of steps to their limits.
+    pub enforcement: Enforcement,
 }
 
 /// Names that the probe's command removes, replaces and writes; see `helper/probe.rs`.
@@ -64,7 +67,7 @@ fn probe_in(runner: &Runner, home: &Path) -> Result<HostReport, SandboxError> {
             HostCannot::ScratchUnsuitable { path: home.to_owned(), file_system: host::file_system(home) }.into()
         );
     }
-    Ok(HostReport { kernel: facts.release, file_system: facts.scratch_file_system })
+    Ok(HostReport { kernel: facts.release, file_system: facts.scratch_file_system, enforcement: Enforcement::best() })
 }
 
 fn prepare(lower: &Path) -> Result<(), FsError> {

@@ -20,6 +20,7 @@ use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
 use crate::host::{self, Facts};
 use crate::ids::IdMaps;
+use crate::limits::Limit;
 use crate::scratch::Skeleton;
 use crate::spec::{Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, Users};
 use crate::wire::{self, Bytes, Job, Order, Report, SetupFailure, Stage, Task};
@@ -76,6 +77,8 @@ pub enum Ending {
     TimedOut,
     /// Killed because the run was cancelled.
     Cancelled,
+    /// Killed because it had more of something than its [`Limits`](crate::Limits) say, or ended after it had been refused more.
+    OverLimit(Limit),
 }
 
 impl Runner {
@@ -161,6 +164,7 @@ impl Runner {
             Report::Signalled(signal) => Ending::Signalled(signal),
             Report::TimedOut => Ending::TimedOut,
             Report::Cancelled => Ending::Cancelled,
+            Report::OverLimit(limit) => Ending::OverLimit(limit),
             Report::Start(failure) => return Err(StartError::from_wire(failure).into()),
             Report::Setup(failure) => return Err(explain(failure, spec.users, &spec.root.scratch)),
             Report::Done => unreachable!("a run ends in one of the other ways"),

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use crate::limits::Limits;
+
 /// Host name in every sandbox.
 pub const HOST_NAME: &str = "cas";
 /// Where a step's sources are, and its working directory unless it says otherwise.
@@ -136,6 +138,8 @@ pub struct Spec {
     pub network: Network,
     /// After how long the command, with all that it started, is killed.
     pub timeout: Option<Duration>,
+    /// How much it may use.
+    pub limits: Limits,
     /// Makes `/tmp` a memory file system of at most this size. Else it is part of the root.
     pub tmp_size_bytes: Option<u64>,
 }
@@ -161,6 +165,7 @@ impl Spec {
             owners: Vec::new(),
             network: Network::None,
             timeout: None,
+            limits: Limits::default(),
             tmp_size_bytes: None,
         }
     }

@@ -13,6 +13,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::IdMaps;
+use crate::limits::{Limit, Limits};
 use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users};
 
 /// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
@@ -122,6 +123,7 @@ pub(crate) struct Job {
     pub(crate) keeps_rights: bool,
     pub(crate) host_network: bool,
     pub(crate) timeout_ms: Option<u64>,
+    pub(crate) limits: Limits,
     pub(crate) tmp_size_bytes: Option<u64>,
     /// Whether the first message carries a descriptor for the command's standard input.
     pub(crate) has_stdin: bool,
@@ -187,6 +189,7 @@ impl Job {
             keeps_rights: spec.users == Users::Many,
             host_network: spec.network == Network::Host,
             timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            limits: spec.limits,
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
@@ -203,6 +206,7 @@ pub(crate) enum Report {
     Cancelled,
     /// Done, for what is no run.
     Done,
+    OverLimit(Limit),
     Setup(SetupFailure),
     Start(StartFailure),
 }
@@ -220,6 +224,7 @@ pub(crate) struct SetupFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
     Receive,
+    Group,
     Namespaces,
     IdMaps,
     Loopback,
@@ -255,6 +260,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Receive => "take over the specification",
+            Self::Group => "make a control group",
             Self::Namespaces => "make namespaces",
             Self::IdMaps => "map user and group",
             Self::Loopback => "bring up the loopback interface",

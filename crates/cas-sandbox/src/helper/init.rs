@@ -12,15 +12,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, wait};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
+use super::guard::Guard;
 use super::{At, Given, Setup, command, witness, world};
 use crate::spec::HOST_NAME;
 use crate::wire::{self, Job, Report, Stage};
 
 /// Does not return: the process ends with the sandbox.
-pub(super) fn run(job: &Job, writer: OwnedFd, given: Given) -> ! {
-    let report = live(job, &writer, given).unwrap_or_else(Report::Setup);
+pub(super) fn run(job: &Job, writer: OwnedFd, given: Given, guard: &Guard) -> ! {
+    let report = live(job, &writer, given, guard).unwrap_or_else(Report::Setup);
     send(writer, &report);
     cas_sys::exit(0)
 }
@@ -32,8 +33,11 @@ pub(super) fn send(writer: OwnedFd, report: &Report) {
     }
 }
 
-fn live(job: &Job, writer: &OwnedFd, given: Given) -> Setup<Report> {
+fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Report> {
     tie_to_supervisor(writer)?;
+    guard.enter()?;
+    // Here and not before, so that the group of the sandbox is the uppermost one that is seen.
+    cas_sys::enter_new_namespaces(UnshareFlags::NEWCGROUP).at(Stage::Namespaces)?;
     rustix::system::sethostname(HOST_NAME.as_bytes()).at(Stage::HostName)?;
     // What the kernel starts with; a host's own domain would be inherited.
     rustix::system::setdomainname(b"(none)").at(Stage::HostName)?;

@@ -8,10 +8,12 @@
 //! Each of the three has one thread, so it may fork.
 
 mod command;
+mod guard;
 mod ids;
 mod init;
 mod pack;
 mod probe;
+mod usage;
 mod witness;
 mod world;
 
@@ -29,6 +31,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use rustix::thread::UnshareFlags;
 
+use self::guard::Guard;
 use self::ids::Mapper;
 use crate::ids::IdMaps;
 use crate::wire::{self, Job, Order, Report, SetupFailure, Stage};
@@ -138,16 +141,18 @@ fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Report> {
     // A Ctrl-C on the terminal is for the runner, which then decides what ends. It fails for a group leader alone, and a
     // process started by another one is none.
     let _ = rustix::process::setsid();
+    // Before the namespaces, in which groups and folders of the host are out of reach.
+    let guard = Guard::new(job)?;
     enter_namespaces(job)?;
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Stage::Fork)?;
-    match cas_sys::fork().at(Stage::Fork)? {
+    match guard.fork()? {
         Fork::Child => {
             drop(reader);
-            init::run(job, writer, given)
+            init::run(job, writer, given, &guard)
         }
         Fork::Parent(child) => {
             drop((writer, given));
-            watch(child, reader, socket, deadline)
+            watch(child, reader, socket, deadline, guard)
         }
     }
 }
@@ -168,8 +173,7 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
         | UnshareFlags::NEWNS
         | UnshareFlags::NEWPID
         | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWCGROUP;
+        | UnshareFlags::NEWUTS;
     if !job.host_network {
         namespaces |= UnshareFlags::NEWNET;
     }
@@ -182,7 +186,7 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
 }
 
 /// Waits until process 1 has ended, and with it all of the sandbox.
-fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant>) -> Setup<Report> {
+fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant>, mut guard: Guard) -> Setup<Report> {
     let process = pidfd_open(child, PidfdFlags::empty()).at(Stage::Supervise)?;
     let mut killed_as = None;
     loop {
@@ -190,7 +194,8 @@ fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant
         let mut timeout = None;
         if killed_as.is_none() {
             ready.push(PollFd::new(socket, PollFlags::IN));
-            timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let next = deadline.into_iter().chain(guard.next_look()).min();
+            timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
         }
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
@@ -203,14 +208,27 @@ fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant
         if !ready[0].revents().is_empty() {
             break;
         }
-        // Nothing more is sent after the job: whatever comes is the end of the stream, that is, a cancelled run or a
-        // dead runner.
-        killed_as = Some(if count == 0 { Report::TimedOut } else { Report::Cancelled });
+        killed_as = if count > 0 {
+            // Nothing more is sent after the job: whatever comes is the end of the stream, that is, a cancelled run or a
+            // dead runner.
+            Some(Report::Cancelled)
+        } else if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            Some(Report::TimedOut)
+        } else {
+            guard.look().map(Report::OverLimit)
+        };
+        if killed_as.is_none() {
+            continue;
+        }
         pidfd_send_signal(process.as_fd(), Signal::KILL).at(Stage::Supervise)?;
     }
     waitpid(Some(child), WaitOptions::empty()).at(Stage::Supervise)?;
     if let Some(report) = killed_as {
         return Ok(report);
+    }
+    // Whatever the command made of it: it was refused what other hosts give it.
+    if let Some(limit) = guard.refused() {
+        return Ok(Report::OverLimit(limit));
     }
     // All writers are dead, so this does not block. The first message counts: a failure comes before an ending.
     let report = wire::decode(File::from(reader)).at(Stage::Supervise)?;
