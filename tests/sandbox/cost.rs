@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cas_sandbox::{Cancel, Overlay, Spec, Streams};
+use cas_sandbox::{Cancel, Enforcement, Limits, Overlay, Spec, Streams};
 
 use crate::{Home, null, runner};
 
@@ -47,25 +47,38 @@ fn start_up_of_a_sandbox() {
     };
     let has_peer = bwrap();
     // In turns, so that what else the machine does meets both.
-    let (mut cas, mut removal, mut peer) = (Vec::new(), Vec::new(), Vec::new());
+    let wide = Limits {
+        memory_bytes: Some(1 << 40),
+        process_count: Some(1 << 20),
+        scratch_bytes: Some(1 << 40),
+        scratch_entries: Some(1 << 30),
+        enforcement: None,
+    };
+    let watched = Limits { enforcement: Some(Enforcement::Watched), ..wide };
+    let all = [Limits::default(), wide, watched];
+    let (mut cas, mut removal, mut peer) = ([const { Vec::new() }; 3], Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        cas.push(timed(|| {
-            let mut spec = Spec::new(overlay(&root, "root", round), ["/bin/true"]);
-            spec.source = Some(overlay(&inputs, "source", round));
-            runner().run(&spec, Streams::new(null(), null()), &cancel).unwrap();
-        }));
-        removal.push(timed(|| {
-            for name in ["root", "source"] {
-                cas_fs::remove_tree(&home.directory.join(format!("{name}-{round}"))).unwrap();
-            }
-        }));
+        for (limits, times) in all.iter().zip(&mut cas) {
+            times.push(timed(|| {
+                let mut spec = Spec::new(overlay(&root, "root", round), ["/bin/true"]);
+                spec.source = Some(overlay(&inputs, "source", round));
+                spec.limits = *limits;
+                runner().run(&spec, Streams::new(null(), null()), &cancel).unwrap();
+            }));
+            removal.push(timed(|| {
+                for name in ["root", "source"] {
+                    cas_fs::remove_tree(&home.directory.join(format!("{name}-{round}"))).unwrap();
+                }
+            }));
+        }
         if has_peer {
             peer.push(timed(|| assert!(bwrap())));
         }
     }
+    let [plain, held, looked_at] = cas.map(median);
     eprintln!(
-        "cas {:?}, removal of its scratch folders {:?}; bwrap {}",
-        median(cas),
+        "cas {plain:?}, with limits held by {} {held:?}, watched {looked_at:?}; removal of its scratch folders {:?}; bwrap {}",
+        Enforcement::best(),
         median(removal),
         if has_peer { format!("{:?}", median(peer)) } else { "is missing or fails".to_owned() }
     );

@@ -45,7 +45,8 @@ impl Group {
         let parents = match version {
             Enforcement::CgroupV2 => vec![unified_parent()?],
             Enforcement::CgroupV1 => {
-                CONTROLLERS.iter().map(|name| Ok(Mounts::read()?.own(Some(name))?.path)).collect::<io::Result<_>>()?
+                let mounts = Mounts::read()?;
+                CONTROLLERS.iter().map(|name| Ok(mounts.own(Some(name))?.path)).collect::<io::Result<_>>()?
             }
             Enforcement::Watched => return Err(Errno::OPNOTSUPP.into()),
         };
