@@ -25,8 +25,9 @@ const PREFIX: &str = "cas-step-";
 const OWN: &str = "cas-self";
 /// Controllers that a sandbox needs.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
-/// How often a group is made again that somebody took for a left one before it was locked.
-const TRIES: u32 = 5;
+/// How often something is tried again that another process came between: a group that was taken for a left one before it was
+/// locked, a group into which something was started while it was emptied.
+const TRIES: u32 = 10;
 
 /// The group of one sandbox, in one hierarchy or in two. It is removed when this is dropped.
 #[derive(Debug)]
@@ -219,34 +220,30 @@ fn read_at(folder: &OwnedFd, file: &str) -> io::Result<String> {
 /// A folder of the unified hierarchy in which groups with limits can be made.
 fn unified_parent() -> io::Result<PathBuf> {
     let own = Mounts::read()?.own(None)?;
-    // Where this process or one before it went itself, see below.
-    if own.path.file_name() == Some(OsStr::new(OWN))
-        && let Some(parent) = own.path.parent()
-    {
-        return Ok(parent.to_owned());
-    }
-    if !own.is_ours() {
-        return Err(Errno::PERM.into());
-    }
-    let file = |name: &str| own.path.join(name);
+    let parent = match own.path.parent() {
+        // This process or one before it went there itself, see below.
+        Some(parent) if own.path.file_name() == Some(OsStr::new(OWN)) => parent,
+        _ if own.is_ours() => &own.path,
+        _ => return Err(Errno::PERM.into()),
+    };
     let has = |name: &str| -> io::Result<bool> {
-        let text = cas_fs::read_to_string(&file(name)).map_err(|error| error.source)?;
+        let text = cas_fs::read_to_string(&parent.join(name)).map_err(|error| error.source)?;
         Ok(CONTROLLERS.iter().all(|wanted| text.split_whitespace().any(|word| word == *wanted)))
     };
     if !has("cgroup.controllers")? {
         return Err(Errno::OPNOTSUPP.into());
     }
-    if !has("cgroup.subtree_control")? {
-        let switch = || write(&file("cgroup.subtree_control"), "+memory +pids");
-        match switch() {
-            Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
-                go_down(&own.path)?;
-                switch()?;
-            }
+    for _ in 0..TRIES {
+        if has("cgroup.subtree_control")? {
+            return Ok(parent.to_owned());
+        }
+        match write(&parent.join("cgroup.subtree_control"), "+memory +pids") {
+            // Processes are in it, among them those that were started while others were moved.
+            Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => go_down(parent)?,
             other => other?,
         }
     }
-    Ok(own.path)
+    Err(Errno::BUSY.into())
 }
 
 /// Moves all processes of a group into one inside of it.
