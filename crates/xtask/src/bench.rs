@@ -3,6 +3,7 @@
 //! Each row is a job that both do, from the same files to what a user would take away. After the timing a file is edited
 //! so that size and time stay; the result of the next run must change, and be that of a build that knows nothing.
 
+mod debian;
 mod graph;
 mod root;
 mod store;
@@ -44,13 +45,14 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let rows: [(&str, Row); 6] = [
+    let rows: [(&str, Row); 7] = [
         ("image", image),
         ("step", step),
         ("example", example),
         ("store", store::store),
         ("graph", graph::graph),
         ("root", root::root),
+        ("debian", debian::debian),
     ];
     for (name, row) in rows {
         if !name.contains(filter) {
