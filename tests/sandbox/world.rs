@@ -240,14 +240,3 @@ fn programs_are_found_or_named() {
         "arguments and environment of `/bin/true` are longer than the kernel allows"
     );
 }
-
-/// A command may make namespaces and has every right in those; the covers over `/proc` hold there too.
-#[test]
-fn a_nested_namespace_uncovers_nothing() {
-    let Some(mut home) = Home::new() else { return };
-    let nested = "id -u; umount /proc/sys || echo covered; mount -o remount,rw,bind /proc/sys || echo read-only; \
-                  umount /proc/interrupts || echo covered; mount -t proc none /tmp || echo no new one; \
-                  mount -t sysfs none /tmp || echo no sysfs";
-    let spec = home.spec(&["unshare", "-U", "-r", "-m", "-p", "-n", "-f", "sh", "-c", nested]);
-    assert_eq!(run(&spec).text(), "0\ncovered\nread-only\ncovered\nno new one\nno sysfs");
-}

@@ -15,7 +15,7 @@ mod network;
 mod process;
 
 pub use descriptor::close_on_exec_from;
-pub use filter::filter_ambient_calls;
+pub use filter::filter_system_calls;
 pub use lookups::{Lookup, let_go_on, next_lookup, tell_lookups};
 pub use mount::{set_plain, set_read_only, set_shown};
 pub use namespace::enter_new_namespaces;

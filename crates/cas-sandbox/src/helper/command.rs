@@ -58,7 +58,7 @@ fn prepare(stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup<()> {
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     cas_sys::reset_personality().at(Stage::Signals)?;
     cas_sys::reset_signals().at(Stage::Signals)?;
-    cas_sys::filter_ambient_calls().at(Stage::Filter)?;
+    cas_sys::filter_system_calls().at(Stage::Filter)?;
     // Last, because from then on looking for a file waits for the witness.
     match witness {
         None => Ok(()),
