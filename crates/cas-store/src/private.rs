@@ -55,7 +55,11 @@ impl Store {
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<PrivateFolder>, StoreError> {
         let name = Digest::of(DigestFunction::Blake3, owner.as_bytes()).to_hex();
-        let folder = self.folder().join(FOLDER).join(&name[..32]);
+        let top = self.folder().join(FOLDER);
+        cas_fs::create_dir_all(&top)?;
+        // A step can leave a program there that runs with its owner's rights, whoever starts it: nobody else may come near.
+        cas_fs::set_mode(&top, 0o700)?;
+        let folder = top.join(&name[..32]);
         loop {
             cas_fs::create_dir_all(&folder.join(DATA))?;
             match lock(&folder.join(OWNER), is_cancelled)? {
@@ -116,6 +120,8 @@ mod tests {
         let never = &|| false;
         let held = stores[0].private_folder("//a:x target", never).expect("the disk works").expect("it is free");
         cas_fs::write(&held.path().join("state"), b"1").expect("it is ours");
+        let top = cas_fs::metadata(&stores[0].folder().join(FOLDER)).expect("it is there");
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&top.permissions()) & 0o777, 0o700);
         assert!(stores[1].private_folder("//a:x target", &|| true).expect("the disk works").is_none());
         assert!(stores[1].private_folder("//b:x target", &|| true).expect("the disk works").is_some());
         assert_eq!(stores[1].remove_private(Duration::ZERO, false).expect("the disk works"), 1, "one is in use");
