@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test, and the place tells which")]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
+mod attacks;
 mod changes;
 mod cost;
 mod endings;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 
-use crate::{Home, runner};
+use crate::{Home, attacks, runner};
 
 /// An ordinary user that exists on every system and owns nothing.
 const NOBODY: u32 = 65534;
@@ -20,6 +20,15 @@ fn everything_holds_for_an_ordinary_user_too() {
     let (program, tests) = (home.directory.join("cas"), home.directory.join("tests"));
     fs::copy(runner().helper, &program).unwrap();
     fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    // Compiled by root, because the sources may be out of reach too.
+    let attackers = attacks::programs().map(|programs| {
+        let copy = home.directory.join("attackers");
+        fs::create_dir(&copy).unwrap();
+        for name in ["attack", "loader"] {
+            fs::copy(programs.join(name), copy.join(name)).unwrap();
+        }
+        copy
+    });
     let temporary = home.directory.join("temporary");
     fs::create_dir(&temporary).unwrap();
     chown(&temporary, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -38,6 +47,7 @@ fn everything_holds_for_an_ordinary_user_too() {
         .args(["--test-threads", "2", "--skip", "everything_holds_for_an_ordinary_user_too"])
         .env("TMPDIR", &temporary)
         .env("CAS_TEST_PROGRAM", &program)
+        .envs(attackers.map(|folder| (attacks::PROGRAMS, folder)))
         .current_dir("/")
         .output()
         .unwrap();

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{At, Setup, init, probe};
+use super::{At, Setup, init, probe, program};
 use crate::wire::{Bytes, Job, Report, Stage, StartFailure, StartKind, Task};
 
 /// File mode mask of every command.
@@ -112,7 +112,10 @@ fn start(job: &Job, words: &[Bytes]) -> StartFailure {
     let mut refused = None;
     for candidate in candidates(job, name) {
         let Ok(path) = CString::new(candidate.as_slice()) else { continue };
-        let error = cas_sys::exec(&path, &arguments, &environment);
+        let error = match program::check(&path) {
+            Ok(()) => cas_sys::exec(&path, &arguments, &environment),
+            Err(errno) => errno.into(),
+        };
         let errno = super::number(&error);
         let kind = match Errno::from_raw_os_error(errno) {
             // The kernel says the same of a missing program and of a program whose interpreter is missing.

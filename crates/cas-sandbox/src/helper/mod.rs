@@ -13,6 +13,7 @@ mod ids;
 mod init;
 mod pack;
 mod probe;
+mod program;
 mod usage;
 mod witness;
 mod world;

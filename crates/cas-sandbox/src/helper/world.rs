@@ -55,7 +55,7 @@ const HIDDEN: [&str; 11] = [
 ];
 
 /// Parts of `/proc` that are shown and cannot be written, which counts when the invoking user is root.
-const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+const READ_ONLY: [&str; 8] = ["bus", "dynamic_debug", "fs", "irq", "mtrr", "pressure", "sys", "sysrq-trigger"];
 
 /// A limit of `/dev`, where nobody writes after it is made.
 const DEV_SIZE: &str = "64k";
@@ -270,9 +270,13 @@ fn host_device(name: &str, major: u32, minor: u32) -> Setup<OwnedFd> {
     Ok(device)
 }
 
-fn clone_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+/// A second mount of a device, whose rights and times cannot be changed there: it is the host's, and may belong to the user that the
+/// step runs as. Reading and writing a device are no changes of the file system.
+fn clone_of(device: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(file, "", flags)
+    let clone = open_tree(device, "", flags)?;
+    cas_sys::set_read_only(clone.as_fd()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(clone)
 }
 
 fn mount_dev(root: &OwnedFd) -> Setup<()> {
