@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cas_sandbox::{Ending, Overlay, Private, Spec, changes};
 
-use super::{MODES, Stage, tries};
+use super::{Stage, modes, tries};
 use crate::run;
 
 /// Long enough for a process that still runs to show: it works every half a millisecond.
@@ -59,7 +59,7 @@ fn state(folder: &Path) -> BTreeMap<String, (u32, u64, i64, i64, Vec<u8>)> {
 fn inputs_stay_as_they_are() {
     let Some(mut stage) = Stage::new() else { return };
     for (attack, count) in [("write inputs", 1), ("race of copies", tries())] {
-        for (mode, change) in MODES {
+        for (mode, change) in modes() {
             for _ in 0..count {
                 let mut spec = stage.spec_with_inputs(attack, Path::new("/"));
                 change(&mut spec);
@@ -93,7 +93,7 @@ fn inputs_stay_as_they_are() {
 #[test]
 fn notes_of_the_overlay_cannot_be_forged() {
     let Some(mut stage) = Stage::new() else { return };
-    for (mode, change) in MODES {
+    for (mode, change) in modes() {
         let mut spec = stage.spec_with_inputs("overlay notes", Path::new("/"));
         change(&mut spec);
         assert_eq!(run(&spec).text(), "whiteout: EPERM", "{mode}");
@@ -115,7 +115,7 @@ fn notes_of_the_overlay_cannot_be_forged() {
 fn nothing_is_left_behind() {
     let Some(mut stage) = Stage::new() else { return };
     for (attack, count) in [("detach", 5), ("hop", tries())] {
-        for (mode, change) in MODES {
+        for (mode, change) in modes() {
             for _ in 0..count {
                 let mut spec = stage.spec_with_inputs(attack, Path::new("/"));
                 change(&mut spec);
@@ -140,7 +140,7 @@ fn capture_and_removal_follow_no_link() {
     let Some(mut stage) = Stage::new() else { return };
     let target = stage.host.folder.clone();
     let mut links = 0;
-    for (mode, change) in MODES {
+    for (mode, change) in modes() {
         for _ in 0..tries() {
             let mut spec = stage.spec_with_inputs("flip", &target);
             change(&mut spec);

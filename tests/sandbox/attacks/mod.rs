@@ -1,6 +1,6 @@
 //! Attacks on the sandbox: the table of docs/formats/sandbox-attacks.md.
 //!
-//! Each row runs in each of [`MODES`], as root and as an ordinary user (`user.rs` runs the suite again). Those that are system
+//! Each row runs in each of [`modes`], as root and as an ordinary user (`user.rs` runs the suite again). Those that are system
 //! calls are in one program, `attack.c`, which is compiled for the tests; it also runs outside of the sandbox, where it must
 //! work. After each the host must be as it was.
 //!
@@ -20,14 +20,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 
-use cas_sandbox::Spec;
+use cas_sandbox::{Spec, Users};
 
 use crate::{Home, Run, null, run, runner};
 
 /// A way to map ids, by what it changes in a specification. Root and ordinary users have each.
 type Mode = (&'static str, fn(&mut Spec));
 
-const MODES: [Mode; 1] = [("one id", |_| {})];
+const ONE: Mode = ("one id", |_| {});
+const MANY: Mode = ("many ids", |spec| (spec.uid, spec.gid, spec.users) = (0, 0, Users::Many));
+
+/// Those that can be had here.
+fn modes() -> Vec<Mode> {
+    // Nothing is removed: it fails where many ids cannot be had.
+    match runner().remove(Path::new("/nonexistent/of many ids")) {
+        Ok(()) => vec![ONE, MANY],
+        Err(error) => {
+            let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            eprintln!("SKIPPED: the mode of many ids: {error}: {reason}");
+            vec![ONE]
+        }
+    }
+}
 
 /// How often a race is tried.
 fn tries() -> u32 {
@@ -207,7 +221,7 @@ impl Host {
         assert!(self.victim.try_wait().unwrap().is_none(), "the process outside was killed");
         for (path, before) in &self.marks {
             let metadata = fs::symlink_metadata(path).unwrap();
-            let is_device = path.starts_with("/dev");
+            let is_device = path.parent() == Some(Path::new("/dev"));
             let (size, time) =
                 if is_device { (0, (0, 0)) } else { (metadata.size(), (metadata.ctime(), metadata.ctime_nsec())) };
             let now = (metadata.mode(), metadata.uid(), size, time.0, time.1);

@@ -84,7 +84,8 @@ pub(super) fn build(job: &Job) -> Setup<()> {
     if !job.secrets.is_empty() {
         mount_secrets(&root, &job.secrets)?;
     }
-    mount_proc(&root)?;
+    // All files there that are not of a process are the host's root's; as one of many users that may be user 0 of the sandbox.
+    mount_proc(&root, job.keeps_rights)?;
     mount_dev(&root)?;
     if let Some(size) = job.tmp_size_bytes {
         let options = [("mode", "1777"), ("size", &size.to_string())];
@@ -225,8 +226,9 @@ fn mount_secrets(root: &OwnedFd, secrets: &[SecretFile]) -> Setup<()> {
     attach(&memory, &mount_point(root, Path::new(SECRETS_DIRECTORY))?).at(Stage::MountSecrets)
 }
 
-fn mount_proc(root: &OwnedFd) -> Setup<()> {
-    let proc = new_mount("proc", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountProc)?;
+fn mount_proc(root: &OwnedFd, is_read_only: bool) -> Setup<()> {
+    let read_only = if is_read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    let proc = new_mount("proc", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC | read_only).at(Stage::MountProc)?;
     attach(&proc, &mount_point(root, Path::new("/proc"))?).at(Stage::MountProc)?;
     let mut nothing = None;
     for name in HIDDEN {
