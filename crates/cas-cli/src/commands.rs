@@ -18,7 +18,7 @@ use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKi
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
 use cas_registry::Client;
-use cas_sandbox::{Cancel, Runner, SandboxError, probe};
+use cas_sandbox::{Cancel, HostCannot, Runner, SandboxError, probe};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
 use cas_tree::RelPath;
@@ -756,13 +756,23 @@ fn doctor(global: &Global) -> Result<Exit, Failure> {
     match probe(&Runner::this_program(), store.scratch()) {
         Ok(report) => {
             let (held_by, hint) = (report.enforcement.to_string(), report.enforcement.hint());
+            let cannot = report.no_many_users.as_ref();
+            let (obstacle, way_out) = (cannot.map(ToString::to_string), cannot.and_then(HostCannot::hint));
             let rows = [
                 json!({ "check": "sandbox", "kernel": report.kernel, "file_system": report.file_system }),
                 json!({ "check": "limits", "held_by": held_by, "hint": hint }),
+                json!({ "check": "users", "obstacle": obstacle, "hint": way_out }),
             ];
             let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
             print(global, &rows, |row| match text(&row["check"]) {
                 "limits" => format!("limits of memory and processes: {held_by}{hint}"),
+                "users" => match (&obstacle, &way_out) {
+                    (None, _) => "`configure = true` works: there are many user ids".to_owned(),
+                    (Some(obstacle), way_out) => {
+                        let way_out = way_out.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                        format!("`configure = true` does not work: {obstacle}{way_out}")
+                    }
+                },
                 _ => format!("sandbox works: kernel {}, store on {}", report.kernel, report.file_system),
             })?;
             Ok(Exit::Done)

@@ -1,6 +1,6 @@
 //! Whether this host can run sandboxes, found out by running one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cas_fs::FsError;
 
@@ -22,6 +22,8 @@ pub struct HostReport {
     pub file_system: String,
     /// What holds memory and processes of steps to their limits.
     pub enforcement: Enforcement,
+    /// Why sandboxes with many users cannot be had; steps need none.
+    pub no_many_users: Option<HostCannot>,
 }
 
 /// Names that the probe's command removes, replaces and writes; see `helper/probe.rs`.
@@ -47,7 +49,7 @@ pub fn probe(runner: &Runner, parent: &Path) -> Result<HostReport, SandboxError>
 }
 
 fn probe_in(runner: &Runner, home: &Path) -> Result<HostReport, SandboxError> {
-    let lower = home.join("lower");
+    let lower = lower_of(home);
     prepare(&lower)?;
     let root = Overlay { lowers: vec![lower], scratch: home.join("scratch") };
     let spec = Spec { working_directory: "/".into(), ..Spec::new(root, ["probe"]) };
@@ -67,7 +69,22 @@ fn probe_in(runner: &Runner, home: &Path) -> Result<HostReport, SandboxError> {
             HostCannot::ScratchUnsuitable { path: home.to_owned(), file_system: host::file_system(home) }.into()
         );
     }
-    Ok(HostReport { kernel: facts.release, file_system: facts.scratch_file_system, enforcement: Enforcement::best() })
+    // Removed as user 0 of many: what stands in the way of them stands in the way of this.
+    let no_many_users = match runner.remove(&lower_of(home)) {
+        Ok(()) => None,
+        Err(SandboxError::Host(cannot)) => Some(cannot),
+        Err(other) => return Err(other),
+    };
+    Ok(HostReport {
+        kernel: facts.release,
+        file_system: facts.scratch_file_system,
+        enforcement: Enforcement::best(),
+        no_many_users,
+    })
+}
+
+fn lower_of(home: &Path) -> PathBuf {
+    home.join("lower")
 }
 
 fn prepare(lower: &Path) -> Result<(), FsError> {

@@ -132,8 +132,19 @@ mod tests {
         assert!(!cas_fs::exists(&again.path().join("state")).expect("the folder is there"));
         drop(again);
         assert_eq!(stores[0].remove_private(Duration::from_secs(60), false).expect("the disk works"), 0, "it is new");
-        assert_eq!(stores[0].remove_private(Duration::ZERO, true).expect("the disk works"), 1, "it would go");
-        assert_eq!(stores[0].remove_private(Duration::ZERO, false).expect("the disk works"), 1);
+        // A process that another test is just starting may hold the lock, too, until it is that program.
+        let settled = |is_dry| {
+            let counts = (0..500).map(|_| {
+                let count = stores[0].remove_private(Duration::ZERO, is_dry).expect("the disk works");
+                if count == 0 {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                count
+            });
+            counts.into_iter().find(|count| *count > 0)
+        };
+        assert_eq!(settled(true), Some(1), "it would go");
+        assert_eq!(settled(false), Some(1));
         assert_eq!(cas_fs::read_dir(&stores[0].folder().join(FOLDER)).expect("it is there").len(), 0);
     }
 }

@@ -4,9 +4,10 @@
 //! the kernel mean is told in [`crate::changes()`]; here everything is kept: rights, owners, attributes, names of one file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use cas_tar::{LayerStream, StreamEntry};
 use cas_tree::Metadata;
@@ -30,10 +31,9 @@ pub(super) fn run(upper: &Bytes) -> Setup<()> {
     let folder = rustix::fs::open(&path, flags, Mode::empty()).at_path(Stage::Pack, &path)?;
     let output = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
     let mut packer = Packer { stream: LayerStream::new(output), names: BTreeMap::new() };
-    packer.folders(folder).map_err(|(error, inside)| {
-        let inside = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&inside);
-        Err::<(), _>(error).at_path(Stage::Pack, inside.as_ref()).unwrap_err()
-    })?;
+    if let Err((error, inside)) = packer.folders(folder) {
+        return Err(error).at_path(Stage::Pack, OsStr::from_bytes(&inside).as_ref());
+    }
     packer.stream.finish().at(Stage::Pack)
 }
 
@@ -47,8 +47,11 @@ struct Packer<W> {
 struct Open {
     folder: OwnedFd,
     path: Vec<u8>,
-    left: std::collections::btree_set::IntoIter<CString>,
+    left: Names,
 }
+
+/// Names that are left, in the order of their bytes.
+type Names = std::collections::btree_set::IntoIter<CString>;
 
 /// What failed, and at which path.
 type Failed = (std::io::Error, Vec<u8>);
@@ -77,14 +80,13 @@ impl<W: Write> Packer<W> {
     }
 
     /// One entry; what is in it, if it is a folder.
-    #[expect(clippy::type_complexity, reason = "a folder and its names")]
     fn entry(
         &mut self,
         parent: BorrowedFd<'_>,
         above: &[u8],
         name: &CStr,
         path: &[u8],
-    ) -> std::io::Result<Option<(OwnedFd, std::collections::btree_set::IntoIter<CString>)>> {
+    ) -> std::io::Result<Option<(OwnedFd, Names)>> {
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
@@ -144,7 +146,7 @@ fn size(stat: &Stat) -> std::io::Result<u64> {
 }
 
 /// The names in a folder, in the order of their bytes.
-fn names(folder: &OwnedFd) -> std::io::Result<std::collections::btree_set::IntoIter<CString>> {
+fn names(folder: &OwnedFd) -> std::io::Result<Names> {
     let mut names = BTreeSet::new();
     for entry in Dir::read_from(folder)? {
         let name = entry?.file_name().to_owned();
