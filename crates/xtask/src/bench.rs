@@ -308,7 +308,7 @@ fn step(bench: &mut Bench) -> Result<(), Failure> {
     let ours = many.saturating_sub(single) / u32::try_from(STEPS)?;
     // The same root and files for bubblewrap, prepared before.
     let roots = bench.folder.join("store/v1/roots");
-    let root = fs::read_dir(&roots)?.next().ok_or("no root was written out")??.path();
+    let root = fs::read_dir(&roots)?.next().ok_or("no root was written out")??.path().join("root");
     let source = place.join("in");
     let script = format!(
         "for i in $(seq {STEPS}); do bwrap --unshare-all --ro-bind {} / --proc /proc --dev /dev --ro-bind {} /srv --chdir /srv --clearenv /usr/bin/test -e file-0000 || exit 1; done",
