@@ -27,7 +27,6 @@ echo data > /srv/tool/own/file; chown -R tool:tool /srv/tool; chmod 2750 /srv/to
 ln /srv/tool/own/file /srv/tool/second
 echo now > /var/log/alternatives.log; echo now > /run/tool.pid; mkdir /tmp/left; echo 0123 > /etc/machine-id
 update-alternatives --install /usr/bin/tool tool /bin/true 10
-dpkg-trigger --no-await /usr/share/nothing 2>/dev/null || true
 if [ -e /sys/kernel ] || mount -t tmpfs none /mnt 2>/dev/null; then exit 1; fi
 cat /proc/net/dev | tail -n +3 | cut -d: -f1 | tr -d ' ' > /srv/network";
 

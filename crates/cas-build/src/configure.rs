@@ -10,7 +10,7 @@ use std::time::Duration;
 use cas_config::LockedDebian;
 use cas_deb::{USER_LISTS, Unpacked};
 use cas_sandbox::{Cancel, Overlay, Owner, Runner, Spec, Streams, Users};
-use cas_tar::{ReadTarLimits, read_layer};
+use cas_tar::{ReadTarError, ReadTarLimits, read_layer};
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath, Unpacking};
 
 use crate::BuildError;
@@ -167,8 +167,11 @@ impl Work<'_> {
             // To its end, or the other side fails for want of a reader.
             let drained = read.is_ok().then(|| std::io::copy(&mut reader, &mut std::io::sink()));
             drop(reader);
-            let packed = packing.join().unwrap_or(Ok(()));
-            // Why the archive could not be made says more than that it ends early.
+            let packed = packing.join().map_err(|_| BuildError::Log(std::io::Error::other("packing ended early")))?;
+            // Without a reader packing fails as well. Else, why it failed says more than that the archive ends early.
+            if let Err(error @ ReadTarError::Keep { .. }) = read {
+                return Err(error.into());
+            }
             packed?;
             read?;
             drained.transpose().map_err(BuildError::Log)?;
