@@ -64,7 +64,8 @@ impl Snapshot {
         })
     }
 
-    /// Gives the content of each picked file that `has` does not know to `put`, which must check that it is the blob's.
+    /// Gives the content of each picked file that `has` does not know to `put`, which must check that it is the blob's. What was kept
+    /// once is not asked for again: steps of a package mostly read the same files, and what is kept stays while the snapshot is used.
     ///
     /// # Errors
     ///
@@ -79,7 +80,9 @@ impl Snapshot {
         for index in &picked.0 {
             self.taken[*index as usize].store(true, Ordering::Relaxed);
         }
-        self.in_parallel(&picked.0, |reader, file| {
+        let is_kept = |index: &u32| self.kept[*index as usize].load(Ordering::Relaxed);
+        let left: Vec<u32> = picked.0.iter().copied().filter(|index| !is_kept(index)).collect();
+        self.in_parallel(&left, |reader, file| {
             let Kind::File(held) = reader.kind(file) else { return Ok(()) };
             let blob = self.blob(&held);
             let failed = |source| KeepError::Keep { path: self.path_bytes(file), source };
@@ -88,7 +91,11 @@ impl Snapshot {
             }
             let mut content = reader.open(file)?;
             put(&mut content, &blob).map_err(failed)
-        })
+        })?;
+        for index in left {
+            self.kept[index as usize].store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Checks that no file whose content was kept holds something else now.

@@ -212,7 +212,7 @@ impl Snapshot {
         }
         let (folders, files) = place(visited);
         let flags = || files.iter().map(|_| AtomicBool::new(false)).collect();
-        let (taken, selected) = (flags(), flags());
+        let (taken, kept, selected) = (flags(), flags(), flags());
         Ok(Self {
             root: Root::open(&self.root.path)?,
             function: self.function,
@@ -221,6 +221,7 @@ impl Snapshot {
             folders,
             files,
             taken,
+            kept,
             selected,
             tracked: Tracked::default(),
             gaps: Vec::new(),

@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub(crate) files: Vec<FileAt>,
     /// What was given out to be kept, for [`Snapshot::verify_unchanged`].
     pub(crate) taken: Vec<AtomicBool>,
+    /// What has been kept.
+    pub(crate) kept: Vec<AtomicBool>,
     /// What was selected so far, for [`Snapshot::notes`].
     pub(crate) selected: Vec<AtomicBool>,
     /// What git tracks.
@@ -117,9 +119,9 @@ impl Snapshot {
         state.token = watched.as_ref().and_then(|watched| watched.confirm(&visited));
         state.is_token_due = !changes.is_some_and(Changes::is_empty);
         let (folders, files) = place(visited);
-        let taken = files.iter().map(|_| AtomicBool::new(false)).collect();
+        let flags = || files.iter().map(|_| AtomicBool::new(false)).collect();
+        let (taken, kept, selected) = (flags(), flags(), flags());
         let cache = path.map(|path| (path, state));
-        let selected = files.iter().map(|_| AtomicBool::new(false)).collect();
         let mut snapshot = Self {
             root,
             function,
@@ -128,6 +130,7 @@ impl Snapshot {
             folders,
             files,
             taken,
+            kept,
             selected,
             tracked,
             gaps: Vec::new(),

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
@@ -178,6 +179,15 @@ fn a_keeper_that_fails_is_named_with_the_file() {
     let error = snapshot.keep(&picked, &|_| Ok(false), &|_, _| Err(full())).expect_err("the keeper fails");
     assert_eq!(error.to_string(), "could not store `p/a`");
     assert!(matches!(error, KeepError::Keep { .. }));
+    let asked = AtomicUsize::new(0);
+    let has = |_: &Descriptor| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, Infallible>(true)
+    };
+    for round in ["what could not be kept is asked for again", "what was kept is not"] {
+        snapshot.keep(&picked, &has, &|_, _| unreachable!("it is there")).expect("readable");
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{round}");
+    }
 }
 
 /// Everything that can happen to a file between two builds, each followed by a snapshot with the cache and one without.
