@@ -7,9 +7,13 @@
 //!
 //! Not here: the web of trust. A ring is trusted whole, because somebody put it there.
 
+use std::io::Read;
+
+use pgp::armor::{BlockType, Dearmor};
 use pgp::composed::{Deserializable, SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{RevocationCode, Signature, SignatureType, SubpacketData};
+use pgp::errors::Error;
+use pgp::packet::{Packet, PacketParser, RevocationCode, Signature, SignatureType, SubpacketData};
 use pgp::types::{Fingerprint, KeyDetails, KeyId, Tag};
 
 /// The keys of the Debian archive; keyrings/README.md says where they are from.
@@ -120,8 +124,18 @@ impl Keyring {
         if bytes.is_empty() {
             return Err(KeyringError::Empty);
         }
-        let (keys, _) = SignedPublicKey::from_reader_many(bytes).map_err(damaged)?;
-        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+        // The first bit of every packet is set, and armor is ASCII.
+        let keys = if bytes[0] & 0x80 != 0 {
+            keys_of(bytes).map_err(damaged)?
+        } else {
+            let mut dearmor = Dearmor::new(bytes);
+            let mut packets = Vec::new();
+            dearmor.read_to_end(&mut packets).map_err(|error| damaged(error.into()))?;
+            if !matches!(dearmor.typ, Some(BlockType::PublicKey)) {
+                return Err(KeyringError::Empty);
+            }
+            keys_of(&packets).map_err(damaged)?
+        };
         if keys.is_empty() {
             return Err(KeyringError::Empty);
         }
@@ -172,6 +186,20 @@ impl Keyring {
                     || (fingerprints.is_empty() && ids.contains(&candidate.key_id()))
             })
     }
+}
+
+/// The keys among some packets.
+fn keys_of(bytes: &[u8]) -> pgp::errors::Result<Vec<SignedPublicKey>> {
+    let packets = PacketParser::new(bytes).filter(|packet| match packet {
+        // Trust packets are notes of whoever kept the ring, and stand between a name and the signatures on it (RFC 9580, section
+        // 5.10): Ubuntu's ring has them.
+        Ok(packet) => !matches!(packet, Packet::Trust(_) | Packet::Marker(_) | Packet::Padding(_)),
+        // Of a kind or version that is not known here: what it is for does not count.
+        Err(Error::Unsupported { .. }) => false,
+        Err(Error::InvalidPacketContent { source }) => !matches!(**source, Error::Unsupported { .. }),
+        Err(_) => true,
+    });
+    SignedPublicKey::from_packets(packets.peekable()).collect()
 }
 
 impl Candidate<'_> {

@@ -3,12 +3,13 @@
 //! Keys and messages are made here, with times of the tests' choice, out of a fixed seed.
 
 use cas_deb::{Keyring, KeyringError, ReleaseError, SignatureError, Unusable, verify_inrelease};
-use pgp::composed::{ArmorOptions, CleartextSignedMessage, KeyType};
+use pgp::composed::{ArmorOptions, CleartextSignedMessage, Deserializable, KeyType, SignedPublicKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{
-    KeyFlags, PacketTrait, PubKeyInner, PublicKey, PublicSubkey, RevocationCode, SecretKey, SecretSubkey, Signature,
-    SignatureConfig, SignatureType, Subpacket, SubpacketData, UserId,
+    KeyFlags, PacketParser, PacketTrait, PubKeyInner, PublicKey, PublicSubkey, RevocationCode, SecretKey, SecretSubkey,
+    Signature, SignatureConfig, SignatureType, Subpacket, SubpacketData, UserId,
 };
+use pgp::ser::Serialize;
 use pgp::types::{Duration, KeyDetails, KeyVersion, PacketHeaderVersion, Password, SigningKey, Tag, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -422,6 +423,28 @@ fn signed_text_that_lists_nothing_is_refused() {
         let signed = sign(text, &[&by_subkey(&key, SIGNED)]);
         let error = verify_inrelease(signed.as_bytes(), &ring, NOW).expect_err("it is no release");
         assert_eq!(error.to_string(), message);
+    }
+}
+
+/// As `gpg` keeps rings, and as Ubuntu's is published; and as text.
+#[test]
+fn notes_of_whoever_kept_a_ring_stand_in_nobodys_way() {
+    let key = TestKey::new(1);
+    let ring = key.ring(Options::default());
+    let mut noted = Vec::new();
+    for packet in PacketParser::new(&ring[..]) {
+        packet.expect("a packet").to_writer(&mut noted).expect("into memory");
+        // An old header with one byte of length: a trust packet of two bytes.
+        noted.extend([0xb0, 2, 0, 0]);
+    }
+    let text = SignedPublicKey::from_bytes(&ring[..]).and_then(|key| key.to_armored_string(ArmorOptions::default()));
+    for bytes in [&noted[..], text.expect("a key").as_bytes()] {
+        let ring = Keyring::parse(bytes).expect("a ring");
+        for message in
+            [sign(&release_text(), &[&by_subkey(&key, SIGNED)]), sign(&release_text(), &[&by_primary(&key, SIGNED)])]
+        {
+            verify_inrelease(message.as_bytes(), &ring, NOW).expect("it is signed");
+        }
     }
 }
 
