@@ -38,6 +38,33 @@ impl fmt::Display for Descriptor {
     }
 }
 
+/// Bytes with their name, which nobody needs to compute again.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedBytes<B> {
+    blob: Descriptor,
+    bytes: B,
+}
+
+impl<B: AsRef<[u8]>> NamedBytes<B> {
+    /// Names `bytes`.
+    #[must_use]
+    pub fn new(function: DigestFunction, bytes: B) -> Self {
+        Self { blob: Descriptor::of(function, bytes.as_ref()), bytes }
+    }
+
+    /// Their name.
+    #[must_use]
+    pub fn blob(&self) -> &Descriptor {
+        &self.blob
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
 /// Text that is not a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDescriptorError {

@@ -12,7 +12,7 @@ mod descriptor;
 mod verify;
 
 pub use actions::{ActionCache, ActionCacheError, ActionLane, Pending, Recorded, wait};
-pub use descriptor::{Descriptor, ParseDescriptorError};
+pub use descriptor::{Descriptor, NamedBytes, ParseDescriptorError};
 pub use verify::{VerifiedBlob, VerifyError, copy_verified, verify_bytes};
 
 use std::io::{self, Read};

@@ -17,6 +17,7 @@ use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_layer};
 use cas_tree::{Directory, Unpacking};
 
 use crate::ahead::read_ahead;
+use crate::behind::store_behind;
 use crate::image_place::{ImagePlace, open};
 use crate::outline::stand_in;
 use crate::{BuildError, ImageLayer, Toolchain};
@@ -291,19 +292,20 @@ fn unpack(
         decompress(compressed, compression(store, origin, blob)?, limit).map_err(|error| failed(error.to_string()))?;
     let bytes = HashingReader::new(bytes, &[diff_id.function()]);
     let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
-    let keep = &mut |content: &mut dyn Read| store.put(function, content);
     let digests = std::thread::scope(|scope| {
         // Decompressing and digesting take as long as storing what is in there.
         let (mut bytes, thread) = read_ahead(scope, bytes);
-        read_layer(unpacking, &mut bytes, limits, keep).map_err(|error| match error {
-            // The layer is in order; the store is full, or fails.
-            ReadTarError::Keep { path, source } if !matches!(source, StoreError::Source(_)) => {
-                BuildError::Keep { path: format!("{path} of {}", blob.digest), source }
-            }
-            error => {
-                let (place, layer) = (origin.place(), blob.digest.to_string());
-                BuildError::ForeignLayer { place, layer, source: Box::new(error) }
-            }
+        store_behind(store, function, |keep| {
+            read_layer(unpacking, &mut bytes, limits, keep).map_err(|error| match error {
+                // The layer is in order; the store is full, or fails.
+                ReadTarError::Keep { path, source } if !matches!(source, StoreError::Source(_)) => {
+                    BuildError::Keep { path: format!("{path} of {}", blob.digest), source }
+                }
+                error => {
+                    let (place, layer) = (origin.place(), blob.digest.to_string());
+                    BuildError::ForeignLayer { place, layer, source: Box::new(error) }
+                }
+            })
         })?;
         io::copy(&mut bytes, &mut io::sink()).map_err(|error| failed(error.to_string()))?;
         let (digests, _) = thread.join().expect("reading does not panic").finish();

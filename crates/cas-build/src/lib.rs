@@ -7,6 +7,7 @@
 
 mod ahead;
 mod attached;
+mod behind;
 mod builder;
 mod capture;
 mod cargo;

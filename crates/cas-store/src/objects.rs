@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cas_blob::{Descriptor, OpenBlobError, VerifiedBlob, VerifyError, copy_verified};
+use cas_blob::{Descriptor, NamedBytes, OpenBlobError, VerifiedBlob, VerifyError, copy_verified};
 use cas_digest::{Digest, DigestFunction, Hasher};
 use cas_fs::{DirEntry, FsError, Operation};
 
@@ -288,24 +288,30 @@ impl<D: Disk> Vault<D> {
 
     /// Stores bytes and names them with `function`.
     pub(crate) fn put_bytes(&self, function: DigestFunction, bytes: &[u8]) -> Result<Descriptor, StoreError> {
-        let blob = Descriptor::of(function, bytes);
+        let named = NamedBytes::new(function, bytes);
+        self.put_named(&named)?;
+        Ok(*named.blob())
+    }
+
+    /// Stores bytes that have their name already.
+    pub(crate) fn put_named<B: AsRef<[u8]>>(&self, named: &NamedBytes<B>) -> Result<(), StoreError> {
+        let (blob, bytes) = (named.blob(), named.bytes());
         if blob.size == 0 {
-            return Ok(blob);
+            return Ok(());
         }
         self.leases.take(&[Record::object(&blob.digest)])?;
-        if self.is_settled(&blob)? {
-            return Ok(blob);
+        if self.is_settled(blob)? {
+            return Ok(());
         }
-        match self.write_bytes(&blob, bytes) {
+        match self.write_bytes(blob, bytes) {
             // The disk is full before the store's own limit is reached.
             Err(error) if error.is_full() && !matches!(error, StoreError::Quota { .. }) => {
                 let Some(make_room) = self.claims.make_room.get() else { return Err(error) };
                 make_room(Amount::of_file(blob.size))?;
-                self.write_bytes(&blob, bytes)?;
+                self.write_bytes(blob, bytes)
             }
-            result => result?,
+            result => result,
         }
-        Ok(blob)
     }
 
     fn write_bytes(&self, blob: &Descriptor, bytes: &[u8]) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cas_blob::{BlobStore, Descriptor, OpenBlob, OpenBlobError, VerifiedBlob};
+use cas_blob::{BlobStore, Descriptor, NamedBytes, OpenBlob, OpenBlobError, VerifiedBlob};
 use cas_digest::{DigestFunction, HashingReader};
 use cas_fs::FsError;
 
@@ -346,6 +346,15 @@ impl Store {
     /// [`StoreError`]; nothing is stored then.
     pub fn put_bytes(&self, function: DigestFunction, bytes: &[u8]) -> Result<Descriptor, StoreError> {
         self.vault.put_bytes(function, bytes)
+    }
+
+    /// Stores bytes that have their name already.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; nothing is stored then.
+    pub fn put_named<B: AsRef<[u8]>>(&self, named: &NamedBytes<B>) -> Result<(), StoreError> {
+        self.vault.put_named(named)
     }
 
     /// Stores all that `source` gives, in bounded memory, and names it with `function`.
