@@ -6,9 +6,9 @@
 mod debian;
 mod graph;
 mod root;
+mod step;
 mod store;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,11 +18,6 @@ use crate::run::{Failure, cargo, workspace};
 
 /// Runs of each command; the median counts.
 const RUNS: usize = 5;
-/// Steps whose time is compared with bubblewrap's.
-const STEPS: usize = 40;
-/// Files that each of them reads.
-const STEP_INPUTS: usize = 1000;
-
 /// Measures and reports.
 type Row = fn(&mut Bench) -> Result<(), Failure>;
 
@@ -47,7 +42,7 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
     fs::create_dir_all(&folder)?;
     let rows: [(&str, Row); 7] = [
         ("image", image),
-        ("step", step),
+        ("step", step::step),
         ("example", example),
         ("store", store::store),
         ("graph", graph::graph),
@@ -274,68 +269,6 @@ fn image(bench: &mut Bench) -> Result<(), Failure> {
 
 fn version_of_cas(bench: &Bench) -> String {
     version(&bench.cas.display().to_string())
-}
-
-fn step(bench: &mut Bench) -> Result<(), Failure> {
-    let place = bench.folder.join("workspace");
-    fs::create_dir_all(place.join("in"))?;
-    for index in 0..STEP_INPUTS {
-        fs::write(place.join(format!("in/file-{index:04}")), format!("content {index}\n"))?;
-    }
-    let manifest = |steps: usize, salt: usize| {
-        let mut text =
-            "[workspace]\n[toolchain.node]\ndebian = { suite = \"bookworm\", packages = [\"nodejs\"] }\n".to_owned();
-        for index in 0..steps {
-            let _ = write!(
-                text,
-                "[test.t{index}]\ntoolchain = \":node\"\nrun = [\"/usr/bin/test\", \"-e\", \"in/file-0000\"]\nenv = {{ SALT = \"{salt}-{index}\" }}\n"
-            );
-        }
-        text
-    };
-    fs::write(place.join("cas.toml"), manifest(1, 0))?;
-    output(&mut bench.cas(&place, "store", &["test"]))?;
-    let mut salt = 0;
-    let mut with = |steps: usize| {
-        median(|| {
-            salt += 1;
-            fs::write(place.join("cas.toml"), manifest(steps, salt))?;
-            Ok(bench.cas(&place, "store", &["test", "--jobs", "1"]))
-        })
-    };
-    let many = with(STEPS + 1)?;
-    let single = with(1)?;
-    let ours = many.saturating_sub(single) / u32::try_from(STEPS)?;
-    // The same root and files for bubblewrap, prepared before.
-    let roots = bench.folder.join("store/v1/roots");
-    let root = fs::read_dir(&roots)?.next().ok_or("no root was written out")??.path().join("root");
-    let source = place.join("in");
-    let script = format!(
-        "for i in $(seq {STEPS}); do bwrap --unshare-all --ro-bind {} / --proc /proc --dev /dev --ro-bind {} /srv --chdir /srv --clearenv /usr/bin/test -e file-0000 || exit 1; done",
-        root.display(),
-        source.display()
-    );
-    let theirs = median(|| {
-        let mut command = Command::new("sh");
-        command.args(["-c", &script]);
-        Ok(command)
-    })? / u32::try_from(STEPS)?;
-    bench.head("A sandboxed step")?;
-    bench.write(&format!(
-        "One step of `test -e` with R (Debian 12 with node) as its root and {STEP_INPUTS} input files, warm, one after the other. For cas the time\nof {} steps less that of one, by {STEPS}: key, lookup, writing the inputs, sandbox, capture, record. bubblewrap gets a prepared root and the folder\nof the inputs as it is, read-only: no key, no copy, nothing written.\n",
-        STEPS + 1
-    ));
-    bench.write("| | a step |\n|---|---|");
-    bench.write(&format!("| cas | {:.1} ms |", ours.as_secs_f64() * 1000.0));
-    bench.write(&format!("| bubblewrap | {:.1} ms |", theirs.as_secs_f64() * 1000.0));
-    bench.write(&format!("| cas / bubblewrap | {} |", ratio(ours, theirs)));
-    bench.write(&format!(
-        "\nA whole `cas test` of one such step that has to run: {}. {}; {}.",
-        milliseconds(single),
-        version("bwrap"),
-        version_of_cas(bench)
-    ));
-    Ok(())
 }
 
 fn example(bench: &mut Bench) -> Result<(), Failure> {
