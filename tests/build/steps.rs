@@ -265,6 +265,23 @@ fn what_a_step_may_leave_belongs_to_its_key() {
     assert!(text(&output.stderr).contains("`//:x` left `s"), "{}", text(&output.stderr));
 }
 
+/// A number of processors that a step says is what it sees, and part of what it is; the machine's number is neither.
+#[test]
+fn a_step_sees_as_many_processors_as_it_says() {
+    let manifest = workspace("[command.x]\nSTEP\nrun = \"busybox nproc > n\"\noutputs = [\"n\"]\n");
+    let Some(home) = Home::with_busybox(&manifest, &[]) else { return };
+    let seen = || {
+        let output = home.cas(&["build", ":x"]);
+        (steps(&output), home.read("cas-out/x/n"))
+    };
+    let all = std::thread::available_parallelism().unwrap();
+    assert_eq!(seen(), ("1 step ran, 0 were cached".to_owned(), format!("{all}\n")));
+    home.edit("cas.toml", "outputs = [", "cpus = 1\noutputs = [");
+    assert_eq!(seen(), ("1 step ran, 0 were cached".to_owned(), "1\n".to_owned()));
+    home.edit("cas.toml", "cpus = 1\n", "");
+    assert_eq!(seen(), ("0 steps ran, 1 was cached".to_owned(), format!("{all}\n")));
+}
+
 /// Whoever meets what the store lost makes it again, and each step is counted once.
 #[test]
 fn what_was_lost_is_made_again_and_counted_once() {

@@ -26,7 +26,7 @@ use std::sync::OnceLock;
 use cas_sandbox::{Cancel, Ending, Outcome, Overlay, Runner, SandboxError, Spec, Streams};
 
 /// Names by which the tests call busybox.
-const APPLETS: [&str; 36] = [
+const APPLETS: [&str; 37] = [
     "sh",
     "cat",
     "ls",
@@ -63,6 +63,7 @@ const APPLETS: [&str; 36] = [
     "mkfifo",
     "ln",
     "chroot",
+    "nproc",
 ];
 
 /// A root with busybox and a scratch area, removed at the end.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use cas_sandbox::{EPOCH_SECONDS, Network, Overlay, SandboxError, Spec, StartError};
+use cas_sandbox::{EPOCH_SECONDS, Network, Overlay, SandboxError, Spec, StartError, processors};
 
 use crate::{Home, run, try_run};
 
@@ -91,6 +91,20 @@ fn limits_and_signals_do_not_depend_on_the_caller() {
                   grep -E 'Sig(Blk|Ign)' /proc/self/status | tr -s '\\t' ' '; cat /proc/self/personality";
     let none = "0000000000000000";
     assert_eq!(run(&home.script(script)).text(), format!("0\n1024\n8192\nSigBlk: {none}\nSigIgn: {none}\n00000000"));
+}
+
+#[test]
+fn a_command_sees_as_many_processors_as_it_is_given() {
+    let Some(mut home) = Home::new() else { return };
+    let all = processors();
+    let mut seen = |given: Vec<usize>| {
+        let mut spec = home.script("grep Cpus_allowed_list /proc/self/status | tr -d '\\t'; nproc");
+        spec.processors = given;
+        run(&spec).text().to_owned()
+    };
+    let last = *all.last().unwrap();
+    assert_eq!(seen(vec![last]), format!("Cpus_allowed_list:{last}\n1"));
+    assert!(seen(Vec::new()).ends_with(&format!("\n{}", all.len())), "without a number it may use all");
 }
 
 #[test]

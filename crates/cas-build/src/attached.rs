@@ -120,6 +120,8 @@ impl Job<'_> {
         // Whoever runs it ends it.
         spec.timeout = None;
         spec.limits = Limits::default();
+        let processors = self.resources.processors(self.command.cpus);
+        spec.processors = processors.numbers();
         let outcome = Runner::this_program().run(&spec, streams, self.cancel)?;
         kept.settle(&outcome.ending)?;
         Ok(outcome)

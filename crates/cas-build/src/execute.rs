@@ -52,10 +52,13 @@ impl Job<'_> {
         let finder = Finder::new(&secrets);
         let kept = self.kept_folders(scratch)?;
         let private = kept.private(self.package(), &self.command.cache)?;
-        let spec = self.world(root, inputs, scratch, secrets.clone(), private)?;
+        let processors = self.resources.processors(self.command.cpus);
+        let mut spec = self.world(root, inputs, scratch, secrets.clone(), private)?;
+        spec.processors = processors.numbers();
         let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder.clone())?;
         let stderr = stdout.try_clone().map_err(BuildError::Log)?;
         let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), self.cancel);
+        drop(processors);
         let logs = self.store.logs();
         cas_fs::create_dir_all(&logs)?;
         let log = recorder.finish(&logs.join(format!("{}.log", key.digest.to_hex())))?;
@@ -138,6 +141,8 @@ impl Job<'_> {
         let mut spec = self.world(root, inputs, &scratch, secrets, private)?;
         let longest = MAX_SECOND_RUN.max(first.elapsed) * SECOND_RUN_FACTOR;
         spec.timeout = Some(self.command.timeout.min(longest));
+        let processors = self.resources.processors(self.command.cpus);
+        spec.processors = processors.numbers();
         let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder)?;
         let stderr = stdout.try_clone().map_err(BuildError::Log)?;
         let outcome = Runner::this_program().run_watched(&spec, Streams::new(stdout, stderr), self.cancel);

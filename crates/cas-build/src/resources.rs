@@ -2,8 +2,11 @@
 //!
 //! A step whose turn has come waits until there is enough for it, and those behind it wait, too: nobody is passed over for
 //! ever. One that needs more than there is at all runs alone.
+//!
+//! A step that says how many processors it uses gets as many to itself, as far as there are: so it sees the same number everywhere.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +27,8 @@ pub(crate) struct Amount {
 impl Amount {
     /// What a step is expected to need.
     pub(crate) fn of(command: &Command) -> Self {
-        Self { cpus: command.cpus.get().into(), memory_bytes: command.memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES) }
+        let cpus = command.cpus.map_or(1, NonZeroU32::get).into();
+        Self { cpus, memory_bytes: command.memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES) }
     }
 
     fn is_within(&self, total: &Self) -> bool {
@@ -36,6 +40,8 @@ impl Amount {
 #[derive(Debug)]
 pub(crate) struct Resources {
     total: Amount,
+    /// Numbers of the processors that this process may use, in the order in which they are given away.
+    processors: Vec<usize>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -43,6 +49,8 @@ pub(crate) struct Resources {
 #[derive(Debug, Default)]
 struct State {
     used: Amount,
+    /// How many steps have each of the processors.
+    given: Vec<usize>,
     holders: usize,
     /// Those that wait, in their order.
     queue: VecDeque<u64>,
@@ -51,7 +59,30 @@ struct State {
 
 impl Resources {
     pub(crate) fn new(total: Amount) -> Self {
-        Self { total, state: Mutex::default(), changed: Condvar::new() }
+        let mut processors = cas_sandbox::processors();
+        if !processors.is_empty() {
+            // Another program that does the same begins with others, most likely.
+            let first = std::process::id() as usize % processors.len();
+            processors.rotate_left(first);
+        }
+        Self::over(total, processors)
+    }
+
+    fn over(total: Amount, processors: Vec<usize>) -> Self {
+        let state = State { given: vec![0; processors.len()], ..State::default() };
+        Self { total, processors, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Processors for a step that wants this many, those that the fewest others have; all if there are no more. None for a step
+    /// that does not say: it may use all.
+    pub(crate) fn processors(&self, count: Option<NonZeroU32>) -> Processors<'_> {
+        let count = count.map_or(0, |count| usize::try_from(count.get()).unwrap_or(usize::MAX));
+        let mut state = self.lock();
+        let mut places: Vec<usize> = (0..self.processors.len()).collect();
+        places.sort_by_key(|place| state.given[*place]);
+        places.truncate(count);
+        places.iter().for_each(|place| state.given[*place] += 1);
+        Processors { resources: self, places }
     }
 
     /// The memory that there is for all, if that is known.
@@ -113,6 +144,27 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// Processors of one step, given back at the end.
+#[derive(Debug)]
+pub(crate) struct Processors<'a> {
+    resources: &'a Resources,
+    places: Vec<usize>,
+}
+
+impl Processors<'_> {
+    /// Their numbers, for [`cas_sandbox::Spec`].
+    pub(crate) fn numbers(&self) -> Vec<usize> {
+        self.places.iter().map(|place| self.resources.processors[*place]).collect()
+    }
+}
+
+impl Drop for Processors<'_> {
+    fn drop(&mut self) {
+        let mut state = self.resources.lock();
+        self.places.iter().for_each(|place| state.given[*place] -= 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -167,5 +219,19 @@ mod tests {
         assert!(resources.take(one, &|| true).is_none());
         drop(held);
         assert!(resources.take(one, &NEVER).is_some());
+    }
+
+    #[test]
+    fn steps_get_processors_that_the_fewest_others_have() {
+        let resources = Resources::over(Amount { cpus: 4, memory_bytes: 1 }, vec![6, 7, 0, 1]);
+        let of = |count| resources.processors(NonZeroU32::new(count));
+        let (one, two) = (of(1), of(2));
+        assert_eq!((one.numbers(), two.numbers()), (vec![6], vec![7, 0]));
+        drop(one);
+        assert_eq!(of(2).numbers(), [6, 1], "what was given back is free");
+        assert_eq!(of(9).numbers().len(), 4, "there are no more");
+        assert_eq!(resources.processors(None).numbers(), [0; 0]);
+        drop(two);
+        assert_eq!(resources.lock().given, [0; 4]);
     }
 }

@@ -45,6 +45,8 @@ const SECRETS_PROPERTY: &str = "cas-secrets";
 const SCRATCH_PROPERTY: &str = "cas-scratch";
 /// Platform property of steps that keep folders from one run to the next: their paths in the package, a line each.
 const CACHE_PROPERTY: &str = "cas-cache";
+/// Platform property of steps that say how many processors they use: they see that many.
+const CPUS_PROPERTY: &str = "cas-cpus";
 
 /// A toolchain as steps see it: no owners, no rights but the one to execute, no attributes, no links between files.
 #[derive(Debug)]
@@ -245,6 +247,7 @@ impl Job<'_> {
             Some(sorted.into_iter().collect::<Vec<_>>().join("\n")).filter(|list| !list.is_empty())
         };
         let (scratch, cache) = (listed(&self.command.scratch), listed(&self.command.cache));
+        let cpus = self.command.cpus.map(|count| count.to_string());
         let isa = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86-64" };
         Step {
             arguments: self.arguments(),
@@ -260,6 +263,7 @@ impl Job<'_> {
                 .chain(secrets.as_deref().map(|names| (SECRETS_PROPERTY, names)))
                 .chain(scratch.as_deref().map(|paths| (SCRATCH_PROPERTY, paths)))
                 .chain(cache.as_deref().map(|paths| (CACHE_PROPERTY, paths)))
+                .chain(cpus.as_deref().map(|count| (CPUS_PROPERTY, count)))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             input_root,
@@ -348,6 +352,9 @@ impl Job<'_> {
         }
         trace.add("run", "", serde_json::json!(self.arguments()).to_string());
         trace.add("timeout", "", format!("{} s", self.command.timeout.as_secs()));
+        if let Some(count) = self.command.cpus {
+            trace.add("cpus", "", count.to_string());
+        }
         for (name, value) in self.environment() {
             trace.add("env", name, value);
         }

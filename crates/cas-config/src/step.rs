@@ -50,8 +50,8 @@ pub struct Command {
     pub timeout: Duration,
     /// Memory that it is expected to need: steps run side by side as far as the machine has that much.
     pub memory_bytes: Option<u64>,
-    /// Processors that it is expected to use.
-    pub cpus: NonZeroU32,
+    /// Processors that it is given, and expected to use; `None` for one that it is expected to use and all that it may.
+    pub cpus: Option<NonZeroU32>,
 }
 
 /// What a step runs.
@@ -220,7 +220,7 @@ impl Checker {
             cache: part.cache.unwrap_or_default().into_iter().map(|path| path.value).collect(),
             timeout: part.timeout.unwrap_or(DEFAULT_TIMEOUT),
             memory_bytes: part.memory_bytes,
-            cpus: part.cpus.unwrap_or(NonZeroU32::MIN),
+            cpus: part.cpus,
         })
     }
 
@@ -457,7 +457,7 @@ run = "true"
         let env: Vec<(&str, &str)> = build.env.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(env, [("A", "root"), ("B", "template"), ("C", "own")]);
         assert_eq!(build.env_in, ["ALPHA".into(), "CHANNEL".into()] as [Box<str>; 2]);
-        assert_eq!((build.memory_bytes, build.cpus.get()), (Some(1 << 30), 2));
+        assert_eq!((build.memory_bytes, build.cpus), (Some(1 << 30), NonZeroU32::new(2)));
         // A test has no template here: of a command's it takes nothing.
         let unit = step(&member, "unit");
         assert_eq!((unit.outputs.len(), unit.toolchains.len(), unit.memory_bytes), (0, 1, None));

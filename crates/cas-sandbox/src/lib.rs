@@ -29,7 +29,7 @@ pub use changes::{Change, ChangesError, Kind, changes};
 pub use error::{SandboxError, StartError};
 pub use helper::sandbox_main;
 pub use host::{HostCannot, ManyIdsObstacle, NamespaceObstacle};
-pub use limits::{Enforcement, Limit, Limits, MAX_SCRATCH_DEPTH};
+pub use limits::{Enforcement, Limit, Limits, MAX_SCRATCH_DEPTH, processors};
 pub use probe::{HostReport, probe};
 pub use run::{Ending, Outcome, Runner, Streams};
 pub use spec::{

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Group;
@@ -36,6 +37,14 @@ impl Limits {
     pub(crate) fn has_scratch(&self) -> bool {
         self.scratch_bytes.is_some() || self.scratch_entries.is_some()
     }
+}
+
+/// Numbers of the processors that this thread may use, in their order; empty where they cannot be told, as on a machine with
+/// more than 1024.
+#[must_use]
+pub fn processors() -> Vec<usize> {
+    let allowed = rustix::thread::sched_getaffinity(None);
+    allowed.map_or_else(|_| Vec::new(), |set| (0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect())
 }
 
 /// What a command had more of than it may have.

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use rustix::thread::CpuSet;
+
 use crate::limits::Limits;
 
 /// Host name in every sandbox.
@@ -140,6 +142,8 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     /// How much it may use.
     pub limits: Limits,
+    /// Numbers of the processors that it runs on, of [`processors`](crate::processors()); empty for all that the caller may use.
+    pub processors: Vec<usize>,
     /// Makes `/tmp` a memory file system of at most this size. Else it is part of the root.
     pub tmp_size_bytes: Option<u64>,
 }
@@ -166,6 +170,7 @@ impl Spec {
             network: Network::None,
             timeout: None,
             limits: Limits::default(),
+            processors: Vec::new(),
             tmp_size_bytes: None,
         }
     }
@@ -207,6 +212,9 @@ impl Spec {
         let mut paths = overlays().flat_map(Overlay::paths).chain(host_paths);
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(SpecError::RelativePath { path: path.to_owned() });
+        }
+        if let Some(number) = self.processors.iter().find(|number| **number >= CpuSet::MAX_CPU) {
+            return Err(SpecError::Processor { number: *number });
         }
         // The mapping of ids has no name for this one: it means "no id".
         if self.uid == u32::MAX || self.gid == u32::MAX {
@@ -285,6 +293,12 @@ pub enum SpecError {
     /// Owners are put right, and other users are there, for user and group 0 alone.
     #[error("many users, and owners of files, need a command of user and group 0")]
     Users,
+    /// A set of processors has no place for this one.
+    #[error("processor {number} is beyond the {} that a sandbox can be given", CpuSet::MAX_CPU)]
+    Processor {
+        /// Its number.
+        number: usize,
+    },
     /// 4294967295 is no user or group id.
     #[error("user or group id 4294967295 means none")]
     Id,
@@ -344,6 +358,9 @@ mod tests {
             assert_eq!(changed(&|spec| spec.private = vec![private.clone()]).is_ok(), expected, "{inside}");
         }
         assert_eq!(changed(&|spec| spec.uid = u32::MAX), Err(SpecError::Id));
+        for (number, expected) in [(0, Ok(())), (1024, Err(SpecError::Processor { number: 1024 }))] {
+            assert_eq!(changed(&|spec| spec.processors = vec![number]), expected);
+        }
         let many = |ids, inside: &str| {
             changed(&|spec| {
                 (spec.uid, spec.gid, spec.users) = (ids, ids, Users::Many);

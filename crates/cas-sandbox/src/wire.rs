@@ -124,6 +124,8 @@ pub(crate) struct Job {
     pub(crate) host_network: bool,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) limits: Limits,
+    /// Numbers of the processors that the command may use; empty for all.
+    pub(crate) processors: Vec<usize>,
     pub(crate) tmp_size_bytes: Option<u64>,
     /// Whether the first message carries a descriptor for the command's standard input.
     pub(crate) has_stdin: bool,
@@ -190,6 +192,7 @@ impl Job {
             host_network: spec.network == Network::Host,
             timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             limits: spec.limits,
+            processors: spec.processors.clone(),
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
@@ -248,6 +251,7 @@ pub(crate) enum Stage {
     Filter,
     Streams,
     Limits,
+    Processors,
     Signals,
     Supervise,
     Probe,
@@ -284,6 +288,7 @@ impl fmt::Display for Stage {
             Self::Filter => "filter system calls",
             Self::Streams => "set standard streams",
             Self::Limits => "set limits",
+            Self::Processors => "choose processors",
             Self::Signals => "reset signals",
             Self::Supervise => "wait for the command",
             Self::Probe => "use the overlay",

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{At, Setup, init, probe, program};
 use crate::wire::{Bytes, Job, Report, Stage, StartFailure, StartKind, Task};
@@ -28,7 +29,7 @@ const FAILED: i32 = 127;
 
 /// Does not return: becomes the command, or ends after telling why not.
 pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> ! {
-    let report = match prepare(stdin, witness) {
+    let report = match prepare(job, stdin, witness) {
         Err(failure) => Report::Setup(failure),
         Ok(()) => match &job.task {
             Task::Probe => match probe::run() {
@@ -43,7 +44,7 @@ pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>, witness: O
 }
 
 /// Sets what a program inherits.
-fn prepare(stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup<()> {
+fn prepare(job: &Job, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup<()> {
     rustix::process::setsid().at(Stage::Streams)?;
     let stdin = match stdin {
         Some(stdin) => stdin,
@@ -55,6 +56,11 @@ fn prepare(stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup<()> {
     limit(Resource::Core, Some(0), Some(0))?;
     limit(Resource::Nofile, Some(OPEN_FILES), None)?;
     limit(Resource::Stack, Some(STACK_BYTES), None)?;
+    if !job.processors.is_empty() {
+        let mut set = CpuSet::new();
+        job.processors.iter().for_each(|number| set.set(*number));
+        sched_setaffinity(None, &set).at(Stage::Processors)?;
+    }
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     cas_sys::reset_personality().at(Stage::Signals)?;
     cas_sys::reset_signals().at(Stage::Signals)?;
