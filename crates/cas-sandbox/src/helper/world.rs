@@ -138,19 +138,22 @@ fn descriptor_path(descriptor: &OwnedFd) -> String {
 
 /// Opens a directory of the new root by its absolute path there.
 fn mount_point(root: &OwnedFd, path: &Path) -> Setup<OwnedFd> {
+    open_inside(root, path, OFlags::DIRECTORY).at_path(Stage::MountPoint, path)
+}
+
+/// Opens what the new root has at a path, which cannot lead out of it; a symlink on the way is an error. One at the end is opened
+/// itself with [`OFlags::NOFOLLOW`], else an error.
+fn open_inside(root: &OwnedFd, path: &Path, kind: OFlags) -> rustix::io::Result<OwnedFd> {
     let inside = path.strip_prefix("/").unwrap_or(path);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve).at_path(Stage::MountPoint, path)
+    rustix::fs::openat2(root, inside, OFlags::PATH | OFlags::CLOEXEC | kind, Mode::empty(), resolve)
 }
 
 /// Gives a path of the new root its owners and rights.
 fn set_owner(root: &OwnedFd, (inside, uid, gid, mode): &OwnerRow) -> Setup<()> {
     let path = inside.clone().into_path();
     let set = || {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(root, &path, flags, Mode::empty(), resolve)?;
+        let file = open_inside(root, &path, OFlags::NOFOLLOW)?;
         let (user, group) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
         rustix::fs::chownat(&file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Symlink {
@@ -193,10 +196,7 @@ fn show(root: &OwnedFd, path: &Bytes) -> Setup<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let shown = open_tree(CWD, &host, flags).at_path(Stage::ShowHost, &host)?;
     cas_sys::set_shown(shown.as_fd()).at_path(Stage::ShowHost, &host)?;
-    let inside = host.strip_prefix("/").unwrap_or(&host);
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let point = rustix::fs::openat2(root, inside, flags, Mode::empty(), resolve).at_path(Stage::MountPoint, &host)?;
+    let point = open_inside(root, &host, OFlags::NOFOLLOW).at_path(Stage::MountPoint, &host)?;
     attach(&shown, &point).at_path(Stage::ShowHost, &host)
 }
 
