@@ -81,6 +81,7 @@ impl Work<'_> {
 
     fn run(&self) -> Result<Directory, BuildError> {
         let (store, function) = (self.context.store, self.context.function);
+        self.unpacked.iter().try_for_each(cas_deb::check_owners).map_err(|error| self.failed(error))?;
         let controls: Vec<_> = self.unpacked.iter().map(|package| &package.control).collect();
         let groups = cas_deb::installation_order(&controls).map_err(|error| self.failed(error))?;
         let essential = groups.first().map(Vec::as_slice).unwrap_or_default();

@@ -9,7 +9,40 @@ use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
+use crate::Unpacked;
 use crate::fixups::{AddedFile, FixUpError, add};
+
+/// The largest number of a user or group while scripts run.
+const MAX_ID: u32 = 65_535;
+
+/// A package cannot be installed, because somebody owns its files who is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "package `{package}` ships `{path}` for user or group {id}, and only 0 to {MAX_ID} are there when it is configured"
+)]
+pub struct OwnerError {
+    /// Name and version of the package.
+    pub package: String,
+    /// The path, `.` for the root.
+    pub path: String,
+    /// The user or group.
+    pub id: u32,
+}
+
+/// Finds an owner that the files of a package cannot be given: neither here nor by dpkg, which would say less.
+///
+/// # Errors
+///
+/// [`OwnerError`] for the first one.
+pub fn check_owners(package: &Unpacked) -> Result<(), OwnerError> {
+    let inside = package.tree.walk().filter_map(|(path, node)| Some((path.to_string(), node.metadata()?)));
+    for (path, metadata) in std::iter::once((".".to_owned(), &package.tree.metadata)).chain(inside) {
+        if let Some(id) = [metadata.uid, metadata.gid].into_iter().find(|id| *id > MAX_ID) {
+            return Err(OwnerError { package: package.control.to_string(), path, id });
+        }
+    }
+    Ok(())
+}
 
 /// No script starts a service: there is nothing to serve, and the sandbox ends with the scripts.
 const POLICY_PATH: &str = "usr/sbin/policy-rc.d";
@@ -166,6 +199,23 @@ mod tests {
         assert_eq!(names, expected);
         let (metadata, blob) = tree.get_file(&path("etc/machine-id")).expect("it is a file");
         assert_eq!((metadata.mode, blob.size), (0o444, 0));
+    }
+
+    #[test]
+    fn owners_that_nobody_is_are_told_with_package_and_path() {
+        let control = b"Package: a\nVersion: 1\nArchitecture: all\n";
+        let control = crate::Control::parse(control).expect("it is one paragraph");
+        let of = |uid, gid| {
+            let mut tree = Directory::root();
+            let metadata = Metadata { uid, gid, ..Metadata::root_owned(0o644) };
+            let node = Node::File { metadata, blob: Descriptor::of(DigestFunction::Blake3, b"") };
+            tree.insert(&path("srv/x"), node, &Metadata::root_owned(0o755)).expect("free names");
+            check_owners(&Unpacked { control: control.clone(), tree })
+        };
+        let refused = |id| Err(OwnerError { package: "a 1".to_owned(), path: "srv/x".to_owned(), id });
+        assert_eq!(of(65_535, 65_535), Ok(()));
+        assert_eq!(of(65_536, 0), refused(65_536));
+        assert_eq!(of(0, u32::MAX), refused(u32::MAX));
     }
 
     #[test]

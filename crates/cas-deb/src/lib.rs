@@ -25,7 +25,7 @@ mod version;
 pub use ar::{Compression, DebError, DebReader, HeaderPart, Member, MemberKind};
 pub use cleartext::FrameError;
 pub use closure::{Because, ClosureError, Exclusion, closure};
-pub use configured::{USER_LISTS, after_scripts, before_scripts, order_users};
+pub use configured::{OwnerError, USER_LISTS, after_scripts, before_scripts, check_owners, order_users};
 pub use deb822::{Deb822Error, Paragraph, Paragraphs};
 pub use fixups::{AddedFile, FixUpError, fix_up};
 pub use index::{IndexBuilder, IndexError, PackageIndex};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
+use crate::ids::MANY;
 use crate::limits::Limits;
 
 /// Host name in every sandbox.
@@ -202,6 +203,11 @@ impl Spec {
         if let Some(owner) = self.owners.iter().find(|owner| !is_inside(&owner.inside)) {
             return Err(SpecError::Owner { path: owner.inside.clone() });
         }
+        for Owner { inside, uid, gid, .. } in &self.owners {
+            if let Some(id) = [uid, gid].into_iter().find(|id| **id >= MANY) {
+                return Err(SpecError::OwnerId { path: inside.clone(), id: *id });
+            }
+        }
         let is_plain = self.users == Users::One && self.owners.is_empty();
         if !is_plain && (self.users == Users::One || self.uid != 0 || self.gid != 0) {
             return Err(SpecError::Users);
@@ -290,6 +296,14 @@ pub enum SpecError {
         /// The path.
         path: PathBuf,
     },
+    /// What is to be put right would belong to somebody who is not there.
+    #[error("`{}` cannot be given to user or group {id}: those of a sandbox are 0 to {}", path.display(), MANY - 1)]
+    OwnerId {
+        /// The path.
+        path: PathBuf,
+        /// The user or group.
+        id: u32,
+    },
     /// Owners are put right, and other users are there, for user and group 0 alone.
     #[error("many users, and owners of files, need a command of user and group 0")]
     Users,
@@ -370,6 +384,13 @@ mod tests {
         assert_eq!(many(0, "var/mail"), Ok(()));
         assert_eq!(many(1000, "var/mail"), Err(SpecError::Users));
         assert_eq!(many(0, "/var/mail"), Err(SpecError::Owner { path: "/var/mail".into() }));
+        for (uid, gid, expected) in [(65_535, 0, None), (65_536, 0, Some(65_536)), (0, u32::MAX, Some(u32::MAX))] {
+            let result = changed(&|spec| {
+                (spec.uid, spec.gid, spec.users) = (0, 0, Users::Many);
+                spec.owners = vec![Owner { inside: "x".into(), uid, gid, mode: 0o755 }];
+            });
+            assert_eq!(result.err(), expected.map(|id| SpecError::OwnerId { path: "x".into(), id }));
+        }
         let owner = Owner { inside: "x".into(), uid: 0, gid: 0, mode: 0o755 };
         assert_eq!(changed(&|spec| spec.owners = vec![owner.clone()]), Err(SpecError::Users));
     }
