@@ -25,8 +25,8 @@ dpkg --force-depends --force-unsafe-io --log=/dev/null --install 0/*.deb
 for group in $(ls | sort -n); do
   [ $group = 0 ] || dpkg --force-unsafe-io --log=/dev/null --install $group/*.deb
 done
-dpkg --audit
-[ -z \"$(dpkg --audit)\" ]
+audit=$(dpkg --audit || echo dpkg --audit failed)
+[ -z \"$audit\" ] || { echo \"$audit\"; exit 1; }
 ";
 
 /// Beside `PATH` and `SOURCE_DATE_EPOCH`. No script asks anybody, and times that are written are the constant one. With that
@@ -88,9 +88,7 @@ impl Work<'_> {
         let essential = essential.iter().map(|position| self.unpacked[*position].clone());
         let mut base = cas_deb::merge(essential).map_err(|error| self.failed(error))?;
         let added = cas_deb::before_scripts(&mut base, function).map_err(|error| self.failed(error))?;
-        for file in added {
-            store.put_bytes(function, file.content.as_bytes())?;
-        }
+        debian::keep_added(self.context, &added)?;
         let overlay = self.install(&base, &groups)?;
         let mut tree = self.read(base, &overlay)?;
         let shipped = |path: &RelPath| self.unpacked.iter().any(|package| package.tree.get(path).is_some());

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_config::{Debian, DebianArchive, Label, LockedDebian, LockedPackage};
-use cas_deb::{Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
+use cas_deb::{AddedFile, Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
 use cas_sandbox::Cancel;
@@ -231,15 +231,21 @@ fn make(context: &Context<'_>, locked: &LockedDebian) -> Result<(Descriptor, Dir
         None => {
             let mut tree = cas_deb::merge(unpacked).map_err(|error| failed(Box::new(error)))?;
             let added = cas_deb::fix_up(&mut tree, context.function).map_err(|error| failed(Box::new(error)))?;
-            for file in added {
-                store.put_bytes(context.function, file.content.as_bytes())?;
-            }
+            keep_added(context, &added)?;
             tree
         }
     };
     let name = store.put_tree(&tree, context.function)?;
     store.put_memo(TREE_MEMO, tree_key(context, locked).as_bytes(), name.to_string().as_bytes())?;
     Ok((name, tree))
+}
+
+/// Puts the content of files that no package ships into the store.
+pub(crate) fn keep_added(context: &Context<'_>, added: &[AddedFile]) -> Result<(), BuildError> {
+    for file in added {
+        context.store.put_bytes(context.function, file.content.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn recorded(value: Option<Vec<u8>>) -> Option<Descriptor> {
