@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use cas_blob::Descriptor;
 use cas_config::Lock;
@@ -76,6 +77,12 @@ impl Configured {
 
     /// The same as an ordinary user, in a copy of the workspace, with a list of subordinate ids.
     fn as_user(&self, ranges: &str) -> Output {
+        let folder = self.users_folder(ranges);
+        self.with_environment(command_of_user(&folder, &["build", ":root", "--locked"])).output().unwrap()
+    }
+
+    /// A folder of that user, with a copy of the workspace and of the program, and that list.
+    fn users_folder(&self, ranges: &str) -> PathBuf {
         let folder = self.archives.at("user");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
@@ -83,23 +90,9 @@ impl Configured {
             fs::copy(self.home.workspace().join(name), folder.join(name)).unwrap();
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o644)).unwrap();
         }
-        let (program, list) = (folder.join("cas"), folder.join("ranges"));
-        fs::copy(env!("CARGO_BIN_EXE_cas"), &program).unwrap();
-        fs::write(&list, ranges).unwrap();
-        chown(&folder, Some(USER), Some(USER)).unwrap();
         fs::set_permissions(self.archives.at("."), fs::Permissions::from_mode(0o755)).unwrap();
-        let lists = "for list in /etc/subuid /etc/subgid; do mount --bind \"$0\" $list; done; exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-euc", lists]).arg(&list).args([
-            "setpriv",
-            &format!("--reuid={USER}"),
-            &format!("--regid={USER}"),
-            "--clear-groups",
-            "--",
-        ]);
-        command.arg(&program).args(["build", ":root", "--locked"]).current_dir(&folder).env_clear();
-        command.env("CAS_HOME", folder.join("store")).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        self.with_environment(command).output().unwrap()
+        prepare_user(&folder, ranges);
+        folder
     }
 
     /// The tree that the packages of the lock have, by the name under which it is remembered.
@@ -114,6 +107,39 @@ impl Configured {
         let name: Descriptor = text(&name).parse().unwrap();
         (name, store.load_tree(&name).unwrap())
     }
+}
+
+/// Gives a folder to the ordinary user, with a copy of the program and a list of subordinate ids.
+fn prepare_user(folder: &Path, ranges: &str) {
+    fs::copy(env!("CARGO_BIN_EXE_cas"), folder.join("cas")).unwrap();
+    fs::write(folder.join("ranges"), ranges).unwrap();
+    chown(folder, Some(USER), Some(USER)).unwrap();
+}
+
+/// The program as that user runs it there.
+fn command_of_user(folder: &Path, arguments: &[&str]) -> Command {
+    let lists = "for list in /etc/subuid /etc/subgid; do mount --bind \"$0\" $list; done; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-euc", lists]).arg(folder.join("ranges")).args([
+        "setpriv",
+        &format!("--reuid={USER}"),
+        &format!("--regid={USER}"),
+        "--clear-groups",
+        "--",
+    ]);
+    command.arg(folder.join("cas")).args(arguments).current_dir(folder).env_clear();
+    command.env("CAS_HOME", folder.join("store")).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+/// Whether this host lets an ordinary user have subordinate ids, which takes root to be set up.
+fn has_users() -> bool {
+    let has_lists = ["/etc/subuid", "/etc/subgid"].iter().all(|list| Path::new(list).exists());
+    let has_users = is_root() && has_lists && Command::new("newuidmap").output().is_ok();
+    if !has_users {
+        eprintln!("SKIPPED: an ordinary user needs root, `/etc/subuid`, `/etc/subgid` and newuidmap (package uidmap)");
+    }
+    has_users
 }
 
 fn is_root() -> bool {
@@ -174,9 +200,7 @@ fn scripts_run_with_many_users_and_leave_nothing_of_the_moment() {
     // It is there: nothing runs.
     let again = configured.cas(&["build", ":root", "--locked", "--offline"]);
     assert_eq!(text(&again.stdout), stdout, "{}", text(&again.stderr));
-    let has_lists = ["/etc/subuid", "/etc/subgid"].iter().all(|list| Path::new(list).exists());
-    if !is_root() || !has_lists || Command::new("newuidmap").output().is_err() {
-        eprintln!("SKIPPED: an ordinary user needs root, `/etc/subuid`, `/etc/subgid` and newuidmap (package uidmap)");
+    if !has_users() {
         return;
     }
     for ranges in ["", &format!("{USER}:100000:65534\n"), "somebody:100000:65536\n"] {
@@ -206,4 +230,77 @@ fn a_script_that_fails_is_told_with_what_it_printed() {
     assert!(stderr.contains("this is why"), "{stderr}");
     let log = stderr.split("the whole output is in `").nth(1).unwrap().split('`').next().unwrap();
     assert!(fs::read_to_string(Path::new(log)).unwrap().contains("this is why"));
+}
+
+/// Ids of the user's range, for what scripts of other users leave.
+const RANGE: &str = "65534:300000:65535\n";
+
+/// Folders of processes, running or killed.
+fn sessions(store: &Path) -> Vec<PathBuf> {
+    fs::read_dir(store.join("v1/tmp")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What a killed program left belongs to users whom the one who killed it is not: the next command removes it all the same, where it
+/// may be these users, and says what is missing where not.
+#[test]
+fn what_a_killed_build_left_of_other_users_is_removed() {
+    if !has_users() {
+        return;
+    }
+    let home = Home::new("[workspace]\n");
+    fs::set_permissions(home.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = home.workspace();
+    prepare_user(&folder, RANGE);
+    let store = folder.join("store");
+    let run = |arguments: &[&str]| command_of_user(&folder, arguments).output().unwrap();
+    assert_eq!(run(&["store", "stat"]).status.code(), Some(0));
+    let left = store.join("v1/tmp/1-00000000/configure-x/root/upper/srv");
+    fs::create_dir_all(left.join("own")).unwrap();
+    for path in left.ancestors().take_while(|path| !path.ends_with("tmp")) {
+        chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    chown(left.join("own"), Some(300_032), Some(300_032)).unwrap();
+    fs::write(left.join("own/file"), "x").unwrap();
+    fs::set_permissions(left.join("own"), fs::Permissions::from_mode(0o700)).unwrap();
+
+    fs::write(folder.join("ranges"), "").unwrap();
+    assert_eq!(run(&["store", "stat"]).status.code(), Some(0), "it is in nobody's way");
+    let refused = run(&["store", "gc"]);
+    assert_eq!(refused.status.code(), Some(6), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("many user ids cannot be had"), "{}", text(&refused.stderr));
+    assert!(text(&refused.stdout).starts_with("removed 0 objects"), "what could be done was done");
+    assert!(left.join("own/file").exists());
+    fs::write(folder.join("ranges"), RANGE).unwrap();
+    let done = run(&["store", "gc"]);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert_eq!(sessions(&store), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_configuration_that_is_killed_leaves_nothing_for_ever() {
+    if !has_users() {
+        return;
+    }
+    let script = "mkdir /srv/own; chown 33:33 /srv/own; chmod 700 /srv/own; touch /srv/own/file; sleep 1000";
+    let Some(configured) = Configured::new(script) else { return };
+    let folder = configured.users_folder(RANGE);
+    let mut command = configured.with_environment(command_of_user(&folder, &["build", ":root", "--locked"]));
+    let mut build = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let store = folder.join("store");
+    let is_there = |session: &PathBuf| {
+        let scratch = fs::read_dir(session).into_iter().flatten().flatten().map(|entry| entry.path());
+        scratch.map(|scratch| scratch.join("root/upper/srv/own/file")).any(|file| file.exists())
+    };
+    while !store.join("v1/tmp").exists() || !sessions(&store).iter().any(is_there) {
+        assert_eq!(build.try_wait().unwrap(), None, "it ended before the script ran");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    build.kill().unwrap();
+    build.wait().unwrap();
+    assert!(sessions(&store).iter().any(is_there), "there is something to remove");
+    // Its sandbox ends by itself a moment later; until then some of it may come back.
+    while !sessions(&store).is_empty() {
+        let done = command_of_user(&folder, &["store", "stat"]).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    }
 }

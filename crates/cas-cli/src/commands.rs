@@ -98,6 +98,11 @@ pub(crate) fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// Removes what killed builds left that belongs to other users of a sandbox.
+pub(crate) fn remove_left(store: &Store) -> Result<(), SandboxError> {
+    store.remove_left(|folder| Runner::this_program().remove(folder))
+}
+
 pub(crate) fn open_store(global: &Global) -> Result<Store, Failure> {
     let home = match global.store.clone().or_else(|| variable("CAS_HOME").map(PathBuf::from)) {
         Some(home) => home,
@@ -114,7 +119,10 @@ pub(crate) fn open_store(global: &Global) -> Result<Store, Failure> {
         seals: true,
         needs: Some(row_needs),
     };
-    Ok(Store::open_with(&home, options)?)
+    let store = Store::open_with(&home, options)?;
+    // What stays for want of users is no reason not to go on; `cas store gc` tells of it.
+    let _ = remove_left(&store);
+    Ok(store)
 }
 
 /// The workspace, and the package that the current folder is in.

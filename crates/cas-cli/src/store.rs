@@ -8,7 +8,7 @@ use cas_store::{Depth, Keep, Quota, Retention};
 use serde_json::{Value, json};
 
 use crate::args::{GcArgs, Global, LimitArgs, PinCommand, StoreCommand};
-use crate::commands::{open_store, print, text};
+use crate::commands::{open_store, print, remove_left, text};
 use crate::exit::Exit;
 use crate::render::{Failure, counted};
 
@@ -125,6 +125,9 @@ fn gc(global: &Global, args: &GcArgs) -> Result<Exit, Failure> {
             size(done.bytes_left),
         )
     })?;
+    if !args.dry_run {
+        remove_left(&store)?;
+    }
     Ok(Exit::Done)
 }
 

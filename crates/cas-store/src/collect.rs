@@ -136,7 +136,11 @@ impl<D: Disk> Collection<'_, D> {
     /// Ends the collection, and clears away sessions that had ended before it.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         for path in &self.dead {
-            self.vault.disk.remove_tree(path)?;
+            match self.vault.disk.remove_tree(path) {
+                // Files of other users, for which [`Session::remove_left`](crate::session::Session::remove_left) is there.
+                Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ pub(crate) struct Session<D: Disk> {
     disk: Arc<D>,
     path: PathBuf,
     collect_lock: PathBuf,
+    /// Folders of dead processes that could not be removed.
+    left: Vec<PathBuf>,
     /// Held open for its lock; given up last.
     _lock: D::File,
 }
@@ -50,17 +52,26 @@ impl<D: Disk> Session<D> {
             disk.pause();
         }
         drop(starting);
+        let mut left = Vec::new();
         if let Some(_idle) = no_collection(&*disk, &collect_lock)? {
-            for path in dead {
-                // What cannot be removed now is removed by a later start.
-                let _ = disk.remove_tree(&path);
-            }
+            // What cannot be removed now is removed by a later start, or by [`Session::remove_left`].
+            left = dead.into_iter().filter(|path| disk.remove_tree(path).is_err()).collect();
         }
-        Ok(Self { disk, path, collect_lock, _lock: held })
+        Ok(Self { disk, path, collect_lock, left, _lock: held })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets somebody else remove what this process could not remove when it started. While a collection runs, nothing is done.
+    pub(crate) fn remove_left<E>(&self, mut remove: impl FnMut(&Path) -> Result<(), E>) -> Result<(), E> {
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        // Whoever starts after the collection does it.
+        let Ok(Some(_idle)) = no_collection(&*self.disk, &self.collect_lock) else { return Ok(()) };
+        self.left.iter().try_for_each(|path| remove(path))
     }
 }
 

@@ -321,6 +321,16 @@ impl Store {
         self.vault.session.path()
     }
 
+    /// Lets `remove` take away folders of processes that were killed, as far as this process could not do so when it opened the
+    /// store: files of other users may be in them. `remove` is given what may be gone already.
+    ///
+    /// # Errors
+    ///
+    /// The first one of `remove`; what stays is met again by whoever opens the store next.
+    pub fn remove_left<E>(&self, remove: impl FnMut(&Path) -> Result<(), E>) -> Result<(), E> {
+        self.vault.session.remove_left(remove)
+    }
+
     /// Folder of what is remembered of workspaces' files.
     #[must_use]
     pub fn scans(&self) -> PathBuf {
