@@ -142,7 +142,7 @@ fn the_schema_and_the_program_agree() {
     let good = [
         String::new(),
         "[workspace]\nmembers = [\"a/*\"]\ndigest_function = \"sha256\"\n".to_owned(),
-        step("timeout = \"10m\"\nmemory = \"2GiB\"\ncpus = 4\nenv = { A = \"1\" }\nenv_in = [\"B\"]\n"),
+        step("timeout = \"10m\"\nmemory = \"2GiB\"\ncpus = 4\naslr = false\nenv = { A = \"1\" }\nenv_in = [\"B\"]\n"),
         step("deps = [\"^a\", \":b\", \"//x:y\"]\ninputs = []\noutputs = [\"d\"]\nscratch = [\"s\"]\n"),
         "[test.t]\ntoolchain = [\":a\", \":b\"]\nrun = [\"node\", \"--test\"]\n".to_owned(),
         "[toolchain.t]\ndebian = { suite = \"bookworm\", packages = [] }\n[toolchain.h]\nhost = {}\n".to_owned(),

@@ -282,6 +282,22 @@ fn a_step_sees_as_many_processors_as_it_says() {
     assert_eq!(seen(), ("0 steps ran, 1 was cached".to_owned(), format!("{all}\n")));
 }
 
+/// Addresses that repeat are asked for, and part of the key.
+#[test]
+fn a_step_without_random_addresses_is_another_one() {
+    let manifest = workspace(
+        "[command.x]\nSTEP\nrun = \"busybox cut -d' ' -f1 /proc/self/personality /proc/self/maps > a\"\noutputs = [\"a\"]\n",
+    );
+    let Some(home) = Home::with_busybox(&manifest, &[]) else { return };
+    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 step ran, 0 were cached");
+    assert!(home.read("cas-out/x/a").starts_with("00000000\n"));
+    home.edit("cas.toml", "outputs = [", "aslr = false\noutputs = [");
+    assert_eq!(steps(&home.cas(&["build", ":x"])), "1 step ran, 0 were cached");
+    assert!(home.read("cas-out/x/a").starts_with("00040000\n"));
+    let repeated = home.cas(&["build", ":x", "--check-repeat"]);
+    assert_eq!(repeated.status.code(), Some(0), "{}", text(&repeated.stderr));
+}
+
 /// Whoever meets what the store lost makes it again, and each step is counted once.
 #[test]
 fn what_was_lost_is_made_again_and_counted_once() {

@@ -107,6 +107,31 @@ fn a_command_sees_as_many_processors_as_it_is_given() {
     assert!(seen(Vec::new()).ends_with(&format!("\n{}", all.len())), "without a number it may use all");
 }
 
+/// A program starts with the same addresses each time if it is asked for, and with others if not.
+#[test]
+fn addresses_are_random_unless_they_are_to_repeat() {
+    let Some(mut home) = Home::new() else { return };
+    let mut addresses = |aslr| {
+        // Of a program that the command starts, as it is inherited.
+        let mut spec = home.script("cat /proc/self/personality /proc/self/maps; :");
+        spec.aslr = aslr;
+        let text = run(&spec).text().to_owned();
+        let mut lines = text.lines().map(|line| line.split(' ').next().unwrap().to_owned());
+        (lines.next().unwrap(), lines.collect::<Vec<_>>())
+    };
+    let (first, second) = (addresses(false), addresses(false));
+    assert_eq!(first.0, "00040000");
+    assert!(first.1.len() > 3);
+    assert_eq!(first, second);
+    let (first, second) = (addresses(true), addresses(true));
+    assert_eq!(first.0, "00000000");
+    if fs::read_to_string("/proc/sys/kernel/randomize_va_space").is_ok_and(|text| text.trim() == "0") {
+        eprintln!("SKIPPED: this host has no random addresses");
+        return;
+    }
+    assert_ne!(first.1, second.1);
+}
+
 #[test]
 fn nothing_of_the_host_shows_in_mounts_groups_or_proc() {
     let Some(mut home) = Home::new() else { return };

@@ -116,6 +116,7 @@ impl Job<'_> {
             working_directory,
             timeout: Some(self.command.timeout),
             limits: limits::of(self.command, self.resources),
+            aslr: self.command.aslr,
             ..Spec::new(root, self.arguments())
         })
     }

@@ -47,6 +47,8 @@ const SCRATCH_PROPERTY: &str = "cas-scratch";
 const CACHE_PROPERTY: &str = "cas-cache";
 /// Platform property of steps that say how many processors they use: they see that many.
 const CPUS_PROPERTY: &str = "cas-cpus";
+/// Platform property of steps whose programs have the same addresses in each run: `off`.
+const ASLR_PROPERTY: &str = "cas-aslr";
 
 /// A toolchain as steps see it: no owners, no rights but the one to execute, no attributes, no links between files.
 #[derive(Debug)]
@@ -264,6 +266,7 @@ impl Job<'_> {
                 .chain(scratch.as_deref().map(|paths| (SCRATCH_PROPERTY, paths)))
                 .chain(cache.as_deref().map(|paths| (CACHE_PROPERTY, paths)))
                 .chain(cpus.as_deref().map(|count| (CPUS_PROPERTY, count)))
+                .chain((!self.command.aslr).then_some((ASLR_PROPERTY, "off")))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             input_root,
@@ -354,6 +357,9 @@ impl Job<'_> {
         trace.add("timeout", "", format!("{} s", self.command.timeout.as_secs()));
         if let Some(count) = self.command.cpus {
             trace.add("cpus", "", count.to_string());
+        }
+        if !self.command.aslr {
+            trace.add("aslr", "", "off");
         }
         for (name, value) in self.environment() {
             trace.add("env", name, value);

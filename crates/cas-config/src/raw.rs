@@ -131,6 +131,7 @@ pub(crate) struct Step {
     pub(crate) timeout: Option<Text>,
     pub(crate) memory: Option<Text>,
     pub(crate) cpus: Option<Spanned<u32>>,
+    pub(crate) aslr: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +146,7 @@ pub(crate) struct Defaults {
     pub(crate) timeout: Option<Text>,
     pub(crate) memory: Option<Text>,
     pub(crate) cpus: Option<Spanned<u32>>,
+    pub(crate) aslr: Option<bool>,
     #[serde(default)]
     pub(crate) command: Table<Step>,
     #[serde(default)]

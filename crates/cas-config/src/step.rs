@@ -52,6 +52,8 @@ pub struct Command {
     pub memory_bytes: Option<u64>,
     /// Processors that it is given, and expected to use; `None` for one that it is expected to use and all that it may.
     pub cpus: Option<NonZeroU32>,
+    /// Whether addresses are chosen at random when a program starts.
+    pub aslr: bool,
 }
 
 /// What a step runs.
@@ -87,6 +89,7 @@ pub(crate) struct Part {
     timeout: Option<Duration>,
     memory_bytes: Option<u64>,
     cpus: Option<NonZeroU32>,
+    aslr: Option<bool>,
 }
 
 impl Part {
@@ -114,6 +117,7 @@ impl Part {
             timeout: self.timeout.or(below.timeout),
             memory_bytes: self.memory_bytes.or(below.memory_bytes),
             cpus: self.cpus.or(below.cpus),
+            aslr: self.aslr.or(below.aslr),
         }
     }
 }
@@ -143,7 +147,7 @@ impl Defaults {
 
 impl Checker {
     pub(crate) fn defaults(&mut self, section: raw::Defaults) -> Defaults {
-        let raw::Defaults { toolchain, scratch, env, env_in, timeout, memory, cpus, command, test } = section;
+        let raw::Defaults { toolchain, scratch, env, env_in, timeout, memory, cpus, aslr, command, test } = section;
         // What these are good for is for one step to say.
         let (run, deps, inputs, outputs, cache, secrets) = (None, None, None, None, None, Vec::new());
         let every = raw::Step {
@@ -160,6 +164,7 @@ impl Checker {
             timeout,
             memory,
             cpus,
+            aslr,
         };
         let every = self.part(every);
         let mut templates = |table: BTreeMap<raw::Text, Spanned<raw::Step>>| -> BTreeMap<Box<str>, Part> {
@@ -221,6 +226,7 @@ impl Checker {
             timeout: part.timeout.unwrap_or(DEFAULT_TIMEOUT),
             memory_bytes: part.memory_bytes,
             cpus: part.cpus,
+            aslr: part.aslr.unwrap_or(true),
         })
     }
 
@@ -305,6 +311,7 @@ impl Checker {
                 }
                 number
             }),
+            aslr: section.aslr,
         }
     }
 

@@ -145,6 +145,8 @@ pub struct Spec {
     pub limits: Limits,
     /// Numbers of the processors that it runs on, of [`processors`](crate::processors()); empty for all that the caller may use.
     pub processors: Vec<usize>,
+    /// Whether the kernel chooses addresses of programs at random, as it does unless told otherwise.
+    pub aslr: bool,
     /// Makes `/tmp` a memory file system of at most this size. Else it is part of the root.
     pub tmp_size_bytes: Option<u64>,
 }
@@ -172,6 +174,7 @@ impl Spec {
             timeout: None,
             limits: Limits::default(),
             processors: Vec::new(),
+            aslr: true,
             tmp_size_bytes: None,
         }
     }

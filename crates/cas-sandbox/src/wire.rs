@@ -126,6 +126,7 @@ pub(crate) struct Job {
     pub(crate) limits: Limits,
     /// Numbers of the processors that the command may use; empty for all.
     pub(crate) processors: Vec<usize>,
+    pub(crate) aslr: bool,
     pub(crate) tmp_size_bytes: Option<u64>,
     /// Whether the first message carries a descriptor for the command's standard input.
     pub(crate) has_stdin: bool,
@@ -193,6 +194,7 @@ impl Job {
             timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             limits: spec.limits,
             processors: spec.processors.clone(),
+            aslr: spec.aslr,
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,

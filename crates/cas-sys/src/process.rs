@@ -131,14 +131,16 @@ pub fn ignore_terminal_output_signal() -> io::Result<()> {
     if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sets the plain Linux personality: what `setarch` and debuggers change (address layout, reported kernel) is inherited.
+/// Sets the plain Linux personality, because what `setarch` and debuggers change (address layout, reported kernel) is inherited; with
+/// or without random addresses of programs that are started from now on.
 ///
 /// # Errors
 ///
 /// What the system says.
-pub fn reset_personality() -> io::Result<()> {
+pub fn set_personality(has_random_addresses: bool) -> io::Result<()> {
+    let personality = if has_random_addresses { 0 } else { libc::ADDR_NO_RANDOMIZE.cast_unsigned() };
     // SAFETY: the call takes an integer; it affects programs that are started later.
-    crate::check(unsafe { libc::personality(0) }.into())?;
+    crate::check(unsafe { libc::personality(personality.into()) }.into())?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn prepare(job: &Job, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup
         sched_setaffinity(None, &set).at(Stage::Processors)?;
     }
     rustix::process::umask(Mode::from_raw_mode(UMASK));
-    cas_sys::reset_personality().at(Stage::Signals)?;
+    cas_sys::set_personality(job.aslr).at(Stage::Signals)?;
     cas_sys::reset_signals().at(Stage::Signals)?;
     cas_sys::filter_system_calls().at(Stage::Filter)?;
     // Last, because from then on looking for a file waits for the witness.
