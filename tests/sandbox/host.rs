@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use cas_sandbox::{Cancel, HostCannot, NamespaceObstacle, Runner, SandboxError, probe};
+use cas_sandbox::{
+    Cancel, Ending, Enforcement, HostCannot, Limit, Limits, NamespaceObstacle, Runner, SandboxError, Streams, probe,
+};
 
-use crate::{Home, runner, try_run_with};
+use crate::{Home, attacks, null, runner, try_run_with};
 
 #[test]
 fn probing_tells_what_was_found() {
@@ -82,6 +85,78 @@ fn each_lack_of_the_host_is_named_with_what_mends_it() {
             (other, expected) => panic!("{commands}: {other:?} instead of {expected:?}"),
         }
     }
+}
+
+/// A helper as on a kernel that lacks a system call; `None` after saying that there is no compiler.
+fn helper_without(home: &mut Home, call: &str) -> Option<Runner> {
+    let without = attacks::programs()?.join("without");
+    let path = home.fresh("helper");
+    let program = runner().helper;
+    fs::write(&path, format!("#!/bin/sh\nexec {} {call} {} \"$@\"\n", without.display(), program.display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    Some(Runner { helper: path })
+}
+
+/// There is no second way to make a sandbox: without one of these calls it is not made.
+#[test]
+fn a_kernel_that_lacks_a_call_is_refused() {
+    let Some(mut home) = Home::new() else { return };
+    for call in ["close_range", "fsopen", "mount_setattr", "move_mount", "open_tree", "openat2", "pidfd_open"] {
+        let Some(helper) = helper_without(&mut home, call) else { return };
+        match try_run_with(&helper, &home.script("echo ran"), &Cancel::new().unwrap()) {
+            Err(SandboxError::Host(HostCannot::KernelTooOld { .. })) => {}
+            other => panic!("{call}: {:?}", other.map(|run| run.stdout)),
+        }
+    }
+    let helper = helper_without(&mut home, "bpf").unwrap();
+    let run = try_run_with(&helper, &home.script("echo ran"), &Cancel::new().unwrap()).unwrap();
+    assert_eq!(run.text(), "ran", "it is not the filter of this test that refuses");
+}
+
+/// Telling what is looked for is for advice alone: a kernel that cannot do it runs steps as others do.
+#[test]
+fn a_kernel_that_cannot_tell_what_is_looked_for_runs_steps() {
+    let Some(mut home) = Home::new() else { return };
+    let Some(helper) = helper_without(&mut home, "seccomp") else { return };
+    let (spec, cancel) = (home.script("true"), Cancel::new().unwrap());
+    let watched = helper.run_watched(&spec, Streams::new(null(), null()), &cancel);
+    assert!(watched.is_err(), "{watched:?}");
+    try_run_with(&helper, &home.script("true"), &cancel).unwrap();
+}
+
+/// Without a say about what is to hold limits, the best is taken that the host has; the last one needs nothing of it.
+#[test]
+fn a_host_without_control_groups_is_watched() {
+    let Some(mut home) = Home::new() else { return };
+    if !has_unshare() {
+        return;
+    }
+    // Nothing is where the hierarchies are mounted.
+    let helper = helper_after(&mut home, "mount -t tmpfs none /sys/fs/cgroup");
+    let mut spec = home.script("i=0; while [ $i -lt 300 ]; do sleep 20 & i=$((i + 1)); done; wait");
+    spec.timeout = Some(Duration::from_secs(60));
+    spec.limits.process_count = Some(50);
+    let cancel = Cancel::new().unwrap();
+    let ending = try_run_with(&helper, &spec, &cancel).unwrap().outcome.ending;
+    assert_eq!(ending, Ending::OverLimit(Limit::Processes));
+    for way in [Enforcement::CgroupV2, Enforcement::CgroupV1] {
+        let mut spec = home.script("true");
+        spec.limits = Limits { process_count: Some(50), enforcement: Some(way), ..Limits::default() };
+        assert!(try_run_with(&helper, &spec, &cancel).is_err(), "{way} that is asked for is not replaced by another");
+    }
+}
+
+/// Looking at what is written takes open files, of which a host may allow few.
+#[test]
+fn few_open_files_are_enough_to_be_watched() {
+    let Some(mut home) = Home::new() else { return };
+    let path = home.fresh("helper");
+    fs::write(&path, format!("#!/bin/sh\nulimit -n 64\nexec {} \"$@\"\n", runner().helper.display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut spec = home.script("ulimit -n; mkdir -p /src/a/b/c; head -c 64m /dev/zero >/src/a/b/c/big; sleep 30");
+    spec.limits.scratch_bytes = Some(16 << 20);
+    let run = try_run_with(&Runner { helper: path }, &spec, &Cancel::new().unwrap()).unwrap();
+    assert_eq!((run.outcome.ending, run.stdout.as_str()), (Ending::OverLimit(Limit::ScratchBytes), "64\n"));
 }
 
 /// The upper directory of an overlay cannot be on another overlay.

@@ -24,7 +24,7 @@ fn everything_holds_for_an_ordinary_user_too() {
     let attackers = attacks::programs().map(|programs| {
         let copy = home.directory.join("attackers");
         fs::create_dir(&copy).unwrap();
-        for name in ["attack", "loader"] {
+        for name in attacks::NAMES {
             fs::copy(programs.join(name), copy.join(name)).unwrap();
         }
         copy

@@ -385,4 +385,32 @@ mod tests {
             assert_eq!(own, expected.map(|(path, is_top)| (path.to_owned(), is_top)), "{groups}");
         }
     }
+
+    /// A kernel that does not swap, or does not count it, has no file for it.
+    #[test]
+    fn limits_are_set_with_and_without_a_file_for_swap() {
+        let limits = Limits { memory_bytes: Some(4096), process_count: Some(7), ..Limits::default() };
+        let (v1, v2) = (["memory.limit_in_bytes", "pids.max"], ["memory.max", "memory.oom.group", "pids.max"]);
+        for (version, needed, swap) in [
+            (Enforcement::CgroupV1, &v1[..], "memory.memsw.limit_in_bytes"),
+            (Enforcement::CgroupV2, &v2, "memory.swap.max"),
+        ] {
+            for has_swap in [false, true] {
+                let home = tempfile::tempdir().expect("the temporary folder is writable");
+                let open = || rustix::fs::open(home.path(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+                let open = || open().expect("it was just made");
+                let write = |name: &str| cas_fs::write(&home.path().join(name), b"").expect("it is ours");
+                needed.iter().copied().chain(has_swap.then_some(swap)).for_each(write);
+                let folder = Folder { parent: open(), name: "none".to_owned(), folder: open(), tasks: None };
+                let group = Group { version, folders: vec![folder] };
+                group.set(&limits).expect("the files that are needed are there");
+                let read = |name: &str| cas_fs::read_to_string(&home.path().join(name)).ok();
+                assert_eq!(read(needed[0]).as_deref(), Some("4096"));
+                assert_eq!(read("pids.max").as_deref(), Some("8"), "process 1 is not the command's");
+                assert_eq!(read(swap).is_some(), has_swap);
+                cas_fs::remove_file(&home.path().join("pids.max")).expect("it is ours");
+                assert!(group.set(&limits).is_err(), "a file that is needed is missing");
+            }
+        }
+    }
 }

@@ -50,6 +50,8 @@ fn tries() -> u32 {
 
 /// Where the suite finds the programs when it runs as another user.
 pub(crate) const PROGRAMS: &str = "CAS_TEST_ATTACKERS";
+/// Their names: what attacks, a loader that attacks, and what stands for an older kernel.
+pub(crate) const NAMES: [&str; 3] = ["attack", "loader", "without"];
 
 /// The folder of the programs that attack, or `None` after saying that the test is skipped.
 pub(crate) fn programs() -> Option<&'static Path> {
@@ -66,7 +68,8 @@ fn compile() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attackers");
     fs::create_dir_all(&folder).unwrap();
     let loader = ["-nostdlib", "-ffreestanding", "-fno-stack-protector", "-no-pie", "-fno-pie"];
-    for (name, flags) in [("attack", [].as_slice()), ("loader", &loader)] {
+    for name in NAMES {
+        let flags = if name == "loader" { loader.as_slice() } else { &[] };
         // Under another name first: tests may run at the same time.
         let program = folder.join(format!("{name}-{}", std::process::id()));
         let mut compiler = Command::new("cc");
