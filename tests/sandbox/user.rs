@@ -11,11 +11,25 @@ const NOBODY: u32 = 65534;
 
 #[test]
 fn everything_holds_for_an_ordinary_user_too() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("nothing to do: the other tests run as an ordinary user already");
-        return;
+    again(&["--skip", "everything_holds_for_an_ordinary_user_too"], &[]);
+}
+
+/// `cargo test --test sandbox -- --ignored --nocapture soak`
+#[test]
+#[ignore = "takes long: races are tried 1,000 times"]
+fn attacks_soak_as_an_ordinary_user() {
+    if let Some(said) = again(&["attacks::", "--nocapture"], &[("CAS_SOAK", "1")]) {
+        eprintln!("{said}");
     }
-    let Some(home) = Home::new() else { return };
+}
+
+/// Runs tests of this program again as that user, and gives what they said; `None` where this is one already.
+fn again(arguments: &[&str], variables: &[(&str, &str)]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("nothing to do: the tests run as an ordinary user already");
+        return None;
+    }
+    let home = Home::new()?;
     // Copies, because the build folder may be out of that user's reach.
     let (program, tests) = (home.directory.join("cas"), home.directory.join("tests"));
     fs::copy(runner().helper, &program).unwrap();
@@ -44,7 +58,9 @@ fn everything_holds_for_an_ordinary_user_too() {
         .arg(&ranges)
         .args(["setpriv", &format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--groups=4,24", "--"])
         .arg(&tests)
-        .args(["--test-threads", "2", "--skip", "everything_holds_for_an_ordinary_user_too"])
+        .args(["--test-threads", "2"])
+        .args(arguments)
+        .envs(variables.iter().copied())
         .env("TMPDIR", &temporary)
         .env("CAS_TEST_PROGRAM", &program)
         .envs(attackers.map(|folder| (attacks::PROGRAMS, folder)))
@@ -54,4 +70,5 @@ fn everything_holds_for_an_ordinary_user_too() {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
     assert!(stdout.contains(" passed; 0 failed"), "{stdout}");
+    Some(format!("{stderr}\n{stdout}"))
 }
