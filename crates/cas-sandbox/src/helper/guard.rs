@@ -34,6 +34,7 @@ pub(super) struct Guard {
     folders: Vec<OwnedFd>,
     /// File systems of the sandbox in memory.
     memory_mounts: Vec<&'static str>,
+    page_bytes: u64,
     /// How full file systems were when the files were looked at.
     levels: Levels,
     files: Files,
@@ -64,6 +65,7 @@ impl Guard {
             limits,
             group,
             memory_mounts: ["/dev/shm"].into_iter().chain(job.tmp_size_bytes.map(|_| "/tmp")).collect(),
+            page_bytes: usage::page_bytes(),
             levels: Levels::now(&folders),
             folders,
             files: Files::default(),
@@ -106,7 +108,7 @@ impl Guard {
     }
 
     fn look_at_processes(&self) -> Option<Limit> {
-        let (tasks, resident) = usage::tasks_and_resident_bytes();
+        let (tasks, resident) = usage::tasks_and_resident_bytes(self.page_bytes);
         if is_over(tasks, self.limits.process_count) {
             return Some(Limit::Processes);
         }

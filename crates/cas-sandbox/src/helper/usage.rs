@@ -33,9 +33,14 @@ fn processes() -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().and_then(number)).collect()
 }
 
+/// Size of the machine's pages. To be asked for before the sandbox is made: a kernel before Linux 6.4 tells it in a file of this
+/// process's own folder of `/proc`.
+pub(super) fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}
+
 /// Processes with threads, and an upper limit of the bytes that they have in memory: what several share counts for each.
-pub(super) fn tasks_and_resident_bytes() -> (u64, u64) {
-    let page = rustix::param::page_size() as u64;
+pub(super) fn tasks_and_resident_bytes(page_bytes: u64) -> (u64, u64) {
     let (mut tasks, mut pages) = (0, 0);
     for process in processes() {
         // A link for each thread, and two as every folder has.
@@ -45,7 +50,7 @@ pub(super) fn tasks_and_resident_bytes() -> (u64, u64) {
         let text = read(&format!("/proc/{process}/statm"));
         pages += text.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
     }
-    (tasks, pages * page)
+    (tasks, pages * page_bytes)
 }
 
 /// Bytes of the processes that are nobody else's and no file's, and bytes of files in memory that they have mapped.
