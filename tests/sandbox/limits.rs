@@ -11,15 +11,15 @@ use crate::{Home, run, try_run};
 /// All ways, those first that this host may not have.
 const WAYS: [Enforcement; 3] = [Enforcement::CgroupV2, Enforcement::CgroupV1, Enforcement::Watched];
 
-/// Longer than a soft limit needs to see it.
-const LINGER: &str = "sleep 30";
+/// Longer than a soft limit needs to see it, on a slow machine too.
+const LINGER: &str = "sleep 300";
 
 /// Runs a script under limits by each way that this host has, with files in memory at `/tmp`.
 fn each_way(home: &mut Home, script: &str, limits: Limits, check: impl Fn(Enforcement, &Spec, Ending)) {
     for way in WAYS {
         let mut spec = home.script(script);
         spec.limits = Limits { enforcement: Some(way), ..limits };
-        spec.timeout = Some(Duration::from_secs(60));
+        spec.timeout = Some(Duration::from_secs(600));
         match try_run(&spec) {
             Err(error @ (SandboxError::Setup { .. } | SandboxError::Host(_))) if way != Enforcement::Watched => {
                 eprintln!("SKIPPED: {way} is not there: {error}: {:?}", std::error::Error::source(&error));
@@ -46,7 +46,7 @@ fn a_step_that_lives_on_without_what_was_killed_has_failed() {
     let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
     each_way(
         &mut home,
-        "sh -c 'x=$(head -c 256m /dev/zero | tr \"\\0\" x); sleep 3' || :",
+        "sh -c 'x=$(head -c 256m /dev/zero | tr \"\\0\" x); sleep 300' || :",
         limits,
         |way, _, ending| {
             assert_eq!(ending, Ending::OverLimit(Limit::Memory), "{way}");
