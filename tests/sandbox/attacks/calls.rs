@@ -36,7 +36,7 @@ enum Control {
 }
 
 /// What a host may say that forbids it to all of its processes.
-const FORBIDDEN_BY_HOST: [&str; 5] = ["EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "ENODEV"];
+const FORBIDDEN_BY_HOST: [&str; 7] = ["EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "ENODEV", "EOPNOTSUPP", "ESTALE"];
 
 use Control::{Bare, Host, Root};
 
