@@ -9,6 +9,7 @@ mod demo;
 mod peers;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ usage: cargo xtask <command>
   bench [NAME]    time cas beside its peers, and write docs/benchmarks
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
+  vm [KERNEL [ROW]]  run the sandbox on other kernels and in hosts that lack something, in virtual machines
   lint            check formatting, and compile with every warning an error
 ";
 
@@ -38,6 +40,9 @@ fn main() -> ExitCode {
         ["peers"] => peers::install(),
         ["test"] => test::run(None),
         ["test", filter] => test::run(Some(filter)),
+        ["vm"] => vm::run("", ""),
+        ["vm", kernel] => vm::run(kernel, ""),
+        ["vm", kernel, row] => vm::run(kernel, row),
         ["lint"] => run::lint(),
         _ => {
             eprint!("{USAGE}");

