@@ -150,7 +150,7 @@ impl HostCannot {
             Self::KernelTooOld { .. } | Self::Namespaces { obstacle: NamespaceObstacle::NotBuilt } => {
                 "use a kernel of Linux 5.12 or later with user namespaces".into()
             }
-            Self::ScratchUnsuitable { .. } => "put the store on ext4, xfs, btrfs or tmpfs".into(),
+            Self::ScratchUnsuitable { .. } => "put the store on ext4, xfs or btrfs, or since Linux 6.6 on tmpfs".into(),
         })
     }
 }

@@ -33,8 +33,8 @@ pub struct Overlay {
     pub lowers: Vec<PathBuf>,
     /// A folder of this run alone, made if missing. What the command writes is kept below it.
     ///
-    /// Its file system must be able to be the upper part of an overlay: ext4, xfs, btrfs or tmpfs, no network file
-    /// system and no overlay. A folder serves one run: make a new one, or remove it first.
+    /// Its file system must be able to be the upper part of an overlay: ext4, xfs, btrfs, or tmpfs since Linux 6.6, no
+    /// network file system and no overlay. A folder serves one run: make a new one, or remove it first.
     pub scratch: PathBuf,
 }
 
