@@ -1,5 +1,5 @@
 # What the virtual machine does once it has a root: rows, one after the other. Each leaves what was printed in `/out/ROW.log`
-# and the exit code in `/out/ROW.code`. `CAS`, `TESTS` and `ATTACKERS` are paths of the host; rows are at the end.
+# and the exit code in `/out/ROW.code`. `ATTACKERS` is a folder of the host; rows are at the end.
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 user=4000
@@ -28,8 +28,7 @@ for list in /etc/subuid /etc/subgid; do echo 'someone:100000:65536' >"$list"; do
 chmod 755 /scratch
 mkdir /scratch/bin /scratch/root /scratch/someone
 chown "$user:$user" /scratch/someone
-cp "$CAS" /scratch/bin/cas
-cp "$TESTS" /scratch/bin/tests
+cp /out/cas /out/tests /scratch/bin
 for home in /scratch/root /scratch/someone; do
     mkdir -p "$home/workspace" "$home/tmp"
     printf '[workspace]\n[toolchain.host]\nhost = {}\n[command.hello]\ntoolchain = ":host"\nrun = "echo hello >out"\noutputs = ["out"]\n' >"$home/workspace/cas.toml"

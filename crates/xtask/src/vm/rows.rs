@@ -154,7 +154,7 @@ pub(super) const ROWS: [Row; 15] = [
         check: Check::Cas(Host {
             before: "store=/store-on-overlay",
             code: 6,
-            says: &["file system `overlay` of `/store-on-overlay", "put the store on ext4, xfs, btrfs or tmpfs"],
+            says: &["file system `overlay` of `/store-on-overlay", "put the store on ext4, xfs or btrfs"],
             mend: Mend::By("unset store", GOOD),
             after: "unset store",
         }),
@@ -258,7 +258,11 @@ impl Row {
         let says: &[&str] = if host.code == 0 { &[] } else { host.says };
         expect(&format!("{name}.build"), host.code, says)?;
         let says = match host.mend {
-            Mend::Nothing => return Ok(if host.code == 0 { "as expected".to_owned() } else { first_line(&text) }),
+            Mend::Nothing if host.code == 0 => return Ok("as expected".to_owned()),
+            Mend::Nothing => {
+                let cause = text.lines().find_map(|line| line.trim().strip_prefix("cause: "));
+                return Ok(format!("told: {}", cause.unwrap_or_default()));
+            }
             Mend::Hint(says) => {
                 expect(&format!("{name}.mend"), 0, &[])?;
                 says
@@ -271,14 +275,84 @@ impl Row {
     }
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
-}
-
 /// Exit code and output of a part of a row.
 fn read(out: &Path, row: &str) -> Result<(i32, String), String> {
     let code = fs::read_to_string(out.join(format!("{row}.code"))).ok().and_then(|code| code.trim().parse().ok());
     let code = code.ok_or_else(|| format!("{row} did not come to its end"))?;
     let text = fs::read(out.join(format!("{row}.log"))).unwrap_or_default();
     Ok((code, String::from_utf8_lossy(&text).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LACK: Row = Row {
+        name: "lack",
+        who: "someone",
+        needs: None,
+        check: Check::Cas(Host {
+            before: "sysctl -q -w a.b=0",
+            code: 6,
+            says: &["the limit is reached"],
+            mend: Mend::Hint(GOOD),
+            after: "",
+        }),
+    };
+
+    fn end_of(row: &Row, left: &[(&str, i32, &str)]) -> End {
+        let out = std::env::temp_dir().join(format!("cas-xtask-vm-{}-{:p}", std::process::id(), left));
+        fs::create_dir_all(&out).expect("the temporary folder is writable");
+        for (name, code, text) in left {
+            fs::write(out.join(format!("{name}.code")), code.to_string()).expect("it is writable");
+            fs::write(out.join(format!("{name}.log")), text).expect("it is writable");
+        }
+        let end = row.end(&out);
+        fs::remove_dir_all(&out).expect("it is ours");
+        end
+    }
+
+    #[test]
+    fn a_host_is_judged_by_each_part_of_its_row() {
+        let refused = "cause: the limit is reached";
+        let whole = [
+            ("lack.doctor", 6, refused),
+            ("lack.build", 6, refused),
+            ("lack.mend", 0, ""),
+            ("lack.after.doctor", 0, GOOD),
+            ("lack.after.build", 0, ""),
+        ];
+        assert!(matches!(end_of(&LACK, &whole), End::Passed(_)));
+        for (index, worse) in [(0, (1, refused)), (0, (6, "")), (1, (0, "")), (1, (6, "")), (2, (1, "")), (4, (6, ""))]
+        {
+            let mut left = whole;
+            (left[index].1, left[index].2) = worse;
+            assert!(matches!(end_of(&LACK, &left), End::Failed(_)), "{left:?}");
+        }
+        assert!(matches!(end_of(&LACK, &whole[..4]), End::Failed(_)));
+    }
+
+    #[test]
+    fn tests_in_a_group_may_not_skip_what_the_group_is_for() {
+        let skipped = "SKIPPED: cgroup v2 is not there\ntest result: ok. 3 passed; 0 failed; 0 ignored\n";
+        let other = skipped.replace("v2", "v1");
+        for (who, code, text, passes) in [
+            ("someone-with-group", 0, skipped, false),
+            ("someone-with-group", 0, other.as_str(), true),
+            ("someone", 0, skipped, true),
+            ("someone", 101, "test result: FAILED. 3 passed; 1 failed; 0 ignored\n", false),
+            ("someone", 124, "running 3 tests\n", false),
+        ] {
+            let row = tests("tests", who, "");
+            assert_eq!(matches!(end_of(&row, &[("tests", code, text)]), End::Passed(_)), passes, "{who} {text}");
+        }
+    }
+
+    #[test]
+    fn the_script_of_the_guest_is_shell() {
+        let script = ROWS.iter().chain(&OLD_ROWS).map(Row::script).collect::<String>();
+        let whole = format!("{}{script}", include_str!("guest.sh"));
+        let parsed = std::process::Command::new("sh").args(["-n", "-c", &whole]).status();
+        assert!(parsed.expect("every system has it").success(), "{script}");
+    }
 }
