@@ -234,7 +234,9 @@ fn qemu(bootable: &Bootable, out: &Path, disk: &Path, accelerator: Accelerator) 
         .args(["-virtfs", &share(Path::new("/"), "host", ",readonly=on"), "-virtfs", &share(out, "out", "")])
         .args(["-drive", &format!("file={},format=raw,if=virtio,cache=unsafe", escaped(disk))])
         .stdin(Stdio::null())
-        .spawn()?;
+        .stderr(fs::File::create(out.join("qemu"))?)
+        .spawn()
+        .map_err(|error| format!("{QEMU}: {error}"))?;
     let began = Instant::now();
     let has_started = || out.join("started").exists();
     let status = loop {

@@ -10,7 +10,8 @@ const TESTS_SECONDS: u32 = 1800;
 /// A row of each kernel that it is for.
 pub(super) struct Row {
     pub(super) name: &'static str,
-    /// `root` or `someone`, with `-with-group` where a control group was handed over.
+    /// `root` or `someone`, with `-with-group` where a control group was handed over, with `-in-container` where it is the uppermost
+    /// one of a namespace.
     who: &'static str,
     /// A file without which a kernel cannot do this.
     needs: Option<&'static str>,
@@ -60,9 +61,10 @@ const fn good(name: &'static str, who: &'static str, says: &'static [&'static st
 }
 
 /// Rows of a kernel that has what a sandbox needs.
-pub(super) const ROWS: [Row; 15] = [
+pub(super) const ROWS: [Row; 16] = [
     good("host-root", "root", &[GOOD, "cgroup v2", MANY]),
     good("host-root-with-group", "root-with-group", &[GOOD, "cgroup v2", MANY]),
+    good("host-root-in-container", "root-in-container", &[GOOD, "cgroup v2", MANY]),
     good(
         "host-someone",
         "someone",
