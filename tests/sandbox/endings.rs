@@ -1,6 +1,7 @@
 //! How a run ends, and that nothing outlives it.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -192,11 +193,16 @@ fn what_a_command_looks_for_is_told() {
     let (_reader, writer) = std::io::pipe().unwrap();
     let streams = Streams::new(writer.try_clone().unwrap(), writer);
     assert!(runner().run_watched(&spec, streams, &Cancel::new().unwrap()).is_err());
-    let mut spec = home.script("while :; do cat /src/x || :; done 2>/dev/null");
-    spec.timeout = Some(std::time::Duration::from_millis(300));
-    let (_reader, writer) = std::io::pipe().unwrap();
+    let spec = home.script("cat /src/x 2>/dev/null || echo looked; while :; do cat /src/x || :; done 2>/dev/null");
+    let (mut reader, writer) = std::io::pipe().unwrap();
     let streams = Streams::new(writer.try_clone().unwrap(), writer);
-    let (outcome, paths) = runner().run_watched(&spec, streams, &Cancel::new().unwrap()).unwrap();
-    assert_eq!(outcome.ending, Ending::TimedOut);
+    let cancel = Cancel::new().unwrap();
+    let (outcome, paths) = std::thread::scope(|scope| {
+        let run = scope.spawn(|| runner().run_watched(&spec, streams, &cancel).unwrap());
+        reader.read_exact(&mut [0]).unwrap();
+        cancel.cancel();
+        run.join().unwrap()
+    });
+    assert_eq!(outcome.ending, Ending::Cancelled);
     assert!(paths.contains(std::path::Path::new("x")), "{paths:?}");
 }
