@@ -26,6 +26,7 @@ mod steps;
 mod store;
 mod terminal;
 mod test_command;
+mod tiers;
 mod together;
 #[path = "../common/toolchain.rs"]
 mod toolchain;

@@ -13,6 +13,7 @@ mod endings;
 mod host;
 mod limits;
 mod many;
+mod plain;
 mod user;
 mod world;
 

@@ -36,6 +36,12 @@ impl ActionLane {
         Self(format!("incremental:{}", self.0))
     }
 
+    /// Results of the same steps, made with less of a sandbox, whose name this is. Never to be taken for those of the whole one.
+    #[must_use]
+    pub fn weaker(self, tier: &str) -> Self {
+        Self(format!("{tier}:{}", self.0))
+    }
+
     /// Its name: no spaces, no control characters.
     #[must_use]
     pub fn name(&self) -> &str {

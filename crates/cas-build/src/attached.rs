@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cas_config::{Command, Label};
-use cas_sandbox::{Ending, Limits, Outcome, Runner, Streams};
+use cas_sandbox::{Ending, Limits, Outcome, Streams};
 use cas_tree::Directory;
 
 use crate::builder::{Aim, Builder};
@@ -13,6 +13,7 @@ use crate::graph::{Graph, TargetId};
 use crate::inputs::Inputs;
 use crate::step::{Job, StepRoot};
 use crate::trial::with_arguments;
+use crate::world::Place;
 use crate::{BuildError, Files};
 
 /// What to run of a target, and how.
@@ -94,6 +95,7 @@ impl Job<'_> {
     pub(crate) fn run_attached(&self, attached: &Attached) -> Result<Files, BuildError> {
         let streams = attached.streams.lock().unwrap_or_else(PoisonError::into_inner).take();
         let streams = streams.expect("a target is built once");
+        self.check_tier()?;
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
         self.sources.keep(&inputs.picked)?;
@@ -116,13 +118,15 @@ impl Job<'_> {
         let secrets = self.secrets.values(&self.label.to_string(), &self.command.secrets, self.variables)?;
         let kept = self.kept_folders(scratch)?;
         let private = kept.private(self.package(), &self.command.cache)?;
-        let mut spec = self.world(root, inputs, scratch, secrets, private)?;
+        let mut world = match self.tier.is_whole() {
+            true => self.sandbox(root, inputs, scratch, secrets, private)?.into(),
+            false => self.plain(inputs, Place::Once(scratch.join("plain")), private)?,
+        };
         // Whoever runs it ends it.
-        spec.timeout = None;
-        spec.limits = Limits::default();
+        world.set_limits(None, Limits::default());
         let processors = self.resources.processors(self.command.cpus);
-        spec.processors = processors.numbers();
-        let outcome = Runner::this_program().run(&spec, streams, self.cancel)?;
+        world.set_processors(processors.numbers());
+        let outcome = world.run(streams, self.cancel)?;
         kept.settle(&outcome.ending)?;
         Ok(outcome)
     }

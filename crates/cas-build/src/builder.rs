@@ -12,7 +12,7 @@ use cas_config::{
     LockfileKind, NpmPackage, RootSource, TargetKind,
 };
 use cas_fetch::Fetcher;
-use cas_sandbox::Cancel;
+use cas_sandbox::{Cancel, Tier};
 use cas_snapshot::{Options, Snapshot, Trust};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node};
@@ -164,6 +164,8 @@ pub struct Builder<'a> {
     pub keep_going: bool,
     /// Whether steps run although their outputs are known, and twice if they are not, to see whether they repeat.
     pub check_repeat: bool,
+    /// How much of a sandbox steps get.
+    pub tier: Tier,
     /// How the tests are run that were asked for.
     pub trials: Trials,
     /// Whose times of files are believed.
@@ -414,9 +416,7 @@ impl Builder<'_> {
                         };
                         self.with_additions(Arc::new(base), target, &image.add, shared)?
                     }
-                    cas_config::Toolchain::Host(host) => {
-                        Arc::new(host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?)
-                    }
+                    cas_config::Toolchain::Host(host) => Arc::new(self.host_toolchain(label, host)?),
                 };
                 // What others need of it is looked at when they do; what was asked for is there afterwards.
                 if shared.asked.contains(&target) {
@@ -475,6 +475,13 @@ impl Builder<'_> {
                 Ok(Output::Tarball(Arc::new(npm::pack(&self.sources(shared), label, &outputs, taints)?)))
             }
         }
+    }
+
+    /// The programs of this machine as a root.
+    pub(crate) fn host_toolchain(&self, label: &Label, host: &cas_config::Host) -> Result<Toolchain, BuildError> {
+        let (store, tier, cancel) = (self.store, self.tier, &self.cancel);
+        let (label, function) = (&*label.to_string(), self.workspace.section.digest_function);
+        host::toolchain(&host::Context { store, function, label, tier, cancel }, host)
     }
 
     /// A root with what its section adds.
@@ -581,6 +588,7 @@ impl Builder<'_> {
             given,
             plan,
             written,
+            tier: self.tier,
             check_repeat: self.check_repeat,
             trial: is_trial.then_some(Trial { trials: &self.trials }),
             resources,

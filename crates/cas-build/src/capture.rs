@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::Seek;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_digest::DigestFunction;
 use cas_fs::{FsError, Operation};
-use cas_sandbox::{Change, Kind, changes};
+use cas_sandbox::{Change, Kind};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
@@ -100,13 +100,13 @@ fn is_of_tools(inputs: &Directory, path: &RelPath) -> bool {
 
 /// The tree of the outputs, with paths of the workspace; their content is in the store.
 ///
-/// `inputs` is what the step saw, `upper` what it changed.
+/// `inputs` is what the step saw; what it changed comes with the folder that holds it.
 pub(crate) fn outputs(
     store: &Store,
     function: DigestFunction,
     allowed: &Allowed<'_>,
     inputs: &Directory,
-    upper: &Path,
+    (upper, changes): &(PathBuf, Vec<Change>),
 ) -> Result<Directory, BuildError> {
     let parents = Metadata::root_owned(0o755);
     let mut outputs = Directory::root();
@@ -117,8 +117,7 @@ pub(crate) fn outputs(
         }
     }
     let (mut undeclared, mut overwritten) = (Vec::new(), Vec::new());
-    let failed = |source| BuildError::Capture { label: allowed.label.clone(), source };
-    for change in changes(upper).map_err(failed)? {
+    for change in changes {
         let path = change.path().clone();
         // Also what is dropped may be named in an error.
         allowed.check(path.as_bytes(), || "into the name of a file".to_owned())?;
@@ -127,7 +126,7 @@ pub(crate) fn outputs(
                 continue;
             }
             let input = inputs.get(&path);
-            let fine = match &change {
+            let fine = match change {
                 Change::Written { kind: Kind::Directory, .. } => {
                     allowed.is_above_output(&path)
                         || matches!(input, Some(Node::Directory(_)))
@@ -159,7 +158,7 @@ pub(crate) fn outputs(
                 }
             }
             Change::Written { kind, mode, .. } => {
-                let node = match kind {
+                let node = match *kind {
                     Kind::File => {
                         let mut file = cas_fs::open_no_follow(&at(upper, &path))?;
                         allowed.check_file(&mut file, &path)?;

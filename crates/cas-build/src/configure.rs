@@ -127,7 +127,7 @@ impl Work<'_> {
         let logs = store.logs();
         cas_fs::create_dir_all(&logs)?;
         let log = recorder.finish(&logs.join(format!("configure-{}.log", self.name())))?;
-        match failure(&outcome?.ending, &spec)? {
+        match failure(&outcome?.ending, (spec.timeout, &spec.limits))? {
             None => Ok(root),
             Some(how) => Err(BuildError::Configure { label: self.locked.target.clone(), how, log: Box::new(log) }),
         }

@@ -8,7 +8,7 @@ use cas_config::{Diagnostic, LockError};
 use cas_fetch::FetchError;
 use cas_fs::FsError;
 use cas_registry::RegistryError;
-use cas_sandbox::SandboxError;
+use cas_sandbox::{SandboxError, Tier};
 use cas_snapshot::{RevisionError, SnapshotError};
 use cas_store::StoreError;
 use cas_tar::ReadTarError;
@@ -312,6 +312,24 @@ pub enum BuildError {
         label: String,
         /// Why not.
         source: cas_sandbox::StartError,
+    },
+    /// A step has a root of its own, into which nothing but the whole sandbox leads.
+    #[error("`{label}` runs in the root of `{root}`, and with `--sandbox={tier}` steps run in this machine's own")]
+    RootNotEntered {
+        /// The target, or an image.
+        label: String,
+        /// The toolchain.
+        root: String,
+        /// What was asked for.
+        tier: Tier,
+    },
+    /// A step has secrets, and only the whole sandbox has memory to show them in.
+    #[error("`{label}` has secrets, which `--sandbox={tier}` cannot keep off the disk")]
+    SecretsNotHeld {
+        /// The target.
+        label: String,
+        /// What was asked for.
+        tier: Tier,
     },
     /// A declared output is not there.
     #[error("`{label}` did not make {paths}")]
@@ -735,6 +753,10 @@ impl BuildError {
                 format!("the whole output is in `{}`", log.path.display())
             }
             Self::NotStarted { source, .. } => return source.hint(),
+            Self::RootNotEntered { .. } => {
+                "build it where `cas doctor` says that the sandbox works; a toolchain of `host` works here".to_owned()
+            }
+            Self::SecretsNotHeld { .. } => "build it where `cas doctor` says that the sandbox works".to_owned(),
             Self::OutputMissing { written, .. } if !written.is_empty() => format!("it made {written}"),
             Self::OutputMissing { .. } => "paths of `outputs` are relative to the package's folder".to_owned(),
             Self::Undeclared { names, .. } if names.is_empty() => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cas_blob::Descriptor;
-use cas_sandbox::{Ending, Outcome, Overlay, Private, Runner, Secret, Spec, Streams};
+use cas_sandbox::{Ending, Outcome, Overlay, Private, Runner, SandboxError, Secret, Spec, Streams, Tier};
 use cas_tree::{Directory, RelPath};
 
 use crate::BuildError;
@@ -19,6 +19,7 @@ use crate::missed::{Missed, missed};
 use crate::secret::Finder;
 use crate::step::{Job, SOURCE, StepRoot, failure, for_sandbox};
 use crate::trial::Executed;
+use crate::world::{Place, PlainCommand, World};
 
 /// A step that failed within this time runs once more, to see what it looked for.
 const MAX_SECOND_RUN: Duration = Duration::from_secs(20);
@@ -52,24 +53,28 @@ impl Job<'_> {
         let finder = Finder::new(&secrets);
         let kept = self.kept_folders(scratch)?;
         let private = kept.private(self.package(), &self.command.cache)?;
+        let mut world = match self.tier.is_whole() {
+            true => self.sandbox(root, inputs, scratch, secrets.clone(), private)?.into(),
+            false => self.plain(inputs, self.place()?, private)?,
+        };
+        world.set_limits(Some(self.command.timeout), limits::of(self.command, self.resources));
         let processors = self.resources.processors(self.command.cpus);
-        let mut spec = self.world(root, inputs, scratch, secrets.clone(), private)?;
-        spec.processors = processors.numbers();
+        world.set_processors(processors.numbers());
         let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder.clone())?;
         let stderr = stdout.try_clone().map_err(BuildError::Log)?;
-        let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), self.cancel);
+        let outcome = world.run(Streams::new(stdout, stderr), self.cancel);
         drop(processors);
         let logs = self.store.logs();
         cas_fs::create_dir_all(&logs)?;
         let log = recorder.finish(&logs.join(format!("{}.log", key.digest.to_hex())))?;
         let outcome = outcome.map_err(|error| match error {
-            cas_sandbox::SandboxError::Start(source) => {
+            BuildError::Sandbox(SandboxError::Start(source)) => {
                 BuildError::NotStarted { label: self.label.to_string(), source }
             }
-            other => other.into(),
+            other => other,
         })?;
         kept.settle(&outcome.ending)?;
-        if let Some(how) = failure(&outcome.ending, &spec)? {
+        if let Some(how) = failure(&outcome.ending, world.limits())? {
             // Why it failed stays the answer, whatever becomes of the second run.
             let missed = self.missed(root, inputs, scratch, secrets, &outcome).unwrap_or_default();
             return Err(BuildError::Step { label: self.label.to_string(), how, log: Box::new(log), missed });
@@ -83,13 +88,48 @@ impl Job<'_> {
             scratch: &dropped,
             secrets: finder.as_ref(),
         };
-        let upper = spec.source.as_ref().expect("a step has sources").upper();
-        let tree = capture::outputs(self.store, key.digest.function(), &allowed, &inputs.tree, &upper)?;
+        let written = world.changes();
+        let written = written.map_err(|source| BuildError::Capture { label: self.label.to_string(), source })?;
+        let tree = capture::outputs(self.store, key.digest.function(), &allowed, &inputs.tree, &written)?;
         Ok((tree, outcome.elapsed, log))
     }
 
+    /// Fails when the tier cannot give the step what it needs.
+    pub(crate) fn check_tier(&self) -> Result<(), BuildError> {
+        let (label, tier) = (self.label.to_string(), self.tier);
+        if tier.is_whole() {
+            return Ok(());
+        }
+        if self.toolchain.host_parts().is_none() {
+            return Err(BuildError::RootNotEntered { label, root: self.root.to_owned(), tier });
+        }
+        match self.command.secrets.is_empty() {
+            true => Ok(()),
+            false => Err(BuildError::SecretsNotHeld { label, tier }),
+        }
+    }
+
+    /// The folder of the step's plain runs, once no other process uses it.
+    fn place(&self) -> Result<Place, BuildError> {
+        let owner = format!("{}\n{}\nplain\n", self.sources.workspace.root.display(), self.label);
+        let folder = self.store.private_folder(&owner, &|| self.cancel.is_cancelled())?;
+        Ok(Place::OfStep(folder.ok_or(BuildError::Interrupted)?))
+    }
+
+    /// The host as what the command will see, with its inputs written out in a folder.
+    pub(crate) fn plain(&self, inputs: &Inputs, place: Place, private: Vec<Private>) -> Result<World, BuildError> {
+        let inside = self.package().map(|package| PathBuf::from(package.to_string())).unwrap_or_default();
+        let write = |folder: &Path| Ok(self.store.write_tree(&inputs.tree, folder)?);
+        let (command, environment) = (self.arguments(), for_sandbox(self.environment()));
+        let parts = self.toolchain.host_parts().filter(|_| self.tier == Tier::Landlock);
+        let confined_to = parts.map(|parts| parts.paths.clone());
+        let aslr = self.command.aslr;
+        let command = PlainCommand { command, environment, inside, private, confined_to, aslr };
+        World::plain(&self.label.to_string(), place, command, write)
+    }
+
     /// What the command will see, with what it writes below `scratch`.
-    pub(crate) fn world(
+    pub(crate) fn sandbox(
         &self,
         root: &StepRoot,
         inputs: &Inputs,
@@ -114,8 +154,6 @@ impl Job<'_> {
             private,
             environment: for_sandbox(self.environment()),
             working_directory,
-            timeout: Some(self.command.timeout),
-            limits: limits::of(self.command, self.resources),
             aslr: self.command.aslr,
             ..Spec::new(root, self.arguments())
         })
@@ -132,15 +170,20 @@ impl Job<'_> {
     ) -> Result<Vec<Missed>, BuildError> {
         // One that is tried several times may fail for other reasons.
         let is_tried_again = self.trial.is_some_and(|trial| trial.trials.retry_count > 0);
-        if !matches!(first.ending, Ending::Exited(_)) || first.elapsed > MAX_SECOND_RUN || is_tried_again {
+        if !self.tier.is_whole()
+            || !matches!(first.ending, Ending::Exited(_))
+            || first.elapsed > MAX_SECOND_RUN
+            || is_tried_again
+        {
             return Ok(Vec::new());
         }
         let scratch = scratch.join("watched");
         cas_fs::create_dir(&scratch)?;
         let private = Kept::Once(scratch.join("cache")).private(self.package(), &self.command.cache)?;
         let finder = Finder::new(&secrets);
-        let mut spec = self.world(root, inputs, &scratch, secrets, private)?;
+        let mut spec = self.sandbox(root, inputs, &scratch, secrets, private)?;
         let longest = MAX_SECOND_RUN.max(first.elapsed) * SECOND_RUN_FACTOR;
+        spec.limits = limits::of(self.command, self.resources);
         spec.timeout = Some(self.command.timeout.min(longest));
         let processors = self.resources.processors(self.command.cpus);
         spec.processors = processors.numbers();

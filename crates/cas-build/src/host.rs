@@ -14,13 +14,14 @@ use std::time::Duration;
 use cas_blob::Descriptor;
 use cas_config::Host;
 use cas_digest::{Digest, DigestFunction};
-use cas_sandbox::{Cancel, Overlay, Runner, Spec, Streams};
+use cas_sandbox::{Cancel, Limits, Overlay, Spec, Streams, Tier};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::log::Recorder;
 use crate::step::{PATH, base_environment, failure, for_sandbox};
 use crate::toolchain::{HostParts, Toolchain};
+use crate::world::{Place, PlainCommand, World};
 use crate::{BuildError, Log};
 
 /// What is shown of the machine's root, where it is there.
@@ -56,14 +57,19 @@ const PROBE_TIME: Duration = Duration::from_secs(60);
 /// Longest output of a probe.
 const MAX_PROBE_BYTES: u64 = 64 << 10;
 
+/// What is known beside a section.
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) function: DigestFunction,
+    pub(crate) label: &'a str,
+    /// How much of a sandbox probes get: the same as steps.
+    pub(crate) tier: Tier,
+    pub(crate) cancel: &'a Cancel,
+}
+
 /// The toolchain of this machine as `host` describes it.
-pub(crate) fn toolchain(
-    store: &Store,
-    function: DigestFunction,
-    label: &str,
-    host: &Host,
-    cancel: &Cancel,
-) -> Result<Toolchain, BuildError> {
+pub(crate) fn toolchain(context: &Context<'_>, host: &Host) -> Result<Toolchain, BuildError> {
+    let Context { store, function, label, .. } = *context;
     let Skeleton { mut tree, paths } = Skeleton::new(label, function, &host.paths)?;
     let added = cas_deb::fix_up(&mut tree, function).map_err(|error| BuildError::Place { source: error.source })?;
     for file in added {
@@ -78,7 +84,7 @@ pub(crate) fn toolchain(
     let mut identity = host.identity.clone().unwrap_or_default();
     add("identity", &identity);
     for probe in &host.probe {
-        let printed = probed(store, label, probe, &Root { name, tree: &tree, paths: &paths }, cancel)?;
+        let printed = probed(context, probe, &Root { name, tree: &tree, paths: &paths })?;
         add("probe", probe);
         add("printed", &printed);
         identity.push_str(&format!("\n{probe}\n{printed}"));
@@ -158,10 +164,13 @@ struct Root<'a> {
 }
 
 /// What a probe prints: from memory, while nothing that it depends on looks different.
-fn probed(store: &Store, label: &str, probe: &str, root: &Root<'_>, cancel: &Cancel) -> Result<String, BuildError> {
+fn probed(context: &Context<'_>, probe: &str, root: &Root<'_>) -> Result<String, BuildError> {
+    let store = context.store;
     let stamps = stamps(probe);
     let key = stamps.as_ref().map(|stamps| {
-        let text = format!("{}\n{probe}\n{stamps}", root.name);
+        // Where more can be seen, more can be printed.
+        let tier = if context.tier.is_whole() { String::new() } else { format!("\nsandbox {}\n", context.tier) };
+        let text = format!("{}\n{probe}\n{stamps}{tier}", root.name);
         Digest::of(DigestFunction::Blake3, text.as_bytes()).to_string()
     });
     if let Some(key) = &key
@@ -169,7 +178,7 @@ fn probed(store: &Store, label: &str, probe: &str, root: &Root<'_>, cancel: &Can
     {
         return Ok(String::from_utf8_lossy(&value).into_owned());
     }
-    let printed = run(store, label, probe, root, cancel)?;
+    let printed = run(context, probe, root)?;
     if let Some(key) = key {
         store.put_memo(PROBE_MEMO, key.as_bytes(), printed.as_bytes())?;
     }
@@ -206,36 +215,40 @@ fn stamps(probe: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn run(store: &Store, label: &str, probe: &str, root: &Root<'_>, cancel: &Cancel) -> Result<String, BuildError> {
-    let scratch = cas_fs::temporary_dir_in(store.scratch(), "probe-")?;
-    let result = run_in(store, label, probe, root, cancel, &scratch);
+fn run(context: &Context<'_>, probe: &str, root: &Root<'_>) -> Result<String, BuildError> {
+    let scratch = cas_fs::temporary_dir_in(context.store.scratch(), "probe-")?;
+    let result = run_in(context, probe, root, &scratch);
     let removed = cas_fs::remove_tree(&scratch);
     let printed = result?;
     removed?;
     Ok(printed)
 }
 
-fn run_in(
-    store: &Store,
-    label: &str,
-    probe: &str,
-    root: &Root<'_>,
-    cancel: &Cancel,
-    scratch: &Path,
-) -> Result<String, BuildError> {
-    let lower = store.materialize(&root.name, root.tree)?;
-    let overlay = Overlay { lowers: vec![lower], scratch: scratch.join("root") };
-    let spec = Spec {
-        environment: for_sandbox(base_environment()),
-        host_paths: root.paths.to_vec(),
-        timeout: Some(PROBE_TIME),
-        ..Spec::new(overlay, ["/bin/sh", "-euc", probe])
+fn run_in(context: &Context<'_>, probe: &str, root: &Root<'_>, scratch: &Path) -> Result<String, BuildError> {
+    let Context { store, label, tier, cancel, .. } = *context;
+    let (command, environment) = (["/bin/sh", "-euc", probe].map(str::to_owned), for_sandbox(base_environment()));
+    let mut world = if tier.is_whole() {
+        let lower = store.materialize(&root.name, root.tree)?;
+        let overlay = Overlay { lowers: vec![lower], scratch: scratch.join("root") };
+        Spec { environment, host_paths: root.paths.to_vec(), ..Spec::new(overlay, command) }.into()
+    } else {
+        let place = Place::Once(scratch.join("plain"));
+        let write = |folder: &Path| Ok(cas_fs::create_dir(folder)?);
+        let confined_to = (tier == Tier::Landlock).then(|| root.paths.to_vec());
+        let (command, inside, private) = (command.to_vec(), PathBuf::new(), Vec::new());
+        World::plain(
+            label,
+            place,
+            PlainCommand { command, environment, inside, private, confined_to, aslr: true },
+            write,
+        )?
     };
+    world.set_limits(Some(PROBE_TIME), Limits::default());
     let (recorder, stdout) = Recorder::start(&scratch.join("recording"), None)?;
     let stderr = stdout.try_clone().map_err(BuildError::Log)?;
-    let outcome = Runner::this_program().run(&spec, Streams::new(stdout, stderr), cancel);
+    let outcome = world.run(Streams::new(stdout, stderr), cancel);
     let log: Log = recorder.finish(&scratch.join("log"))?;
-    if let Some(how) = failure(&outcome?.ending, &spec)? {
+    if let Some(how) = failure(&outcome?.ending, world.limits())? {
         return Err(BuildError::Probe { label: label.to_owned(), probe: probe.to_owned(), how, log: Box::new(log) });
     }
     let bytes = cas_fs::read_limited(&log.path, MAX_PROBE_BYTES)?;

@@ -142,6 +142,9 @@ fn encode(image: &Image) -> Vec<u8> {
     for step in &image.taints.incremental {
         text.push_str(&format!("incremental {step}\n"));
     }
+    for tier in &image.taints.sandboxes {
+        text.push_str(&format!("sandbox {tier}\n"));
+    }
     if let Some(tree) = &image.base_tree {
         text.push_str(&format!("base {tree}\n"));
     }
@@ -177,6 +180,10 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
         }
         if let Some(step) = line.strip_prefix("incremental ") {
             taints.incremental.insert(step.to_owned());
+            continue;
+        }
+        if let Some(tier) = line.strip_prefix("sandbox ") {
+            taints.sandboxes.insert(tier.to_owned());
             continue;
         }
         let (recipe, tree) = line.strip_prefix("layer ")?.split_once(' ')?;
@@ -220,7 +227,8 @@ mod tests {
         let layers = vec![foreign, ImageLayer::Made { recipe: of("r"), tree: of("t") }];
         let base_tree = Some(of("base"));
         let hosts = BTreeSet::from(["//:host".to_owned()]);
-        let taints = Taints { hosts, incremental: BTreeSet::from(["//a:b".to_owned()]) };
+        let sandboxes = BTreeSet::from(["none".to_owned()]);
+        let taints = Taints { hosts, incremental: BTreeSet::from(["//a:b".to_owned()]), sandboxes };
         let image =
             Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, base_tree, taints };
         let record = encode(&image);

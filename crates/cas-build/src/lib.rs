@@ -56,6 +56,7 @@ mod trace;
 mod trial;
 mod why;
 mod workspace;
+mod world;
 
 pub use attached::Program;
 pub use builder::{Builder, Built, Mode};

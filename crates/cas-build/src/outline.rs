@@ -26,8 +26,8 @@ use crate::npm::{Registry, folders_above, ignore_files};
 use crate::step::Job;
 use crate::trace::Trace;
 use crate::{
-    BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, foreign, host, modules,
-    part, stamp,
+    BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, foreign, modules, part,
+    stamp,
 };
 
 /// What is known of a target without building it.
@@ -265,7 +265,7 @@ impl Builder<'_> {
                 self.outlined_additions(target, found, &image.add, shared)
             }
             TargetKind::Toolchain(cas_config::Toolchain::Host(host)) => {
-                let made = host::toolchain(self.store, function, &label.to_string(), host, &self.cancel)?;
+                let made = self.host_toolchain(label, host)?;
                 let mut words = Trace::default();
                 words.add("host", "", made.host_identity().unwrap_or_default());
                 words.add("paths", "", host.paths.join(" "));

@@ -70,6 +70,8 @@ pub struct Taints {
     pub hosts: BTreeSet<String>,
     /// Labels of steps that kept state from earlier runs.
     pub incremental: BTreeSet<String>,
+    /// Names of the weaker tiers of the sandbox that steps ran in.
+    pub sandboxes: BTreeSet<String>,
 }
 
 impl Taints {
@@ -85,6 +87,7 @@ impl Taints {
     pub(crate) fn extend(&mut self, other: &Self) {
         self.hosts.extend(other.hosts.iter().cloned());
         self.incremental.extend(other.incremental.iter().cloned());
+        self.sandboxes.extend(other.sandboxes.iter().cloned());
     }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use cas_digest::DigestFunction;
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams};
+use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier};
 use cas_store::Store;
 use cas_tree::{Directory, RelPath};
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub struct RunRequest {
     pub env: BTreeMap<String, String>,
     /// Where the program's streams go.
     pub streams: Streams,
+    /// How much of a sandbox it gets. Nothing but the whole one has the image's root.
+    pub tier: Tier,
 }
 
 #[derive(Default, Deserialize)]
@@ -50,8 +52,13 @@ struct Execution {
 ///
 /// # Errors
 ///
-/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Sandbox`], and what the store says.
+/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
+/// store says.
 pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ending, BuildError> {
+    if !request.tier.is_whole() {
+        let (label, root) = (image.reference.clone(), image.reference.clone());
+        return Err(BuildError::RootNotEntered { label, root, tier: request.tier });
+    }
     let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cas_action::{EncodedStep, Projection, Step, encode_result, project};
 use cas_blob::{ActionCache, ActionLane, Descriptor};
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Ending, Spec};
+use cas_sandbox::{Cancel, Ending, Limits, Tier};
 use cas_snapshot::Picked;
 use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
@@ -39,6 +40,8 @@ pub(crate) const SOURCE: &str = "src";
 const STATIC_NAME: &str = "step-2";
 /// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
 const HOST_PROPERTY: &str = "cas-host";
+/// Platform property of steps that ran with less than the whole sandbox: the name of the tier.
+const SANDBOX_PROPERTY: &str = "cas-sandbox";
 /// Platform property of steps that read secrets: their names. Only who has values for them can run such a step.
 const SECRETS_PROPERTY: &str = "cas-secrets";
 /// Platform property of steps that may leave files which are no outputs: their paths in the package, a line each.
@@ -146,13 +149,16 @@ pub(crate) fn for_sandbox(environment: BTreeMap<String, String>) -> BTreeMap<OsS
 /// # Errors
 ///
 /// [`BuildError::Interrupted`] when the build was cancelled.
-pub(crate) fn failure(ending: &Ending, spec: &Spec) -> Result<Option<String>, BuildError> {
+pub(crate) fn failure(
+    ending: &Ending,
+    (timeout, limits): (Option<Duration>, &Limits),
+) -> Result<Option<String>, BuildError> {
     Ok(match ending {
         Ending::Exited(0) => None,
         Ending::Exited(code) => Some(format!("exit code {code}")),
         Ending::Signalled(signal) => Some(format!("signal {signal}")),
-        Ending::TimedOut => Some(format!("it ran longer than {} s", spec.timeout.unwrap_or_default().as_secs())),
-        Ending::OverLimit(limit) => Some(limits::told(*limit, &spec.limits)),
+        Ending::TimedOut => Some(format!("it ran longer than {} s", timeout.unwrap_or_default().as_secs())),
+        Ending::OverLimit(limit) => Some(limits::told(*limit, limits)),
         Ending::Cancelled => return Err(BuildError::Interrupted),
     })
 }
@@ -165,7 +171,7 @@ pub enum Origin {
     /// It ran.
     Ran {
         /// How long it took.
-        elapsed: std::time::Duration,
+        elapsed: Duration,
         /// What it printed.
         log: Log,
         /// How often it failed before, as a test that is tried again.
@@ -199,6 +205,8 @@ pub(crate) struct Job<'a> {
     /// What its inputs are made of.
     pub(crate) plan: Plan,
     pub(crate) written: &'a WrittenInputs,
+    /// How much of a sandbox it gets.
+    pub(crate) tier: Tier,
     /// Whether it runs although its outputs are known, and twice if they are not, to see whether they are the same.
     pub(crate) check_repeat: bool,
     /// For a test that was asked for.
@@ -262,6 +270,7 @@ impl Job<'_> {
             platform: [("OSFamily", "linux"), ("ISA", isa)]
                 .into_iter()
                 .chain(self.toolchain.host_parts().map(|_| (HOST_PROPERTY, lane.name())))
+                .chain((!self.tier.is_whole()).then(|| (SANDBOX_PROPERTY, self.tier.name())))
                 .chain(secrets.as_deref().map(|names| (SECRETS_PROPERTY, names)))
                 .chain(scratch.as_deref().map(|paths| (SCRATCH_PROPERTY, paths)))
                 .chain(cache.as_deref().map(|paths| (CACHE_PROPERTY, paths)))
@@ -283,6 +292,7 @@ impl Job<'_> {
     /// The name space of its results.
     pub(crate) fn lane(&self) -> ActionLane {
         let lane = self.toolchain.lane().clone();
+        let lane = if self.tier.is_whole() { lane } else { lane.weaker(self.tier.name()) };
         if self.command.cache.is_empty() { lane } else { lane.incremental() }
     }
 
@@ -353,6 +363,9 @@ impl Job<'_> {
         if let Some(identity) = self.toolchain.host_identity() {
             trace.add("host", self.root, identity);
         }
+        if !self.tier.is_whole() {
+            trace.add("sandbox", "", self.tier.name());
+        }
         trace.add("run", "", serde_json::json!(self.arguments()).to_string());
         trace.add("timeout", "", format!("{} s", self.command.timeout.as_secs()));
         if let Some(count) = self.command.cpus {
@@ -398,6 +411,7 @@ impl Job<'_> {
         {
             return Ok((files, Origin::Cached));
         }
+        self.check_tier()?;
         let function = self.toolchain.name.digest.function();
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
@@ -462,6 +476,9 @@ impl Job<'_> {
         taints.extend(&self.toolchain.taints);
         if self.toolchain.host_parts().is_some() {
             taints.hosts.insert(self.root.to_owned());
+        }
+        if !self.tier.is_whole() {
+            taints.sandboxes.insert(self.tier.name().to_owned());
         }
         if !self.command.cache.is_empty() {
             taints.incremental.insert(self.label.to_string());

@@ -221,9 +221,37 @@ pub(crate) struct InputArgs {
     /// Their times can be another machine's and late, so that every input on them is read each time without this option.
     #[arg(long, conflicts_with = "verify_inputs")]
     pub(crate) trust_network_mtime: bool,
+    /// How much of a sandbox steps get: for hosts where the whole one cannot be had
+    ///
+    /// Less is never chosen by itself. What it makes is labelled, has keys and results of its own, and is taken for nothing else.
+    /// Only steps whose toolchain is the machine itself (`host`) can have less.
+    #[arg(long, value_name = "TIER", value_enum, default_value_t)]
+    pub(crate) sandbox: Sandbox,
     /// Take a secret of steps from a file, instead of the variable of its name
     #[arg(long, value_name = "NAME=FILE", value_parser = parse_secret)]
     pub(crate) secret: Vec<(String, PathBuf)>,
+}
+
+/// How much holds steps; the names are those of [`cas_sandbox::Tier`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// All of it: steps see their root and their inputs, and no network
+    #[default]
+    Namespaces,
+    /// What the kernel's Landlock holds: of the machine's files what the toolchain shows, no TCP
+    Landlock,
+    /// Nothing: steps see and may change what the user can, and reach the network
+    None,
+}
+
+impl From<Sandbox> for cas_sandbox::Tier {
+    fn from(sandbox: Sandbox) -> Self {
+        match sandbox {
+            Sandbox::Namespaces => Self::Namespaces,
+            Sandbox::Landlock => Self::Landlock,
+            Sandbox::None => Self::None,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

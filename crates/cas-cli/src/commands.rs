@@ -18,7 +18,7 @@ use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKi
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
 use cas_registry::Client;
-use cas_sandbox::{Cancel, HostCannot, Runner, SandboxError, probe};
+use cas_sandbox::{Cancel, HostCannot, Landlock, Runner, SandboxError, Tier, probe};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
 use cas_tree::RelPath;
@@ -264,6 +264,7 @@ pub(crate) struct Options {
     trials: Trials,
     trust: Trust,
     secrets: SecretSources,
+    pub(crate) tier: Tier,
 }
 
 /// Does something again when the store turns out to have lost what it said to have.
@@ -301,6 +302,7 @@ pub(crate) fn with_builder<T>(
         pins_only: options.pins_only,
         keep_going: options.keep_going,
         check_repeat: options.check_repeat,
+        tier: options.tier,
         trials: options.trials.clone(),
         trust: options.trust,
         observer: progress,
@@ -325,6 +327,8 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
     let secrets = SecretSources { files: inputs.secret.iter().cloned().collect() };
     let trials = Trials::default();
     let only = BTreeSet::new();
+    let tier = inputs.sandbox.into();
+    note_tier(tier);
     Options {
         jobs,
         mode,
@@ -336,6 +340,25 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
         trials,
         trust,
         secrets,
+        tier,
+    }
+}
+
+/// Tells that steps will not have the whole sandbox.
+fn note_tier(tier: Tier) {
+    match tier {
+        Tier::Namespaces => {}
+        Tier::Landlock => {
+            // Where there is none, the first step says so.
+            let landlock = Landlock::of_kernel().ok().filter(|landlock| !landlock.not_held().is_empty());
+            let lacks = landlock.map(|landlock| format!("; {}", lacking(landlock))).unwrap_or_default();
+            render::note(&format!(
+                "warning: `--sandbox=landlock`: steps run beside all else on this machine, held by less than the sandbox{lacks}"
+            ));
+        }
+        Tier::None => render::note(
+            "warning: `--sandbox=none`: steps see and may change all that this user can, and nothing keeps them from the network",
+        ),
     }
 }
 
@@ -559,8 +582,8 @@ pub(crate) fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
 
 fn describe(label: &Label, kind: &str, output: &Output) -> Value {
     let mut row = json!({ "target": label.to_string(), "kind": kind });
-    if let Some(Taints { hosts, incremental }) = output.taints() {
-        for (key, labels) in [("hosts", hosts), ("incremental", incremental)] {
+    if let Some(Taints { hosts, incremental, sandboxes }) = output.taints() {
+        for (key, labels) in [("hosts", hosts), ("incremental", incremental), ("sandboxes", sandboxes)] {
             if !labels.is_empty() {
                 row[key] = json!(labels);
             }
@@ -676,6 +699,8 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
     let is_pinned = |target: &Target| match &target.kind {
         // Of an image of the workspace nothing is pinned: what it is made of is.
         TargetKind::Toolchain(Toolchain::Image(image)) => matches!(image.source, RootSource::Place(_)),
+        // Of this machine neither, and its probes may not run here.
+        TargetKind::Toolchain(Toolchain::Host(_)) => false,
         TargetKind::Toolchain(_) | TargetKind::Fetch(Fetch::Npm(_)) => true,
         _ => false,
     };
@@ -759,8 +784,29 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// What a kernel's Landlock lacks.
+fn lacking(landlock: Landlock) -> String {
+    format!("Landlock of this kernel (version {}) does not hold {}", landlock.version, landlock.not_held().join(", "))
+}
+
+/// Whether the tier that Landlock holds can be had.
+fn landlock_row() -> (Value, String) {
+    match Landlock::of_kernel() {
+        Ok(landlock) => {
+            let lacks = if landlock.not_held().is_empty() { String::new() } else { format!("; {}", lacking(landlock)) };
+            let row = json!({ "check": "landlock", "version": landlock.version, "not_held": landlock.not_held() });
+            (row, format!("`--sandbox=landlock` can be had: Landlock version {}{lacks}", landlock.version))
+        }
+        Err(cannot) => {
+            let row = json!({ "check": "landlock", "obstacle": cannot.to_string(), "hint": cannot.hint() });
+            (row, format!("`--sandbox=landlock` cannot be had: {cannot}"))
+        }
+    }
+}
+
 fn doctor(global: &Global) -> Result<Exit, Failure> {
     let store = open_store(global)?;
+    let (landlock, landlock_line) = landlock_row();
     match probe(&Runner::this_program(), store.scratch()) {
         Ok(report) => {
             let (held_by, hint) = (report.enforcement.to_string(), report.enforcement.hint());
@@ -770,9 +816,11 @@ fn doctor(global: &Global) -> Result<Exit, Failure> {
                 json!({ "check": "sandbox", "kernel": report.kernel, "file_system": report.file_system }),
                 json!({ "check": "limits", "held_by": held_by, "hint": hint }),
                 json!({ "check": "users", "obstacle": obstacle, "hint": way_out }),
+                landlock,
             ];
             let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
             print(global, &rows, |row| match text(&row["check"]) {
+                "landlock" => landlock_line.clone(),
                 "limits" => format!("limits of memory and processes: {held_by}{hint}"),
                 "users" => match (&obstacle, &way_out) {
                     (None, _) => "`configure = true` works: there are many user ids".to_owned(),
@@ -786,6 +834,7 @@ fn doctor(global: &Global) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         Err(error) => {
+            render::note(&landlock_line);
             let error: SandboxError = error;
             Err(error.into())
         }

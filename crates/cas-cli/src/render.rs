@@ -155,7 +155,9 @@ fn exit_of(error: &BuildError) -> Exit {
         },
         BuildError::Store(StoreError::Verify(_)) => Exit::Mismatch,
         BuildError::Store(_) | BuildError::Keep { .. } | BuildError::Record { .. } => Exit::Store,
-        BuildError::Sandbox(SandboxError::Host(_)) => Exit::Host,
+        BuildError::Sandbox(SandboxError::Host(_))
+        | BuildError::RootNotEntered { .. }
+        | BuildError::SecretsNotHeld { .. } => Exit::Host,
         BuildError::Sandbox(_)
         | BuildError::Step { .. }
         | BuildError::Configure { .. }
@@ -242,8 +244,10 @@ pub(crate) fn results(
                 let value = if row["status"].is_string() { &row["status"] } else { &row["digest"] };
                 let host = if row["hosts"].is_array() { "  (made with programs of this machine)" } else { "" };
                 let kept = if row["incremental"].is_array() { "  (made with state of earlier runs)" } else { "" };
+                let names = row["sandboxes"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
+                let weaker = if names.is_empty() { String::new() } else { format!("  (made with --sandbox={names})") };
                 let target = text(&row["target"]);
-                let line = format!("{} {target} {}{path}{host}{kept}", text(&row["kind"]), text(value));
+                let line = format!("{} {target} {}{path}{host}{kept}{weaker}", text(&row["kind"]), text(value));
                 screen::printable(&line)
             }))?;
             for (_, failure) in failures {

@@ -53,7 +53,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     }
     let store = open_store(global)?;
     let image = find(global, &store, &args.target, &options)?;
-    let request = RunRequest { command: args.command, env, streams: streams()? };
+    let request = RunRequest { command: args.command, env, streams: streams()?, tier: options.tier };
     Ok(exit(run_image(&store, &image, request, &cancel_on_signals()?)?))
 }
 

@@ -143,19 +143,19 @@ pub(crate) const NOTES: &str = "user.overlay.";
 pub(crate) const ORIGIN: &str = "user.overlay.origin";
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
-fn names(directory: &Path) -> Result<std::vec::IntoIter<std::ffi::OsString>, FsError> {
+pub(crate) fn names(directory: &Path) -> Result<std::vec::IntoIter<std::ffi::OsString>, FsError> {
     let names: Vec<_> = cas_fs::read_dir(directory)?.into_iter().map(|entry| entry.name).collect();
     Ok(names.into_iter())
 }
 
-fn on_disk(upper: &Path, path: Option<&RelPath>) -> PathBuf {
+pub(crate) fn on_disk(upper: &Path, path: Option<&RelPath>) -> PathBuf {
     match path {
         Some(path) => upper.join(std::ffi::OsStr::from_bytes(path.as_bytes())),
         None => upper.to_owned(),
     }
 }
 
-fn join(parent: Option<&RelPath>, name: &std::ffi::OsStr) -> Result<RelPath, RelPathError> {
+pub(crate) fn join(parent: Option<&RelPath>, name: &std::ffi::OsStr) -> Result<RelPath, RelPathError> {
     match parent {
         Some(parent) => RelPath::new([parent.as_bytes(), b"/", name.as_bytes()].concat()),
         None => RelPath::new(name.as_bytes()),
@@ -163,7 +163,7 @@ fn join(parent: Option<&RelPath>, name: &std::ffi::OsStr) -> Result<RelPath, Rel
 }
 
 /// Adds rights of the owner that are missing.
-fn grant(path: &Path, mode: u32, rights: u32) -> Result<(), FsError> {
+pub(crate) fn grant(path: &Path, mode: u32, rights: u32) -> Result<(), FsError> {
     if mode & rights == rights { Ok(()) } else { cas_fs::set_mode(path, mode | rights) }
 }
 

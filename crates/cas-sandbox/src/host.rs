@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::landlock::Landlock;
 use crate::spec::Users;
+use crate::tier::Tier;
 use crate::wire::{SetupFailure, Stage};
 
 /// Why this host cannot run sandboxes.
@@ -24,6 +26,12 @@ pub enum HostCannot {
     ManyIds {
         /// What is in the way.
         obstacle: ManyIdsObstacle,
+    },
+    /// There is no Landlock, which a weaker tier was to be held by.
+    #[error("Landlock cannot be used: {obstacle}")]
+    Landlock {
+        /// What is in the way.
+        obstacle: LandlockObstacle,
     },
     /// A fresh `/proc` may only be mounted where the present one is whole; in many containers parts are hidden.
     #[error("a new `/proc` cannot be mounted, because parts of the present one are hidden, as in most containers")]
@@ -70,6 +78,27 @@ pub enum NamespaceObstacle {
     Unknown,
 }
 
+/// Why there is no Landlock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LandlockObstacle {
+    /// The kernel was built without it, or is older than Linux 5.13.
+    NotBuilt,
+    /// It was not switched on when the kernel started.
+    Off,
+    /// Something else, mostly the system call filter of a container.
+    Refused,
+}
+
+impl fmt::Display for LandlockObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotBuilt => "the kernel was built without it",
+            Self::Off => "it was not switched on when the kernel started",
+            Self::Refused => "asking for it is refused, most likely by a container",
+        })
+    }
+}
+
 /// Why there is one user id alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManyIdsObstacle {
@@ -109,9 +138,30 @@ impl fmt::Display for NamespaceObstacle {
 }
 
 impl HostCannot {
-    /// The command that mends it, run as root, or what else to do.
+    /// The command that mends it, run as root, or what else to do; and the weaker tier that can be had meanwhile.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        let weaker = self.weaker_tier().map(|tier| {
+            format!("; or let steps with a `host` toolchain, and those alone, run with less: `--sandbox={tier}`")
+        });
+        Some(self.mending()? + &weaker.unwrap_or_default())
+    }
+
+    /// The strongest tier that can be had where the whole sandbox cannot.
+    fn weaker_tier(&self) -> Option<Tier> {
+        match self {
+            Self::ManyIds { .. } => None,
+            Self::Landlock { .. } => Some(Tier::None),
+            Self::Namespaces { .. }
+            | Self::ProcHidden
+            | Self::NoOverlay
+            | Self::KernelTooOld { .. }
+            | Self::ScratchUnsuitable { .. }
+            | Self::Refused { .. } => Some(Landlock::of_kernel().map_or(Tier::None, |_| Tier::Landlock)),
+        }
+    }
+
+    fn mending(&self) -> Option<String> {
         Some(match self {
             Self::Namespaces { obstacle: NamespaceObstacle::AppArmor } => {
                 "run `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`".into()
@@ -139,6 +189,17 @@ impl HostCannot {
             Self::ManyIds { obstacle: ManyIdsObstacle::Refused } => {
                 "compare `/etc/subuid`, `/etc/subgid` and the set-id bits of `newuidmap`; in a container, give it \
                  65536 ids of its own"
+                    .into()
+            }
+            Self::Landlock { obstacle: LandlockObstacle::Off } => {
+                "start the kernel with `landlock` first in its parameter `lsm=`".into()
+            }
+            Self::Landlock { obstacle: LandlockObstacle::NotBuilt } => {
+                "use a kernel of Linux 5.13 or later with `CONFIG_SECURITY_LANDLOCK`".into()
+            }
+            Self::Landlock { obstacle: LandlockObstacle::Refused } => {
+                "allow the container the system calls `landlock_create_ruleset`, `landlock_add_rule` and \
+                 `landlock_restrict_self`"
                     .into()
             }
             Self::ProcHidden => {
@@ -288,9 +349,19 @@ mod tests {
             let actual = diagnose(&failure, Users::One, Path::new("/scratch"), facts);
             assert_eq!(actual, expected, "{stage:?} {errno:?}");
             if let Some(cannot) = actual {
-                assert!(cannot.hint().is_some(), "{cannot}");
+                assert!(cannot.hint().is_some_and(|hint| hint.contains("; or let steps ")), "{cannot}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_weaker_tier_does_not_mend_names_none() {
+        let of = |cannot: HostCannot| cannot.weaker_tier();
+        assert_eq!(of(HostCannot::ManyIds { obstacle: ManyIdsObstacle::Refused }), None);
+        for obstacle in [LandlockObstacle::NotBuilt, LandlockObstacle::Off, LandlockObstacle::Refused] {
+            assert_eq!(of(HostCannot::Landlock { obstacle }), Some(Tier::None));
+        }
+        assert_ne!(of(HostCannot::NoOverlay), Some(Tier::Namespaces));
     }
 
     #[test]

@@ -159,16 +159,7 @@ impl Runner {
         let descriptors = stdin.into_iter().chain(lookups).collect();
         let order = Order::Run(Box::new(job));
         let report = self.give(&order, descriptors, (Stdio::from(stdout), Stdio::from(stderr)), cancel)?;
-        let ending = match report {
-            Report::Exited(code) => Ending::Exited(code),
-            Report::Signalled(signal) => Ending::Signalled(signal),
-            Report::TimedOut => Ending::TimedOut,
-            Report::Cancelled => Ending::Cancelled,
-            Report::OverLimit(limit) => Ending::OverLimit(limit),
-            Report::Start(failure) => return Err(StartError::from_wire(failure).into()),
-            Report::Setup(failure) => return Err(explain(failure, spec.users, &spec.root.scratch)),
-            Report::Done => unreachable!("a run ends in one of the other ways"),
-        };
+        let ending = ending(report, &|failure| explain(failure, spec.users, &spec.root.scratch))?;
         Ok(Outcome { ending, elapsed: started.elapsed() })
     }
 
@@ -210,7 +201,7 @@ impl Runner {
     }
 
     /// Starts a helper and waits for its report.
-    fn give(
+    pub(crate) fn give(
         &self,
         order: &Order,
         descriptors: Vec<OwnedFd>,
@@ -234,18 +225,30 @@ impl Runner {
     }
 }
 
+/// How a command ended, by the report of its run.
+pub(crate) fn ending(report: Report, explain: &dyn Fn(SetupFailure) -> SandboxError) -> Result<Ending, SandboxError> {
+    Ok(match report {
+        Report::Exited(code) => Ending::Exited(code),
+        Report::Signalled(signal) => Ending::Signalled(signal),
+        Report::TimedOut => Ending::TimedOut,
+        Report::Cancelled => Ending::Cancelled,
+        Report::OverLimit(limit) => Ending::OverLimit(limit),
+        Report::Start(failure) => return Err(StartError::from_wire(failure).into()),
+        Report::Setup(failure) => return Err(explain(failure)),
+        Report::Done => unreachable!("a run ends in one of the other ways"),
+    })
+}
+
 fn explain(failure: SetupFailure, users: Users, scratch: &Path) -> SandboxError {
     if let Some(cannot) = host::diagnose(&failure, users, scratch, &Facts::read(scratch)) {
         return cannot.into();
     }
-    let path = failure.path.map(Bytes::into_path);
-    let errno = Errno::from_raw_os_error(failure.errno);
-    match (failure.stage, path) {
+    match (failure.stage, &failure.path, Errno::from_raw_os_error(failure.errno)) {
         // What resolving a path says about a symlink and about a file.
-        (Stage::MountPoint, Some(path)) if matches!(errno, Errno::LOOP | Errno::NOTDIR) => {
-            SandboxError::MountPoint { path }
+        (Stage::MountPoint, Some(path), Errno::LOOP | Errno::NOTDIR) => {
+            SandboxError::MountPoint { path: path.clone().into_path() }
         }
-        (stage, path) => SandboxError::Setup { action: stage.to_string(), path, source: errno.into() },
+        _ => failure.into_error(),
     }
 }
 

@@ -181,20 +181,7 @@ impl Spec {
 
     /// Finds what no system call could carry, before anything is started.
     pub(crate) fn check(&self) -> Result<(), SpecError> {
-        if self.command.first().is_none_or(|program| program.is_empty()) {
-            return Err(SpecError::NoCommand);
-        }
-        if let Some(argument) = self.command.iter().find(|argument| has_nul(argument)) {
-            return Err(SpecError::NulInArgument { argument: argument.clone() });
-        }
-        for (name, value) in &self.environment {
-            if name.is_empty() || name.as_bytes().contains(&b'=') || has_nul(name) || has_nul(value) {
-                return Err(SpecError::Variable { name: name.clone() });
-            }
-        }
-        if !self.working_directory.is_absolute() || has_nul(self.working_directory.as_os_str()) {
-            return Err(SpecError::WorkingDirectory { path: self.working_directory.clone() });
-        }
+        check_program(&self.command, &self.environment, &self.working_directory)?;
         if let Some(secret) = self.secrets.iter().find(|secret| !secret.can_be_shown()) {
             return Err(SpecError::Secret { name: secret.name.clone() });
         }
@@ -222,14 +209,43 @@ impl Spec {
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(SpecError::RelativePath { path: path.to_owned() });
         }
-        if let Some(number) = self.processors.iter().find(|number| **number >= CpuSet::MAX_CPU) {
-            return Err(SpecError::Processor { number: *number });
-        }
+        check_processors(&self.processors)?;
         // The mapping of ids has no name for this one: it means "no id".
         if self.uid == u32::MAX || self.gid == u32::MAX {
             return Err(SpecError::Id);
         }
         Ok(())
+    }
+}
+
+/// Finds what of a command no system call could carry.
+pub(crate) fn check_program(
+    command: &[OsString],
+    environment: &BTreeMap<OsString, OsString>,
+    working_directory: &Path,
+) -> Result<(), SpecError> {
+    if command.first().is_none_or(|program| program.is_empty()) {
+        return Err(SpecError::NoCommand);
+    }
+    if let Some(argument) = command.iter().find(|argument| has_nul(argument)) {
+        return Err(SpecError::NulInArgument { argument: argument.clone() });
+    }
+    for (name, value) in environment {
+        if name.is_empty() || name.as_bytes().contains(&b'=') || has_nul(name) || has_nul(value) {
+            return Err(SpecError::Variable { name: name.clone() });
+        }
+    }
+    if !working_directory.is_absolute() || has_nul(working_directory.as_os_str()) {
+        return Err(SpecError::WorkingDirectory { path: working_directory.to_owned() });
+    }
+    Ok(())
+}
+
+/// Finds processors that no set has a place for.
+pub(crate) fn check_processors(processors: &[usize]) -> Result<(), SpecError> {
+    match processors.iter().find(|number| **number >= CpuSet::MAX_CPU) {
+        None => Ok(()),
+        Some(number) => Err(SpecError::Processor { number: *number }),
     }
 }
 

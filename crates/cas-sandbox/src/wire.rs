@@ -3,7 +3,8 @@
 //! Both ends are the same program, so the messages have no version. Paths and arguments are bytes on Linux; they travel
 //! as text where they are UTF-8, else as a list of numbers.
 
-use std::ffi::{CString, OsStr};
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::SandboxError;
 use crate::ids::IdMaps;
 use crate::limits::{Limit, Limits};
 use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users};
@@ -30,7 +32,7 @@ impl Bytes {
     }
 
     pub(crate) fn into_path(self) -> PathBuf {
-        std::ffi::OsString::from_vec(self.0).into()
+        OsString::from_vec(self.0).into()
     }
 }
 
@@ -96,6 +98,8 @@ impl From<&Secret> for SecretFile {
 pub(crate) enum Order {
     /// Run a command in a sandbox.
     Run(Box<Job>),
+    /// Run a command on the host as it is.
+    Plain(Box<PlainJob>),
     /// Write the archive of an upper directory to standard output.
     Pack { maps: IdMaps, upper: Bytes },
     /// Remove a folder with all that is in it.
@@ -105,18 +109,49 @@ pub(crate) enum Order {
 /// A path of the root, with user, group and mode that it is to have.
 pub(crate) type OwnerRow = (Bytes, u32, u32, u32);
 
+/// What a process becomes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Program {
+    pub(crate) task: Task,
+    pub(crate) environment: Vec<(Bytes, Bytes)>,
+    pub(crate) working_directory: Bytes,
+    /// Numbers of the processors that it may use; empty for all.
+    pub(crate) processors: Vec<usize>,
+    pub(crate) aslr: bool,
+}
+
+impl Program {
+    pub(crate) fn new(task: Task, environment: &BTreeMap<OsString, OsString>, working_directory: &Path) -> Self {
+        let environment = environment.iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect();
+        let working_directory = Bytes::from(working_directory);
+        Self { task, environment, working_directory, processors: Vec::new(), aslr: true }
+    }
+}
+
+/// A command on the host as it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlainJob {
+    pub(crate) program: Program,
+    /// Where it is meant to write.
+    pub(crate) folder: Bytes,
+    /// With Landlock, what else of the host it may read and execute.
+    pub(crate) confined_to: Option<Vec<Bytes>>,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) limits: Limits,
+    /// Whether the first message carries a descriptor for the command's standard input.
+    pub(crate) has_stdin: bool,
+}
+
 /// A command and its sandbox.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) task: Task,
+    pub(crate) program: Program,
     pub(crate) root: Layers,
     pub(crate) source: Option<Layers>,
     pub(crate) host_paths: Vec<Bytes>,
     pub(crate) secrets: Vec<SecretFile>,
     /// Folders of the host, and where they are seen.
     pub(crate) private: Vec<(Bytes, Bytes)>,
-    pub(crate) environment: Vec<(Bytes, Bytes)>,
-    pub(crate) working_directory: Bytes,
     pub(crate) maps: IdMaps,
     pub(crate) owners: Vec<OwnerRow>,
     /// Whether the command keeps the rights of its user 0 over the others.
@@ -124,9 +159,6 @@ pub(crate) struct Job {
     pub(crate) host_network: bool,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) limits: Limits,
-    /// Numbers of the processors that the command may use; empty for all.
-    pub(crate) processors: Vec<usize>,
-    pub(crate) aslr: bool,
     pub(crate) tmp_size_bytes: Option<u64>,
     /// Whether the first message carries a descriptor for the command's standard input.
     pub(crate) has_stdin: bool,
@@ -169,7 +201,11 @@ impl Job {
     /// A run of the specification's command; the specification has passed its check.
     pub(crate) fn new(spec: &Spec, maps: IdMaps, task: Task, has_stdin: bool, has_lookups: bool) -> Self {
         Self {
-            task,
+            program: Program {
+                processors: spec.processors.clone(),
+                aslr: spec.aslr,
+                ..Program::new(task, &spec.environment, &spec.working_directory)
+            },
             root: Layers::new(&spec.root, Some(spec.root.skeleton())),
             // An overlay needs a lower directory even if there is nothing to show.
             source: spec.source.as_ref().map(|source| {
@@ -183,8 +219,6 @@ impl Job {
                     (Bytes::from(&private.host), Bytes::from(&Path::new(SOURCE_DIRECTORY).join(&private.inside)))
                 })
                 .collect(),
-            environment: spec.environment.iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
-            working_directory: Bytes::from(&spec.working_directory),
             maps,
             owners: (spec.owners.iter())
                 .map(|Owner { inside, uid, gid, mode }| (Bytes::from(inside), *uid, *gid, *mode))
@@ -193,8 +227,6 @@ impl Job {
             host_network: spec.network == Network::Host,
             timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             limits: spec.limits,
-            processors: spec.processors.clone(),
-            aslr: spec.aslr,
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
@@ -225,6 +257,14 @@ pub(crate) struct SetupFailure {
     pub(crate) path: Option<Bytes>,
 }
 
+impl SetupFailure {
+    /// The failure as it is, where nobody knows better.
+    pub(crate) fn into_error(self) -> SandboxError {
+        let source = io::Error::from_raw_os_error(self.errno);
+        SandboxError::Setup { action: self.stage.to_string(), path: self.path.map(Bytes::into_path), source }
+    }
+}
+
 /// Which part of making a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
@@ -249,6 +289,7 @@ pub(crate) enum Stage {
     Device,
     MountTmp,
     SwitchRoot,
+    Confine,
     Capabilities,
     Filter,
     Streams,
@@ -286,6 +327,7 @@ impl fmt::Display for Stage {
             Self::Device => "add device",
             Self::MountTmp => "mount `/tmp`",
             Self::SwitchRoot => "switch to the root",
+            Self::Confine => "give up rights over the host's files",
             Self::Capabilities => "drop capabilities",
             Self::Filter => "filter system calls",
             Self::Streams => "set standard streams",

@@ -8,6 +8,7 @@
 
 mod descriptor;
 mod filter;
+mod landlock;
 mod lookups;
 mod mount;
 mod namespace;
@@ -16,6 +17,7 @@ mod process;
 
 pub use descriptor::close_on_exec_from;
 pub use filter::filter_system_calls;
+pub use landlock::{Access, landlock_version, restrict_to};
 pub use lookups::{Lookup, let_go_on, next_lookup, tell_lookups};
 pub use mount::{set_plain, set_read_only, set_shown};
 pub use namespace::enter_new_namespaces;

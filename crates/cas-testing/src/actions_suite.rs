@@ -55,7 +55,9 @@ fn results_are_kept_to_the_byte<C: ActionCache>(cache: &C) {
 
 fn lanes_and_actions_are_told_apart<C: ActionCache>(cache: &C) {
     let strict = ActionLane::strict();
-    let lanes = [strict.clone(), ActionLane::host("one"), ActionLane::host("two"), strict.incremental()];
+    let (one, two) = (ActionLane::host("one"), ActionLane::host("two"));
+    let lanes =
+        [strict.clone(), one.clone(), two, one.clone().weaker("none"), one.weaker("landlock"), strict.incremental()];
     let named = action("a");
     let same_bytes = Descriptor::of(DigestFunction::Sha256, b"a");
     let actions = [named, action("b"), same_bytes, Descriptor { size: named.size + 1, ..named }];

@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{At, Setup, init, probe, program};
-use crate::wire::{Bytes, Job, Report, Stage, StartFailure, StartKind, Task};
+use crate::wire::{Bytes, Program, Report, Stage, StartFailure, StartKind, Task};
 
 /// File mode mask of every command.
 const UMASK: u32 = 0o022;
@@ -27,9 +27,9 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 /// Exit code of a process whose failure was told over the pipe.
 const FAILED: i32 = 127;
 
-/// Does not return: becomes the command, or ends after telling why not.
-pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> ! {
-    let report = match prepare(job, stdin, witness) {
+/// Does not return: becomes the command, or ends after telling why not. What else is to hold it is done by `confine`, last.
+pub(super) fn run(job: &Program, writer: OwnedFd, stdin: Option<OwnedFd>, confine: impl FnOnce() -> Setup<()>) -> ! {
+    let report = match prepare(job, stdin).and_then(|()| confine()) {
         Err(failure) => Report::Setup(failure),
         Ok(()) => match &job.task {
             Task::Probe => match probe::run() {
@@ -44,7 +44,7 @@ pub(super) fn run(job: &Job, writer: OwnedFd, stdin: Option<OwnedFd>, witness: O
 }
 
 /// Sets what a program inherits.
-fn prepare(job: &Job, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup<()> {
+fn prepare(job: &Program, stdin: Option<OwnedFd>) -> Setup<()> {
     rustix::process::setsid().at(Stage::Streams)?;
     let stdin = match stdin {
         Some(stdin) => stdin,
@@ -63,12 +63,16 @@ fn prepare(job: &Job, stdin: Option<OwnedFd>, witness: Option<OwnedFd>) -> Setup
     }
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     cas_sys::set_personality(job.aslr).at(Stage::Signals)?;
-    cas_sys::reset_signals().at(Stage::Signals)?;
+    cas_sys::reset_signals().at(Stage::Signals)
+}
+
+/// Takes system calls away, and lets the witness see what is looked for.
+pub(super) fn filter(witness: Option<&OwnedFd>) -> Setup<()> {
     cas_sys::filter_system_calls().at(Stage::Filter)?;
     // Last, because from then on looking for a file waits for the witness.
     match witness {
         None => Ok(()),
-        Some(witness) => cas_sys::tell_lookups().and_then(|listener| hand_over(&witness, &listener)).at(Stage::Filter),
+        Some(witness) => cas_sys::tell_lookups().and_then(|listener| hand_over(witness, &listener)).at(Stage::Filter),
     }
 }
 
@@ -95,7 +99,7 @@ fn limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Setup<()> 
 }
 
 /// Enters the working directory and executes the program; returns why that failed.
-fn start(job: &Job, words: &[Bytes]) -> StartFailure {
+fn start(job: &Program, words: &[Bytes]) -> StartFailure {
     let fail = |kind, path: &[u8], errno: i32| StartFailure { kind, path: Bytes(path.to_vec()), errno };
     let directory = &job.working_directory.0;
     if let Err(errno) = rustix::process::chdir(directory.as_slice()) {
@@ -146,7 +150,7 @@ fn exists(path: &CStr) -> bool {
 }
 
 /// The paths that a program's name can mean, in order.
-fn candidates(job: &Job, name: &[u8]) -> Vec<Vec<u8>> {
+fn candidates(job: &Program, name: &[u8]) -> Vec<Vec<u8>> {
     if name.contains(&b'/') {
         return vec![name.to_vec()];
     }

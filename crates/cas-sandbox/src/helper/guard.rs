@@ -11,7 +11,7 @@ use cas_sys::Fork;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::usage::{self, Files, Levels};
+use super::usage::{self, Files, Levels, Processes};
 use super::{At, Setup};
 use crate::cgroup::Group;
 use crate::limits::{Enforcement, Limit, Limits};
@@ -35,6 +35,8 @@ pub(super) struct Guard {
     /// File systems of the sandbox in memory.
     memory_mounts: Vec<&'static str>,
     page_bytes: u64,
+    /// Which processes are looked at.
+    processes: Processes,
     /// How full file systems were when the files were looked at.
     levels: Levels,
     files: Files,
@@ -46,7 +48,23 @@ pub(super) struct Guard {
 impl Guard {
     /// Makes the group, and opens the folders.
     pub(super) fn new(job: &Job) -> Setup<Self> {
-        let limits = job.limits;
+        let uppers = [Some(&job.root), job.source.as_ref()].into_iter().flatten().map(|layers| &layers.upper);
+        let folders = uppers.chain(job.private.iter().map(|(host, _)| host));
+        let memory_mounts = ["/dev/shm"].into_iter().chain(job.tmp_size_bytes.map(|_| "/tmp")).collect();
+        Self::of(job.limits, folders, memory_mounts, Processes::OfSandbox)
+    }
+
+    /// The same for descendants of this process that have no sandbox, and are meant to write in a folder.
+    pub(super) fn of_folder(limits: Limits, folder: &Bytes) -> Setup<Self> {
+        Self::of(limits, std::iter::once(folder), Vec::new(), Processes::Descendants)
+    }
+
+    fn of<'a>(
+        limits: Limits,
+        folders: impl Iterator<Item = &'a Bytes>,
+        memory_mounts: Vec<&'static str>,
+        processes: Processes,
+    ) -> Setup<Self> {
         let group = match limits.enforcement {
             _ if !limits.has_group() => None,
             Some(Enforcement::Watched) => None,
@@ -55,17 +73,17 @@ impl Guard {
                 .into_iter()
                 .find_map(|version| Group::make(&limits, version).ok()),
         };
-        let uppers = [Some(&job.root), job.source.as_ref()].into_iter().flatten().map(|layers| &layers.upper);
         let folders = match limits.has_scratch() {
-            true => uppers.chain(job.private.iter().map(|(host, _)| host)).map(open_folder).collect::<Setup<_>>()?,
+            true => folders.map(open_folder).collect::<Setup<_>>()?,
             false => Vec::new(),
         };
         let first = Instant::now() + LOOK;
         Ok(Self {
             limits,
             group,
-            memory_mounts: ["/dev/shm"].into_iter().chain(job.tmp_size_bytes.map(|_| "/tmp")).collect(),
             page_bytes: usage::page_bytes(),
+            memory_mounts,
+            processes,
             levels: Levels::now(&folders),
             folders,
             files: Files::default(),
@@ -92,7 +110,7 @@ impl Guard {
     /// The limit that the sandbox is over.
     pub(super) fn look(&mut self) -> Option<Limit> {
         let started = Instant::now();
-        let is_watched = self.group.is_none() && self.limits.has_group() && usage::sees_sandbox();
+        let is_watched = self.group.is_none() && self.limits.has_group() && self.processes.are_seen();
         let over = self
             .refused()
             .or_else(|| self.look_at_files(is_watched))
@@ -108,7 +126,7 @@ impl Guard {
     }
 
     fn look_at_processes(&self) -> Option<Limit> {
-        let (tasks, resident) = usage::tasks_and_resident_bytes(self.page_bytes);
+        let (tasks, resident) = usage::tasks_and_resident_bytes(self.processes, self.page_bytes);
         if is_over(tasks, self.limits.process_count) {
             return Some(Limit::Processes);
         }
@@ -117,7 +135,7 @@ impl Guard {
         if !is_over(resident + in_files, self.limits.memory_bytes) {
             return None;
         }
-        let (own, mapped) = usage::own_and_mapped_bytes();
+        let (own, mapped) = usage::own_and_mapped_bytes(self.processes);
         // What is mapped may be in the files, or be all that is left of one.
         is_over(own + in_files.max(mapped), self.limits.memory_bytes).then_some(Limit::Memory)
     }
@@ -132,7 +150,7 @@ impl Guard {
             return None;
         }
         raise_open_files();
-        self.files = Files::now(&self.folders);
+        self.files = Files::now(&self.folders, self.processes);
         self.levels = levels;
         let now = Instant::now();
         let cost = now - started;

@@ -34,7 +34,7 @@ pub(super) fn send(writer: OwnedFd, report: &Report) {
 }
 
 fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Report> {
-    tie_to_supervisor(writer)?;
+    tie_to_parent(writer)?;
     guard.enter()?;
     // Here and not before, so that the group of the sandbox is the uppermost one that is seen.
     cas_sys::enter_new_namespaces(UnshareFlags::NEWCGROUP).at(Stage::Namespaces)?;
@@ -53,7 +53,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Capabilities)?;
     let child = match cas_sys::fork().at(Stage::Fork)? {
         Fork::Child => match writer.try_clone() {
-            Ok(writer) => command::run(job, writer, stdin, witness),
+            Ok(writer) => command::run(&job.program, writer, stdin, || command::filter(witness.as_ref())),
             Err(_) => cas_sys::exit(1),
         },
         Fork::Parent(child) => child,
@@ -78,8 +78,8 @@ fn start_witness(lookups: OwnedFd) -> Setup<OwnedFd> {
     }
 }
 
-/// Makes the kernel kill this process when the supervisor ends, however that happens.
-fn tie_to_supervisor(writer: &OwnedFd) -> Setup<()> {
+/// Makes the kernel kill this process when its parent ends, however that happens. The parent holds the reading end.
+pub(super) fn tie_to_parent(writer: &OwnedFd) -> Setup<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::Lifeline)?;
     // It may have ended before that call: then nobody holds the reading end any more.
     let mut ready = [PollFd::new(writer, PollFlags::empty())];
@@ -103,7 +103,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_CHROOT);
 
 /// Gives up all other capabilities for good: a program with inner user id 0 gets none of them either.
-fn drop_capabilities(kept: CapabilitySet) -> Setup<()> {
+pub(super) fn drop_capabilities(kept: CapabilitySet) -> Setup<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if kept.contains(capability) {
@@ -121,7 +121,7 @@ fn drop_capabilities(kept: CapabilitySet) -> Setup<()> {
 }
 
 /// Waits for children, the adopted ones too, until the command has ended.
-fn collect(child: Pid) -> Setup<Report> {
+pub(super) fn collect(child: Pid) -> Setup<Report> {
     loop {
         match wait(WaitOptions::empty()) {
             Err(Errno::INTR) | Ok(None) => {}

@@ -8,10 +8,12 @@
 //! Each of the three has one thread, so it may fork.
 
 mod command;
+mod family;
 mod guard;
 mod ids;
 mod init;
 mod pack;
+mod plain;
 mod probe;
 mod program;
 mod usage;
@@ -83,6 +85,7 @@ pub fn sandbox_main() -> i32 {
     };
     let report = match order {
         Order::Run(job) => supervise(&job, &socket, given),
+        Order::Plain(job) => plain::supervise(&job, &socket, given),
         Order::Pack { maps, upper } => with_ids(&maps, || pack::run(&upper)),
         Order::Remove { maps, folder } => with_ids(&maps, || {
             let folder = folder.into_path();
@@ -129,6 +132,7 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     Ok(order.map(|order| {
         let (has_stdin, has_lookups) = match &order {
             Order::Run(job) => (job.has_stdin, job.has_lookups),
+            Order::Plain(job) => (job.has_stdin, false),
             Order::Pack { .. } | Order::Remove { .. } => (false, false),
         };
         let lookups = if has_lookups { descriptors.pop() } else { None };
@@ -153,7 +157,8 @@ fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Report> {
         }
         Fork::Parent(child) => {
             drop((writer, given));
-            watch(child, reader, socket, deadline, guard)
+            // With process 1 ends all of its namespace.
+            watch(child, reader, socket, deadline, guard, || Ok(()))
         }
     }
 }
@@ -186,8 +191,15 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
     Ok(())
 }
 
-/// Waits until process 1 has ended, and with it all of the sandbox.
-fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant>, mut guard: Guard) -> Setup<Report> {
+/// Waits until the child has ended, process 1 of a sandbox, and then ends the rest, if any.
+fn watch(
+    child: Pid,
+    reader: OwnedFd,
+    socket: &OwnedFd,
+    deadline: Option<Instant>,
+    mut guard: Guard,
+    end_rest: impl FnOnce() -> Setup<()>,
+) -> Setup<Report> {
     let process = pidfd_open(child, PidfdFlags::empty()).at(Stage::Supervise)?;
     let mut killed_as = None;
     loop {
@@ -224,6 +236,7 @@ fn watch(child: Pid, reader: OwnedFd, socket: &OwnedFd, deadline: Option<Instant
         pidfd_send_signal(process.as_fd(), Signal::KILL).at(Stage::Supervise)?;
     }
     waitpid(Some(child), WaitOptions::empty()).at(Stage::Supervise)?;
+    end_rest()?;
     if let Some(report) = killed_as {
         return Ok(report);
     }

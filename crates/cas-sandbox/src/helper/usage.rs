@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatFs};
 use rustix::io::Errno;
 
+use super::family;
 use crate::limits::MAX_SCRATCH_DEPTH;
 
 /// Unit of `st_blocks`.
@@ -21,16 +22,33 @@ const BLOCK_BYTES: u64 = 512;
 /// Magic numbers of file systems in memory: `tmpfs`, which has shared memory too, and `hugetlbfs`.
 const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x9584_58f6];
 
-/// Whether `/proc` is that of the sandbox: in it, this process is not there.
-pub(super) fn sees_sandbox() -> bool {
-    rustix::fs::readlink("/proc/self", Vec::new()).err() == Some(Errno::NOENT)
+/// Which processes are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processes {
+    /// Those of the sandbox's own `/proc`.
+    OfSandbox,
+    /// Those that this process and its children started, by the host's.
+    Descendants,
 }
 
-/// The processes of the sandbox but the first one, by their numbers in it.
-fn processes() -> Vec<u32> {
-    let Ok(entries) = open(CWD, "/proc").and_then(Dir::new) else { return Vec::new() };
-    let number = |name: &str| name.parse().ok().filter(|number| *number != 1);
-    entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().and_then(number)).collect()
+impl Processes {
+    /// Whether `/proc` shows them. That of the sandbox does not have this process in it.
+    pub(super) fn are_seen(self) -> bool {
+        let is_own = rustix::fs::readlink("/proc/self", Vec::new()).err() == Some(Errno::NOENT);
+        is_own == (self == Self::OfSandbox)
+    }
+
+    /// Their numbers there, without those that are the helper's own.
+    fn list(self) -> Vec<u32> {
+        if self == Self::Descendants {
+            let own = rustix::process::getpgrp();
+            let others = family::descendants().into_iter().filter(|member| member.group != own);
+            return others.map(|member| member.process.as_raw_pid().unsigned_abs()).collect();
+        }
+        let Ok(entries) = open(CWD, "/proc").and_then(Dir::new) else { return Vec::new() };
+        let number = |name: &str| name.parse().ok().filter(|number| *number != 1);
+        entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().and_then(number)).collect()
+    }
 }
 
 /// Size of the machine's pages. To be asked for before the sandbox is made: a kernel before Linux 6.4 tells it in a file of this
@@ -40,9 +58,9 @@ pub(super) fn page_bytes() -> u64 {
 }
 
 /// Processes with threads, and an upper limit of the bytes that they have in memory: what several share counts for each.
-pub(super) fn tasks_and_resident_bytes(page_bytes: u64) -> (u64, u64) {
+pub(super) fn tasks_and_resident_bytes(processes: Processes, page_bytes: u64) -> (u64, u64) {
     let (mut tasks, mut pages) = (0, 0);
-    for process in processes() {
+    for process in processes.list() {
         // A link for each thread, and two as every folder has.
         if let Ok(stat) = rustix::fs::stat(format!("/proc/{process}/task")) {
             tasks += stat.st_nlink.saturating_sub(2).max(1);
@@ -56,9 +74,9 @@ pub(super) fn tasks_and_resident_bytes(page_bytes: u64) -> (u64, u64) {
 /// Bytes of the processes that are nobody else's and no file's, and bytes of files in memory that they have mapped.
 ///
 /// The kernel walks through all that is mapped for it, so it is only asked when there may be too much.
-pub(super) fn own_and_mapped_bytes() -> (u64, u64) {
+pub(super) fn own_and_mapped_bytes(processes: Processes) -> (u64, u64) {
     let (mut own, mut mapped) = (0, 0);
-    for process in processes() {
+    for process in processes.list() {
         for line in read(&format!("/proc/{process}/smaps_rollup")).lines() {
             let Some((name, value)) = line.split_once(':') else { continue };
             let bytes =
@@ -133,14 +151,17 @@ pub(super) struct Files {
 
 impl Files {
     /// What there is below some folders, and what processes hold open that has no name any more.
-    pub(super) fn now(folders: &[OwnedFd]) -> Self {
+    pub(super) fn now(folders: &[OwnedFd], processes: Processes) -> Self {
         let mut files = Self::default();
         for folder in folders {
             files.add_below(folder);
         }
-        if sees_sandbox() {
-            files.memory_bytes += segments();
-            for process in processes() {
+        if processes.are_seen() {
+            // Those of the host are of others, too.
+            if processes == Processes::OfSandbox {
+                files.memory_bytes += segments();
+            }
+            for process in processes.list() {
                 files.add_open(process);
             }
         }
