@@ -143,7 +143,8 @@ impl Host {
         let key = folder.metadata().unwrap().ino() & 0x7FFF_FFFF;
         let mut host = Self {
             attacker,
-            victim: Command::new("sleep").arg("600").stdin(null()).stdout(null()).stderr(null()).spawn().unwrap(),
+            // Longer than any run of the tests: its end would look like a killed process.
+            victim: Command::new("sleep").arg("604800").stdin(null()).stdout(null()).stderr(null()).spawn().unwrap(),
             _abstract_listener: UnixListener::bind_addr(&address).unwrap(),
             abstract_name,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
