@@ -71,7 +71,10 @@ run() {
     [ "$id" = 0 ] || set -- setpriv --reuid="$id" --regid="$id" --clear-groups -- "$@"
     case $who in
     # The group is the uppermost one that can be seen.
-    *-in-container) set -- unshare --cgroup --mount sh -euc 'mount -t cgroup2 cgroup /sys/fs/cgroup; exec "$@"' sh "$@" ;;
+    *-in-container)
+        set -- unshare --cgroup --mount sh -euc \
+            'umount /sys/fs/cgroup; mount -t cgroup2 cgroup /sys/fs/cgroup; exec "$@"' sh "$@"
+        ;;
     esac
     # The part after `sh` is in the group from its start.
     timeout -k 10 "$seconds" sh -euc 'echo 0 >"$0/cgroup.procs"; exec "$@"' "$group" "$@" >"/out/$row.log" 2>&1 </dev/null
