@@ -42,9 +42,9 @@ pub(super) fn step(bench: &mut Bench) -> Result<(), Failure> {
     let (written, copied) = root_written(bench, &place, &roots, &root, &mut salt)?;
 
     bench.head("A sandboxed step")?;
-    bench.write(&format!(
-        "Steps of `test -e` with R (Debian 12 with node) as their root, warm, one after the other. For cas the time of N + 1 steps less that of\none, by N: key, lookup, sandbox, capture, record. bubblewrap gets a prepared root and the folder of the inputs as it is, read-only: no key, no\nrecord, nothing written.\n\n| a step | cas | bubblewrap | difference | cas / bubblewrap |\n|---|---|---|---|---|"
-    ));
+    bench.write(
+        "Steps of `test -e` with R (Debian 12 with node) as their root, warm, one after the other. For cas the time of N + 1 steps less that of\none, by N: key, lookup, sandbox, capture, record. bubblewrap gets a prepared root and the folder of the inputs as it is, read-only: no key, no\nrecord, nothing written.\n\n| a step | cas | bubblewrap | difference | cas / bubblewrap |\n|---|---|---|---|---|",
+    );
     for ((count, inputs), ours) in [(WIDE, wide), (SMALL, small)] {
         bench.write(&format!(
             "| one of {count}, {inputs} input files | {:.1} ms | {:.1} ms | {:.1} ms | {} |",
