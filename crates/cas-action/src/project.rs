@@ -22,24 +22,17 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// The messages that another projection does not have.
-    #[must_use]
-    pub fn without(mut self, other: &Self) -> Self {
-        self.directories.retain(|name, _| !other.directories.contains_key(name));
-        self
-    }
-
-    /// Puts another tree, named with the same function, at `name` in the root, in the place of what is there.
+    /// This tree with another one, named with the same function, at `name` in its root, in the place of what is there: of its
+    /// messages those that this projection lacks.
     ///
     /// # Errors
     ///
     /// [`ProjectError::NotUtf8`] for the name.
-    pub fn put(&mut self, name: &Name, below: &Self) -> Result<(), ProjectError> {
+    pub fn with(&self, name: &Name, below: &Self) -> Result<Self, ProjectError> {
         let Ok(text) = String::from_utf8(name.as_bytes().to_vec()) else {
             return Err(ProjectError::NotUtf8 { path: name.clone().into() });
         };
-        let bytes = self.directories.remove(&self.root).unwrap_or_default();
-        let mut message = messages::Directory::decode(&bytes[..]).expect("it was encoded here");
+        let mut message = messages::Directory::decode(&self.directories[&self.root][..]).expect("it was encoded here");
         message.files.retain(|node| node.name != text);
         message.symlinks.retain(|node| node.name != text);
         message.directories.retain(|node| node.name != text);
@@ -47,10 +40,14 @@ impl Projection {
         let digest = Some((&below.root).into());
         message.directories.insert(at, messages::DirectoryNode { name: text, digest });
         let bytes = message.encode_to_vec();
-        self.root = Descriptor::of(self.root.digest.function(), &bytes);
-        self.directories.insert(self.root, bytes);
-        self.directories.extend(below.directories.iter().map(|(name, bytes)| (*name, bytes.clone())));
-        Ok(())
+        let root = Descriptor::of(self.root.digest.function(), &bytes);
+        let is_new = |name: &Descriptor| !self.directories.contains_key(name);
+        let new = below.directories.iter().filter(|(name, _)| is_new(name));
+        let mut directories: BTreeMap<_, _> = new.map(|(name, bytes)| (*name, bytes.clone())).collect();
+        if is_new(&root) {
+            directories.insert(root, bytes);
+        }
+        Ok(Self { root, directories })
     }
 }
 

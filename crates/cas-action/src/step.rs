@@ -164,10 +164,12 @@ mod tests {
             if let Some(node) = before {
                 root.insert(&path("src"), node, &Metadata::default()).expect("free");
             }
-            let mut projection = project(&root, DigestFunction::Sha256).expect("an executor can see it");
-            projection.put(&name, &sources).expect("a name in ASCII");
-            assert_eq!(projection.root, whole.root);
-            assert!(whole.directories.iter().all(|(name, bytes)| projection.directories.get(name) == Some(bytes)));
+            let bare = project(&root, DigestFunction::Sha256).expect("an executor can see it");
+            let added = bare.with(&name, &sources).expect("a name in ASCII");
+            assert_eq!(added.root, whole.root);
+            assert!(added.directories.keys().all(|name| !bare.directories.contains_key(name)));
+            let has = |name| added.directories.get(name).or_else(|| bare.directories.get(name));
+            assert!(whole.directories.iter().all(|(name, bytes)| has(name) == Some(bytes)));
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use cas_action::{ProjectError, Projection, project};
 use cas_blob::{Descriptor, VerifyError};
 use cas_config::{Command, Label};
 use cas_digest::{Digest, DigestFunction};
@@ -12,6 +13,7 @@ use cas_store::{Store, StoreError};
 use cas_tree::{Directory, MergeRule, Metadata, Node, RelPath};
 
 use crate::graph::{Edge, Every, Graph, TargetId};
+use crate::recent::Recent;
 use crate::schedule::Values;
 use crate::trace::Trace;
 use crate::{BuildError, Output, Taints, Workspace, checkout};
@@ -77,6 +79,12 @@ pub(crate) struct Known {
     checked_out: OnceLock<Vec<RelPath>>,
     /// For packages with others in their folder, those.
     nested: OnceLock<HashMap<Option<RelPath>, Vec<RelPath>>>,
+    /// Trees of files that were picked.
+    trees: Recent<Picked, Directory>,
+    /// The same files in words.
+    listed: Recent<Picked, Arc<Trace>>,
+    /// Trees as executors see them.
+    projections: Recent<(DigestFunction, Directory), Arc<Projection>>,
 }
 
 /// What a step finds in `/src`, with paths from the workspace's root.
@@ -96,6 +104,7 @@ pub(crate) struct Inputs {
 /// They are in the process's own folder, and go with it.
 #[derive(Debug, Default)]
 pub(crate) struct WrittenInputs {
+    names: Recent<(DigestFunction, Directory), Descriptor>,
     known: Mutex<BTreeMap<Descriptor, Arc<Mutex<Option<PathBuf>>>>>,
 }
 
@@ -107,7 +116,8 @@ impl WrittenInputs {
         tree: &Directory,
         function: DigestFunction,
     ) -> Result<PathBuf, BuildError> {
-        let name = tree.encode(function).map_err(StoreError::from)?.root;
+        let encode = || Ok::<_, StoreError>(tree.encode(function)?.root);
+        let name = self.names.get_or(&(function, tree.clone()), encode)?;
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(name).or_default())
@@ -299,7 +309,7 @@ impl Sources<'_> {
         let label = given.label;
         let package = label.package.as_ref();
         let mut picked = plan.picked.clone();
-        let mut own = self.snapshot.tree(&picked)?;
+        let mut own = self.known.trees.get_or(&picked, || self.snapshot.tree(&picked))?;
         let mut shared: Vec<(Descriptor, Arc<Directory>)> = Vec::new();
         let mut outputs = Directory::root();
         for target in given.all() {
@@ -419,6 +429,24 @@ impl Sources<'_> {
     pub(crate) fn kept(&self, picked: &Picked) -> Result<Directory, BuildError> {
         self.keep(picked)?;
         Ok(self.snapshot.tree(picked)?)
+    }
+
+    /// Picked files in words.
+    pub(crate) fn listed(&self, picked: &Picked) -> Result<Arc<Trace>, BuildError> {
+        self.known.listed.get_or(picked, || {
+            let mut trace = Trace::default();
+            trace.add_files(self.snapshot.listing(picked)?);
+            Ok(Arc::new(trace))
+        })
+    }
+
+    /// What an executor sees of a tree.
+    pub(crate) fn projected(
+        &self,
+        tree: &Directory,
+        function: DigestFunction,
+    ) -> Result<Arc<Projection>, ProjectError> {
+        self.known.projections.get_or(&(function, tree.clone()), || Ok(Arc::new(project(tree, function)?)))
     }
 
     /// Puts the content of picked files into the store.

@@ -40,6 +40,7 @@ mod npm;
 mod outline;
 mod output;
 mod part;
+mod recent;
 mod record;
 mod resources;
 mod results;

@@ -238,13 +238,12 @@ impl Job<'_> {
         environment
     }
 
-    /// The step as an action, whose name is the key; and the projection of its sources in the whole.
+    /// The step as an action, whose name is the key; and what of its input root the toolchain's projection lacks.
     fn encode(&self, root: &StepRoot, inputs: &Inputs) -> Result<(EncodedStep, Projection), BuildError> {
         let function = root.name.digest.function();
         let failed = |source| BuildError::Project { label: self.label.to_string(), source };
-        let sources = project(&inputs.tree, function).map_err(failed)?;
-        let mut whole = root.projection.clone();
-        whole.put(&Name::new(SOURCE).expect("it is a name"), &sources).map_err(failed)?;
+        let sources = self.sources.projected(&inputs.tree, function).map_err(failed)?;
+        let whole = root.projection.with(&Name::new(SOURCE).expect("it is a name"), &sources).map_err(failed)?;
         Ok((self.step(whole.root).encode(), whole))
     }
 
@@ -389,7 +388,7 @@ impl Job<'_> {
         for output in &self.command.outputs {
             trace.add("output", output.value.to_string(), "");
         }
-        trace.add_files(self.sources.snapshot.listing(picked)?);
+        trace.extend(Trace::clone(&*self.sources.listed(picked)?));
         Ok(trace)
     }
 
@@ -432,7 +431,7 @@ impl Job<'_> {
         }
         self.sources.keep(&inputs.picked)?;
         root.keep(self.store)?;
-        keep(self.store, &input_root.without(&root.projection))?;
+        keep(self.store, &input_root)?;
         for (_, bytes) in [&encoded.action, &encoded.command] {
             self.store.put_bytes(function, bytes)?;
         }
