@@ -8,12 +8,12 @@
 //! a change of that file.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas_tree::RelPath;
 
-use crate::changes::{Change, ChangesError, Kind, grant, join, names, on_disk};
+use crate::changes::{Change, ChangesError, Found, Kind, visit};
 
 /// The state of a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,45 +83,16 @@ impl Entry {
 
 fn look(folder: &Path) -> Result<BTreeMap<RelPath, Entry>, ChangesError> {
     let mut entries = BTreeMap::new();
-    // An own stack, as for changes of an overlay.
-    let mut open = vec![(None::<RelPath>, names(folder)?)];
-    while let Some((parent, remaining)) = open.last_mut() {
-        let Some(name) = remaining.next() else {
-            open.pop();
-            continue;
-        };
-        let directory = on_disk(folder, parent.as_ref());
-        let path =
-            join(parent.as_ref(), &name).map_err(|source| ChangesError::Path { parent: directory.clone(), source })?;
-        let file = directory.join(&name);
-        let metadata = cas_fs::symlink_metadata(&file)?;
-        let mode = metadata.permissions().mode() & 0o7777;
-        let found = metadata.file_type();
-        let kind = match found {
-            found if found.is_dir() => Kind::Directory,
-            found if found.is_file() => Kind::File,
-            found if found.is_symlink() => Kind::Symlink,
-            found if found.is_fifo() => Kind::Fifo,
-            found if found.is_socket() => Kind::Socket,
-            _ => Kind::Device,
-        };
-        let stamp = (kind != Kind::Directory).then(|| Stamp {
+    visit(folder, &mut |path, _, Found { kind, mode, metadata }| {
+        let stamp = (*kind != Kind::Directory).then(|| Stamp {
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         });
-        match kind {
-            Kind::Directory => {
-                grant(&file, mode, 0o700)?;
-                let inside = names(&file)?;
-                open.push((Some(path.clone()), inside));
-            }
-            Kind::File => grant(&file, mode, 0o400)?,
-            _ => {}
-        }
-        entries.insert(path, Entry { kind, mode, stamp });
-    }
+        entries.insert(path, Entry { kind: *kind, mode: *mode, stamp });
+        Ok(())
+    })?;
     Ok(entries)
 }
 

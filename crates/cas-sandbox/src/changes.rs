@@ -95,47 +95,73 @@ pub enum ChangesError {
 /// [`ChangesError`]
 pub fn changes(upper: &Path) -> Result<Vec<Change>, ChangesError> {
     let mut changes = Vec::new();
+    visit(upper, &mut |path, file, found| {
+        let written = Change::Written { path: path.clone(), kind: found.kind, mode: found.mode };
+        match found.kind {
+            Kind::Directory => {
+                if attribute(file, ORIGIN)?.is_none() {
+                    changes.push(written);
+                }
+                if attribute(file, OPAQUE)?.as_deref() == Some(b"y") {
+                    changes.push(Change::Opaque { path });
+                }
+            }
+            Kind::Device if found.metadata.file_type().is_char_device() && found.metadata.rdev() == 0 => {
+                changes.push(Change::Removed { path });
+            }
+            _ => changes.push(written),
+        }
+        Ok(())
+    })?;
+    Ok(changes)
+}
+
+/// What is at a path of a folder that is walked.
+pub(crate) struct Found {
+    pub(crate) kind: Kind,
+    /// The twelve mode bits before anything was added to them.
+    pub(crate) mode: u32,
+    pub(crate) metadata: std::fs::Metadata,
+}
+
+/// Gives all that is in a folder, each directory before what it holds, names in the order of their bytes: its path in the folder, the
+/// same on the disk, and what it is. Files and directories get their owner's right to read first, if they lack it.
+pub(crate) fn visit(
+    folder: &Path,
+    each: &mut dyn FnMut(RelPath, &Path, &Found) -> Result<(), ChangesError>,
+) -> Result<(), ChangesError> {
     // An own stack: how deep directories go is the step's choice, and threads have small ones.
-    let mut open = vec![(None::<RelPath>, names(upper)?)];
+    let mut open = vec![(None::<RelPath>, names(folder)?)];
     while let Some((parent, remaining)) = open.last_mut() {
         let Some(name) = remaining.next() else {
             open.pop();
             continue;
         };
-        let directory = on_disk(upper, parent.as_ref());
+        let directory = on_disk(folder, parent.as_ref());
         let path =
             join(parent.as_ref(), &name).map_err(|source| ChangesError::Path { parent: directory.clone(), source })?;
         let file = directory.join(&name);
         let metadata = cas_fs::symlink_metadata(&file)?;
         let mode = metadata.permissions().mode() & 0o7777;
-        let kind = metadata.file_type();
-        let written = |kind| Change::Written { path: path.clone(), kind, mode };
-        if kind.is_dir() {
-            grant(&file, mode, 0o700)?;
-            if attribute(&file, ORIGIN)?.is_none() {
-                changes.push(written(Kind::Directory));
-            }
-            if attribute(&file, OPAQUE)?.as_deref() == Some(b"y") {
-                changes.push(Change::Opaque { path: path.clone() });
-            }
-            let inside = names(&file)?;
-            open.push((Some(path), inside));
-        } else if kind.is_char_device() && metadata.rdev() == 0 {
-            changes.push(Change::Removed { path });
-        } else if kind.is_file() {
-            grant(&file, mode, 0o400)?;
-            changes.push(written(Kind::File));
-        } else if kind.is_symlink() {
-            changes.push(written(Kind::Symlink));
-        } else if kind.is_fifo() {
-            changes.push(written(Kind::Fifo));
-        } else if kind.is_socket() {
-            changes.push(written(Kind::Socket));
-        } else {
-            changes.push(written(Kind::Device));
+        let kind = match metadata.file_type() {
+            found if found.is_dir() => Kind::Directory,
+            found if found.is_file() => Kind::File,
+            found if found.is_symlink() => Kind::Symlink,
+            found if found.is_fifo() => Kind::Fifo,
+            found if found.is_socket() => Kind::Socket,
+            _ => Kind::Device,
+        };
+        match kind {
+            Kind::Directory => grant(&file, mode, 0o700)?,
+            Kind::File => grant(&file, mode, 0o400)?,
+            _ => {}
+        }
+        each(path.clone(), &file, &Found { kind, mode, metadata })?;
+        if kind == Kind::Directory {
+            open.push((Some(path), names(&file)?));
         }
     }
-    Ok(changes)
+    Ok(())
 }
 
 /// What the names of the kernel's notes begin with.
@@ -143,19 +169,19 @@ pub(crate) const NOTES: &str = "user.overlay.";
 pub(crate) const ORIGIN: &str = "user.overlay.origin";
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
-pub(crate) fn names(directory: &Path) -> Result<std::vec::IntoIter<std::ffi::OsString>, FsError> {
+fn names(directory: &Path) -> Result<std::vec::IntoIter<std::ffi::OsString>, FsError> {
     let names: Vec<_> = cas_fs::read_dir(directory)?.into_iter().map(|entry| entry.name).collect();
     Ok(names.into_iter())
 }
 
-pub(crate) fn on_disk(upper: &Path, path: Option<&RelPath>) -> PathBuf {
+fn on_disk(upper: &Path, path: Option<&RelPath>) -> PathBuf {
     match path {
         Some(path) => upper.join(std::ffi::OsStr::from_bytes(path.as_bytes())),
         None => upper.to_owned(),
     }
 }
 
-pub(crate) fn join(parent: Option<&RelPath>, name: &std::ffi::OsStr) -> Result<RelPath, RelPathError> {
+fn join(parent: Option<&RelPath>, name: &std::ffi::OsStr) -> Result<RelPath, RelPathError> {
     match parent {
         Some(parent) => RelPath::new([parent.as_bytes(), b"/", name.as_bytes()].concat()),
         None => RelPath::new(name.as_bytes()),
@@ -163,7 +189,7 @@ pub(crate) fn join(parent: Option<&RelPath>, name: &std::ffi::OsStr) -> Result<R
 }
 
 /// Adds rights of the owner that are missing.
-pub(crate) fn grant(path: &Path, mode: u32, rights: u32) -> Result<(), FsError> {
+fn grant(path: &Path, mode: u32, rights: u32) -> Result<(), FsError> {
     if mode & rights == rights { Ok(()) } else { cas_fs::set_mode(path, mode | rights) }
 }
 
