@@ -60,6 +60,18 @@ const fn good(name: &'static str, who: &'static str, says: &'static [&'static st
     Row { name, who, needs: None, check: Check::Cas(host) }
 }
 
+/// A host whose limit on the number of user namespaces is reached.
+const fn none_left(name: &'static str, who: &'static str) -> Row {
+    let host = Host {
+        before: "sysctl -q -w user.max_user_namespaces=0",
+        code: 6,
+        says: &["user namespaces cannot be used: the limit on their number is reached"],
+        mend: Mend::Hint(GOOD),
+        after: "sysctl -q -w user.max_user_namespaces=63000",
+    };
+    Row { name, who, needs: None, check: Check::Cas(host) }
+}
+
 /// Rows of a kernel that has what a sandbox needs.
 pub(super) const ROWS: [Row; 16] = [
     good("host-root", "root", &[GOOD, "cgroup v2", MANY]),
@@ -76,30 +88,8 @@ pub(super) const ROWS: [Row; 16] = [
     tests("tests-someone-with-group", "someone-with-group", ""),
     tests("limits-root-with-group", "root-with-group", "limits::"),
     tests("limits-someone", "someone", "limits::"),
-    Row {
-        name: "no-namespaces-left",
-        who: "someone",
-        needs: None,
-        check: Check::Cas(Host {
-            before: "sysctl -q -w user.max_user_namespaces=0",
-            code: 6,
-            says: &["user namespaces cannot be used: the limit on their number is reached"],
-            mend: Mend::Hint(GOOD),
-            after: "sysctl -q -w user.max_user_namespaces=63000",
-        }),
-    },
-    Row {
-        name: "no-namespaces-left-for-root",
-        who: "root",
-        needs: None,
-        check: Check::Cas(Host {
-            before: "sysctl -q -w user.max_user_namespaces=0",
-            code: 6,
-            says: &["user namespaces cannot be used: the limit on their number is reached"],
-            mend: Mend::Hint(GOOD),
-            after: "sysctl -q -w user.max_user_namespaces=63000",
-        }),
-    },
+    none_left("no-namespaces-left", "someone"),
+    none_left("no-namespaces-left-for-root", "root"),
     Row {
         name: "namespaces-switched-off",
         who: "someone",
