@@ -18,7 +18,7 @@ use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKi
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
 use cas_registry::Client;
-use cas_sandbox::{Cancel, HostCannot, Landlock, Runner, SandboxError, Tier, probe};
+use cas_sandbox::{Cancel, Runner, SandboxError, Tier};
 use cas_snapshot::Trust;
 use cas_store::{Durability, Store, StoreOptions};
 use cas_tree::RelPath;
@@ -36,7 +36,7 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{affected, checkout, own_files, pages, rebuild, remarks, store, test, why};
+use crate::{affected, checkout, doctor, own_files, pages, rebuild, remarks, store, test, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 pub(crate) const SIGNAL_BASE: i32 = 128;
@@ -70,7 +70,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Image(command) => image(&global, command),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),
-        Command::Doctor => doctor(&global),
+        Command::Doctor => doctor::doctor(&global),
         Command::Schema => pages::schema(),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(&folder),
@@ -328,7 +328,7 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
     let trials = Trials::default();
     let only = BTreeSet::new();
     let tier = inputs.sandbox.into();
-    note_tier(tier);
+    doctor::note_tier(tier);
     Options {
         jobs,
         mode,
@@ -341,24 +341,6 @@ pub(crate) fn build_options(jobs: Option<NonZeroUsize>, inputs: &InputArgs) -> O
         trust,
         secrets,
         tier,
-    }
-}
-
-/// Tells that steps will not have the whole sandbox.
-fn note_tier(tier: Tier) {
-    match tier {
-        Tier::Namespaces => {}
-        Tier::Landlock => {
-            // Where there is none, the first step says so.
-            let landlock = Landlock::of_kernel().ok().filter(|landlock| !landlock.not_held().is_empty());
-            let lacks = landlock.map(|landlock| format!("; {}", lacking(landlock))).unwrap_or_default();
-            render::note(&format!(
-                "warning: `--sandbox=landlock`: steps run beside all else on this machine, held by less than the sandbox{lacks}"
-            ));
-        }
-        Tier::None => render::note(
-            "warning: `--sandbox=none`: steps see and may change all that this user can, and nothing keeps them from the network",
-        ),
     }
 }
 
@@ -782,61 +764,4 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
-}
-
-/// What a kernel's Landlock lacks.
-fn lacking(landlock: Landlock) -> String {
-    format!("Landlock of this kernel (version {}) does not hold {}", landlock.version, landlock.not_held().join(", "))
-}
-
-/// Whether the tier that Landlock holds can be had.
-fn landlock_row() -> (Value, String) {
-    match Landlock::of_kernel() {
-        Ok(landlock) => {
-            let lacks = if landlock.not_held().is_empty() { String::new() } else { format!("; {}", lacking(landlock)) };
-            let row = json!({ "check": "landlock", "version": landlock.version, "not_held": landlock.not_held() });
-            (row, format!("`--sandbox=landlock` can be had: Landlock version {}{lacks}", landlock.version))
-        }
-        Err(cannot) => {
-            let row = json!({ "check": "landlock", "obstacle": cannot.to_string(), "hint": cannot.hint() });
-            (row, format!("`--sandbox=landlock` cannot be had: {cannot}"))
-        }
-    }
-}
-
-fn doctor(global: &Global) -> Result<Exit, Failure> {
-    let store = open_store(global)?;
-    let (landlock, landlock_line) = landlock_row();
-    match probe(&Runner::this_program(), store.scratch()) {
-        Ok(report) => {
-            let (held_by, hint) = (report.enforcement.to_string(), report.enforcement.hint());
-            let cannot = report.no_many_users.as_ref();
-            let (obstacle, way_out) = (cannot.map(ToString::to_string), cannot.and_then(HostCannot::hint));
-            let rows = [
-                json!({ "check": "sandbox", "kernel": report.kernel, "file_system": report.file_system }),
-                json!({ "check": "limits", "held_by": held_by, "hint": hint }),
-                json!({ "check": "users", "obstacle": obstacle, "hint": way_out }),
-                landlock,
-            ];
-            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-            print(global, &rows, |row| match text(&row["check"]) {
-                "landlock" => landlock_line.clone(),
-                "limits" => format!("limits of memory and processes: {held_by}{hint}"),
-                "users" => match (&obstacle, &way_out) {
-                    (None, _) => "`configure = true` works: there are many user ids".to_owned(),
-                    (Some(obstacle), way_out) => {
-                        let way_out = way_out.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-                        format!("`configure = true` does not work: {obstacle}{way_out}")
-                    }
-                },
-                _ => format!("sandbox works: kernel {}, store on {}", report.kernel, report.file_system),
-            })?;
-            Ok(Exit::Done)
-        }
-        Err(error) => {
-            render::note(&landlock_line);
-            let error: SandboxError = error;
-            Err(error.into())
-        }
-    }
 }

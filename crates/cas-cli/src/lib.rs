@@ -6,6 +6,7 @@ mod affected;
 mod args;
 mod checkout;
 mod commands;
+mod doctor;
 mod exit;
 mod init;
 mod junit;
