@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cas_sandbox::{Cancel, Ending, SandboxError, Streams};
 
-use crate::{Home, null, run, runner, try_run, try_run_with};
+use crate::{Home, null, program, run, runner, try_run, try_run_with};
 
 /// Longer than any test may take.
 const FOREVER: &str = "600";
@@ -98,10 +98,10 @@ fn many_sandboxes_run_at_once() {
 fn a_helper_that_is_none_is_an_error() {
     let Some(mut home) = Home::new() else { return };
     let spec = home.script("true");
-    let missing = cas_sandbox::Runner { helper: "/nonexistent/cas".into() };
+    let missing = cas_sandbox::Runner::new("/nonexistent/cas");
     assert!(matches!(try_run_with(&missing, &spec, &Cancel::new().unwrap()), Err(SandboxError::Helper { .. })));
     let spec = home.script("true");
-    let other = cas_sandbox::Runner { helper: "/bin/false".into() };
+    let other = cas_sandbox::Runner::new("/bin/false");
     assert!(matches!(try_run_with(&other, &spec, &Cancel::new().unwrap()), Err(SandboxError::HelperEnded { .. })));
     let used = home.script("true");
     run(&used);
@@ -110,7 +110,7 @@ fn a_helper_that_is_none_is_an_error() {
 
 #[test]
 fn the_hidden_argument_by_hand_is_a_usage_error() {
-    let output = Command::new(runner().helper).arg("__sandbox").stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(program()).arg("__sandbox").stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "error: `__sandbox` is for cas itself to start\n");
 }

@@ -9,7 +9,7 @@ use cas_sandbox::{
     Cancel, Ending, Enforcement, HostCannot, Limit, Limits, NamespaceObstacle, Runner, SandboxError, Streams, probe,
 };
 
-use crate::{Home, attacks, null, runner, try_run_with};
+use crate::{Home, attacks, null, program, runner, try_run_with};
 
 #[test]
 fn probing_tells_what_was_found() {
@@ -58,14 +58,14 @@ fn kernel() -> (u32, u32) {
 /// A helper that first puts itself into a namespace of its own, where it is root, and runs some commands there.
 fn helper_after(home: &mut Home, commands: &str) -> Runner {
     let path = home.fresh("helper");
-    let program = runner().helper;
+    let program = program();
     let script = format!(
         "#!/bin/sh\nexec unshare --user --map-root-user --mount --pid --fork --mount-proc -- sh -c '{commands}\nexec \"$0\" \"$@\"' {} \"$@\"\n",
         program.display()
     );
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    Runner { helper: path }
+    Runner::new(path)
 }
 
 fn has_unshare() -> bool {
@@ -108,10 +108,10 @@ fn each_lack_of_the_host_is_named_with_what_mends_it() {
 fn helper_without(home: &mut Home, call: &str) -> Option<Runner> {
     let without = attacks::programs()?.join("without");
     let path = home.fresh("helper");
-    let program = runner().helper;
+    let program = program();
     fs::write(&path, format!("#!/bin/sh\nexec {} {call} {} \"$@\"\n", without.display(), program.display())).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    Some(Runner { helper: path })
+    Some(Runner::new(path))
 }
 
 /// There is no second way to make a sandbox: without one of these calls it is not made.
@@ -168,11 +168,11 @@ fn a_host_without_control_groups_is_watched() {
 fn few_open_files_are_enough_to_be_watched() {
     let Some(mut home) = Home::new() else { return };
     let path = home.fresh("helper");
-    fs::write(&path, format!("#!/bin/sh\nulimit -n 64\nexec {} \"$@\"\n", runner().helper.display())).unwrap();
+    fs::write(&path, format!("#!/bin/sh\nulimit -n 64\nexec {} \"$@\"\n", program().display())).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let mut spec = home.script("ulimit -n; mkdir -p /src/a/b/c; head -c 64m /dev/zero >/src/a/b/c/big; sleep 30");
     spec.limits.scratch_bytes = Some(16 << 20);
-    let run = try_run_with(&Runner { helper: path }, &spec, &Cancel::new().unwrap()).unwrap();
+    let run = try_run_with(&Runner::new(path), &spec, &Cancel::new().unwrap()).unwrap();
     assert_eq!((run.outcome.ending, run.stdout.as_str()), (Ending::OverLimit(Limit::ScratchBytes), "64\n"));
 }
 

@@ -106,10 +106,14 @@ fn busybox() -> Option<&'static Path> {
 }
 
 /// The program under test; a copy of it where the build folder is out of reach for the user of the tests.
+fn program() -> PathBuf {
+    std::env::var_os("CAS_TEST_PROGRAM").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_cas")), PathBuf::from)
+}
+
+/// One for all, so that nearly every run is by a helper that was ready before it.
 fn runner() -> Runner {
-    let helper =
-        std::env::var_os("CAS_TEST_PROGRAM").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_cas")), PathBuf::from);
-    Runner { helper }
+    static RUNNER: OnceLock<Runner> = OnceLock::new();
+    RUNNER.get_or_init(|| Runner::new(program())).clone()
 }
 
 impl Home {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 
-use crate::{Home, attacks, runner};
+use crate::{Home, attacks};
 
 /// An ordinary user that exists on every system and owns nothing.
 const NOBODY: u32 = 65534;
@@ -32,7 +32,7 @@ fn again(arguments: &[&str], variables: &[(&str, &str)]) -> Option<String> {
     let home = Home::new()?;
     // Copies, because the build folder may be out of that user's reach.
     let (program, tests) = (home.directory.join("cas"), home.directory.join("tests"));
-    fs::copy(runner().helper, &program).unwrap();
+    fs::copy(crate::program(), &program).unwrap();
     fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
     // Compiled by root, because the sources may be out of reach too.
     let attackers = attacks::programs().map(|programs| {

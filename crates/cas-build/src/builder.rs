@@ -12,7 +12,7 @@ use cas_config::{
     LockfileKind, NpmPackage, RootSource, TargetKind,
 };
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Tier};
+use cas_sandbox::{Cancel, Runner, Tier};
 use cas_snapshot::{Options, Snapshot, Trust};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node};
@@ -90,6 +90,7 @@ pub(crate) struct Shared<'a> {
     asked: &'a BTreeSet<TargetId>,
     merged: &'a Mutex<BTreeMap<String, Arc<Toolchain>>>,
     resources: &'a Resources,
+    runner: &'a Runner,
     complete: &'a Complete,
     /// What was done, for the history.
     steps: &'a Mutex<Vec<history::Built>>,
@@ -298,6 +299,7 @@ impl Builder<'_> {
         let (written, merged, known) = (&WrittenInputs::default(), &Mutex::default(), &Known::default());
         let cpus = self.jobs.get() as u64;
         let resources = &Resources::new(Amount { cpus, memory_bytes: self.memory_bytes.unwrap_or(u64::MAX) });
+        let runner = &Runner::this_program();
         let (folder, function) =
             (history_folder(self.store, &self.workspace.root), self.workspace.section.digest_function);
         let complete = Complete::open(self.store, folder, function, self.now_unix_seconds);
@@ -318,6 +320,7 @@ impl Builder<'_> {
                 asked,
                 merged,
                 resources,
+                runner,
                 complete,
                 steps,
                 aim,
@@ -350,10 +353,24 @@ impl Builder<'_> {
         let (written, merged, known) = (&WrittenInputs::default(), &Mutex::default(), &Known::default());
         let (asked, steps) = (&BTreeSet::new(), &Mutex::default());
         let resources = &Resources::new(Amount { cpus: 1, memory_bytes: u64::MAX });
+        let runner = &Runner::this_program();
         let (snapshot, aim) = (Some(snapshot), Aim::Words(words));
         let complete = &Complete::none();
-        let shared =
-            Shared { graph, values, known, lock, snapshot, written, asked, merged, resources, complete, steps, aim };
+        let shared = Shared {
+            graph,
+            values,
+            known,
+            lock,
+            snapshot,
+            written,
+            asked,
+            merged,
+            resources,
+            runner,
+            complete,
+            steps,
+            aim,
+        };
         targets.par_iter().try_for_each(|target| self.words(*target, &shared, words).map(drop))
     }
 
@@ -567,7 +584,7 @@ impl Builder<'_> {
         let (root, toolchain) = shared.root(roots)?;
         let plan = sources.plan(command, given)?;
         let (toolchain, variables, secrets) = (&*toolchain, &self.variables, &self.secrets);
-        let (written, resources) = (shared.written, shared.resources);
+        let (written, resources, runner) = (shared.written, shared.resources, shared.runner);
         let (store, fetcher, cancel) = (self.store, self.fetcher, &self.cancel);
         let (actions, observer) = (self.actions, self.observer);
         let root = &*root;
@@ -592,6 +609,7 @@ impl Builder<'_> {
             check_repeat: self.check_repeat,
             trial: is_trial.then_some(Trial { trials: &self.trials }),
             resources,
+            runner,
         };
         if let Some(attached) = attached {
             return Ok(Output::Files(Arc::new(job.run_attached(attached)?)));

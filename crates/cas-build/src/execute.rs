@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cas_blob::Descriptor;
-use cas_sandbox::{Ending, Outcome, Overlay, Private, Runner, SandboxError, Secret, Spec, Streams, Tier};
+use cas_sandbox::{Ending, Outcome, Overlay, Private, SandboxError, Secret, Spec, Streams, Tier};
 use cas_tree::{Directory, RelPath};
 
 use crate::BuildError;
@@ -62,7 +62,7 @@ impl Job<'_> {
         world.set_processors(processors.numbers());
         let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder.clone())?;
         let stderr = stdout.try_clone().map_err(BuildError::Log)?;
-        let outcome = world.run(Streams::new(stdout, stderr), self.cancel);
+        let outcome = world.run(self.runner, Streams::new(stdout, stderr), self.cancel);
         drop(processors);
         let logs = self.store.logs();
         cas_fs::create_dir_all(&logs)?;
@@ -189,7 +189,7 @@ impl Job<'_> {
         spec.processors = processors.numbers();
         let (recorder, stdout) = Recorder::start(&scratch.join("log"), finder)?;
         let stderr = stdout.try_clone().map_err(BuildError::Log)?;
-        let outcome = Runner::this_program().run_watched(&spec, Streams::new(stdout, stderr), self.cancel);
+        let outcome = self.runner.run_watched(&spec, Streams::new(stdout, stderr), self.cancel);
         recorder.finish(&scratch.join("printed"))?;
         let (_, looked) = outcome?;
         Ok(missed(self.sources, self.given, self.command, &inputs.tree, &looked))

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cas_blob::Descriptor;
 use cas_config::Host;
 use cas_digest::{Digest, DigestFunction};
-use cas_sandbox::{Cancel, Limits, Overlay, Spec, Streams, Tier};
+use cas_sandbox::{Cancel, Limits, Overlay, Runner, Spec, Streams, Tier};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
@@ -246,7 +246,7 @@ fn run_in(context: &Context<'_>, probe: &str, root: &Root<'_>, scratch: &Path) -
     world.set_limits(Some(PROBE_TIME), Limits::default());
     let (recorder, stdout) = Recorder::start(&scratch.join("recording"), None)?;
     let stderr = stdout.try_clone().map_err(BuildError::Log)?;
-    let outcome = world.run(Streams::new(stdout, stderr), cancel);
+    let outcome = world.run(&Runner::this_program(), Streams::new(stdout, stderr), cancel);
     let log: Log = recorder.finish(&scratch.join("log"))?;
     if let Some(how) = failure(&outcome?.ending, world.limits())? {
         return Err(BuildError::Probe { label: label.to_owned(), probe: probe.to_owned(), how, log: Box::new(log) });

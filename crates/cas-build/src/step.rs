@@ -11,7 +11,7 @@ use cas_blob::{ActionCache, ActionLane, Descriptor};
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Ending, Limits, Tier};
+use cas_sandbox::{Cancel, Ending, Limits, Runner, Tier};
 use cas_snapshot::Picked;
 use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
@@ -213,6 +213,8 @@ pub(crate) struct Job<'a> {
     pub(crate) trial: Option<Trial<'a>>,
     /// What the machine has for all steps.
     pub(crate) resources: &'a Resources,
+    /// What starts sandboxes.
+    pub(crate) runner: &'a Runner,
 }
 
 impl Job<'_> {

@@ -145,10 +145,10 @@ impl World {
         }
     }
 
-    pub(crate) fn run(&self, streams: Streams, cancel: &Cancel) -> Result<Outcome, BuildError> {
+    pub(crate) fn run(&self, runner: &Runner, streams: Streams, cancel: &Cancel) -> Result<Outcome, BuildError> {
         match self {
-            Self::Whole(spec) => Ok(Runner::this_program().run(spec, streams, cancel)?),
-            Self::Plain(world) => world.run(streams, cancel),
+            Self::Whole(spec) => Ok(runner.run(spec, streams, cancel)?),
+            Self::Plain(world) => world.run(runner, streams, cancel),
         }
     }
 
@@ -174,12 +174,12 @@ impl PlainWorld {
         self.plain.folder.join(SOURCE)
     }
 
-    fn run(&self, streams: Streams, cancel: &Cancel) -> Result<Outcome, BuildError> {
+    fn run(&self, runner: &Runner, streams: Streams, cancel: &Cancel) -> Result<Outcome, BuildError> {
         let sources = self.sources();
         for private in &self.private {
             cas_fs::rename(&private.host, &sources.join(&private.inside))?;
         }
-        let outcome = Runner::this_program().run_plain(&self.plain, streams, cancel);
+        let outcome = runner.run_plain(&self.plain, streams, cancel);
         for private in &self.private {
             let inside = sources.join(&private.inside);
             match cas_fs::symlink_metadata(&inside) {

@@ -18,6 +18,7 @@ mod cgroup;
 mod changes;
 mod error;
 mod helper;
+mod helpers;
 mod host;
 mod ids;
 mod landlock;

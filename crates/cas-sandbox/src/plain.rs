@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
@@ -86,9 +84,8 @@ impl Runner {
             limits: plain.limits,
             has_stdin: stdin.is_some(),
         };
-        let descriptors: Vec<OwnedFd> = stdin.into_iter().collect();
         let order = Order::Plain(Box::new(job));
-        let report = self.give(&order, descriptors, (Stdio::from(stdout), Stdio::from(stderr)), cancel)?;
+        let report = self.give(&order, (stdout, stderr), stdin, cancel)?;
         let ending = ending(report, &|failure| failure.into_error())?;
         Ok(Outcome { ending, elapsed: started.elapsed() })
     }

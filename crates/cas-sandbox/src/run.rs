@@ -1,38 +1,35 @@
-//! The runner: prepares scratch folders, starts the helper, and waits for its report.
+//! The runner: prepares scratch folders, gives the order to a helper, and tells its report.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{self, IoSlice, Read};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, shutdown};
 
 use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
+use crate::helpers::Helpers;
 use crate::host::{self, Facts};
 use crate::ids::IdMaps;
 use crate::limits::Limit;
 use crate::scratch::Skeleton;
 use crate::spec::{Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, Users};
-use crate::wire::{self, Bytes, Job, Order, Report, SetupFailure, Stage, Task};
+use crate::wire::{Bytes, Job, Order, Report, SetupFailure, Stage, Task};
 
 /// Most of what is read of paths that were looked for.
 const MAX_LOOKUP_BYTES: u64 = 8 << 20;
 
-/// Starts sandboxes.
+/// Starts sandboxes. Clones share the processes that do it; one that serves many runs has the next one ready.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    /// The program that is started with [`HELPER_ARGUMENT`](crate::HELPER_ARGUMENT): normally the running one.
-    pub helper: PathBuf,
+    program: PathBuf,
+    helpers: Arc<Helpers>,
 }
 
 /// Where the command's standard streams go.
@@ -87,7 +84,14 @@ impl Runner {
     /// Its `main` must call [`sandbox_main`](crate::sandbox_main) for the hidden argument.
     #[must_use]
     pub fn this_program() -> Self {
-        Self { helper: PathBuf::from("/proc/self/exe") }
+        Self::new("/proc/self/exe")
+    }
+
+    /// Starts sandboxes with a program that calls [`sandbox_main`](crate::sandbox_main) for
+    /// [`HELPER_ARGUMENT`](crate::HELPER_ARGUMENT).
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), helpers: Arc::default() }
     }
 
     /// Runs a command in a sandbox and waits until it and all that it started have ended.
@@ -156,9 +160,8 @@ impl Runner {
         }
         let job = Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some());
         let Streams { stdin, stdout, stderr } = streams;
-        let descriptors = stdin.into_iter().chain(lookups).collect();
         let order = Order::Run(Box::new(job));
-        let report = self.give(&order, descriptors, (Stdio::from(stdout), Stdio::from(stderr)), cancel)?;
+        let report = self.give(&order, (stdout, stderr), stdin.into_iter().chain(lookups), cancel)?;
         let ending = ending(report, &|failure| explain(failure, spec.users, &spec.root.scratch))?;
         Ok(Outcome { ending, elapsed: started.elapsed() })
     }
@@ -173,7 +176,7 @@ impl Runner {
     /// [`SandboxError`]
     pub fn pack(&self, overlay: &Overlay, sink: OwnedFd, cancel: &Cancel) -> Result<(), SandboxError> {
         let order = |maps| Order::Pack { maps, upper: Bytes::from(&overlay.upper()) };
-        self.give_with_many(order, Stdio::from(sink), &overlay.scratch, cancel)
+        self.give_with_many(order, sink, &overlay.scratch, cancel)
     }
 
     /// Removes a folder in which commands of [`Users::Many`] wrote: an ordinary user cannot remove what is another's.
@@ -184,45 +187,40 @@ impl Runner {
     pub fn remove(&self, folder: &Path) -> Result<(), SandboxError> {
         let cancel = Cancel::new().map_err(SandboxError::Connection)?;
         let order = |maps| Order::Remove { maps, folder: Bytes::from(folder) };
-        self.give_with_many(order, Stdio::null(), folder, &cancel)
+        self.give_with_many(order, null()?, folder, &cancel)
     }
 
     fn give_with_many(
         &self,
         order: impl FnOnce(IdMaps) -> Order,
-        output: Stdio,
+        output: OwnedFd,
         folder: &Path,
         cancel: &Cancel,
     ) -> Result<(), SandboxError> {
-        match self.give(&order(IdMaps::many()?), Vec::new(), (output, Stdio::null()), cancel)? {
+        match self.give(&order(IdMaps::many()?), (output, null()?), None, cancel)? {
             Report::Setup(failure) => Err(explain(failure, Users::Many, folder)),
             _ => Ok(()),
         }
     }
 
-    /// Starts a helper and waits for its report.
+    /// Gives an order, with two streams and other descriptors, and waits for the report.
     pub(crate) fn give(
         &self,
         order: &Order,
-        descriptors: Vec<OwnedFd>,
-        (stdout, stderr): (Stdio, Stdio),
+        (stdout, stderr): (OwnedFd, OwnedFd),
+        more: impl IntoIterator<Item = OwnedFd>,
         cancel: &Cancel,
     ) -> Result<Report, SandboxError> {
-        let message = wire::encode(order).map_err(SandboxError::Connection)?;
-        let (ours, theirs) = UnixStream::pair().map_err(SandboxError::Connection)?;
-        // The socket is the helper's standard input, because that is the one way to hand over a descriptor for which
-        // the standard library needs no code between fork and exec.
-        let child = Command::new(&self.helper)
-            .arg0("cas")
-            .arg(crate::HELPER_ARGUMENT)
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .map_err(|source| SandboxError::Helper { helper: self.helper.clone(), source })?;
-        Helper { child, socket: ours }.converse(&message, descriptors, cancel)
+        let descriptors = [stdout, stderr].into_iter().chain(more).collect();
+        self.helpers.give(&self.program, order, descriptors, cancel)
     }
+}
+
+/// Where nothing is read and nothing kept.
+fn null() -> Result<OwnedFd, SandboxError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let opened = rustix::fs::open("/dev/null", flags, Mode::empty());
+    opened.map_err(|errno| SandboxError::Connection(errno.into()))
 }
 
 /// How a command ended, by the report of its run.
@@ -250,74 +248,4 @@ fn explain(failure: SetupFailure, users: Users, scratch: &Path) -> SandboxError 
         }
         _ => failure.into_error(),
     }
-}
-
-/// A helper that was started. Letting go of it ends it: it watches the socket.
-struct Helper {
-    child: Child,
-    socket: UnixStream,
-}
-
-impl Helper {
-    fn converse(mut self, message: &[u8], descriptors: Vec<OwnedFd>, cancel: &Cancel) -> Result<Report, SandboxError> {
-        let sent = send(&self.socket, message, &descriptors);
-        // Ours are closed, so that whoever reads from a pipe sees its end.
-        drop(descriptors);
-        let report = sent.and_then(|()| self.receive(cancel));
-        // Ends a helper that is still there, so that waiting cannot take for ever. It may have ended by itself.
-        let _ = shutdown(&self.socket, Shutdown::Both);
-        let status = self.child.wait().map_err(SandboxError::Connection)?;
-        match report.map_err(SandboxError::Connection)? {
-            Some(report) => Ok(report),
-            None => Err(SandboxError::HelperEnded { status }),
-        }
-    }
-
-    fn receive(&self, cancel: &Cancel) -> io::Result<Option<Report>> {
-        let mut waits_for_cancel = true;
-        loop {
-            let mut ready = vec![PollFd::new(&self.socket, PollFlags::IN)];
-            let event = cancel.event();
-            if waits_for_cancel {
-                ready.push(PollFd::from_borrowed_fd(event, PollFlags::IN));
-            }
-            match poll(&mut ready, None) {
-                Err(Errno::INTR) => continue,
-                other => other?,
-            };
-            if !ready[0].revents().is_empty() {
-                return match wire::decode(&self.socket) {
-                    // The helper died with something unread in its socket.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-                    other => other,
-                };
-            }
-            // The helper takes the end of what we send as the order to kill, and still answers.
-            shutdown(&self.socket, Shutdown::Write)?;
-            waits_for_cancel = false;
-        }
-    }
-}
-
-/// Sends a message, with descriptors beside its first bytes.
-fn send(socket: &UnixStream, message: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut rest = message;
-    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut unsent = (!borrowed.is_empty()).then_some(borrowed.as_slice());
-    while !rest.is_empty() {
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(descriptors) = unsent.take() {
-            let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
-            debug_assert!(fits, "the space is that of two descriptors");
-        }
-        match sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
-            Ok(sent) => rest = &rest[sent..],
-            Err(Errno::INTR) => {}
-            // The helper has gone; what became of it is learned by waiting for it.
-            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -205,7 +205,7 @@ impl Host {
                 marks.push(entry);
             }
         }
-        marks.extend([home.root(), self.folder.join("secret"), runner().helper]);
+        marks.extend([home.root(), self.folder.join("secret"), crate::program()]);
         let devices = ["null", "zero", "full", "random", "urandom", "tty"].map(|name| Path::new("/dev").join(name));
         let of_file = |path: PathBuf| {
             let metadata = fs::symlink_metadata(&path).unwrap();

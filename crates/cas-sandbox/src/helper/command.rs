@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{At, Setup, init, probe, program};
+use crate::run::Streams;
 use crate::wire::{Bytes, Program, Report, Stage, StartFailure, StartKind, Task};
 
 /// File mode mask of every command.
@@ -28,8 +29,8 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 const FAILED: i32 = 127;
 
 /// Does not return: becomes the command, or ends after telling why not. What else is to hold it is done by `confine`, last.
-pub(super) fn run(job: &Program, writer: OwnedFd, stdin: Option<OwnedFd>, confine: impl FnOnce() -> Setup<()>) -> ! {
-    let report = match prepare(job, stdin).and_then(|()| confine()) {
+pub(super) fn run(job: &Program, writer: OwnedFd, streams: Streams, confine: impl FnOnce() -> Setup<()>) -> ! {
+    let report = match prepare(job, streams).and_then(|()| confine()) {
         Err(failure) => Report::Setup(failure),
         Ok(()) => match &job.task {
             Task::Probe => match probe::run() {
@@ -44,13 +45,15 @@ pub(super) fn run(job: &Program, writer: OwnedFd, stdin: Option<OwnedFd>, confin
 }
 
 /// Sets what a program inherits.
-fn prepare(job: &Program, stdin: Option<OwnedFd>) -> Setup<()> {
+fn prepare(job: &Program, streams: Streams) -> Setup<()> {
     rustix::process::setsid().at(Stage::Streams)?;
-    let stdin = match stdin {
+    let stdin = match streams.stdin {
         Some(stdin) => stdin,
         None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Stage::Streams)?,
     };
     rustix::stdio::dup2_stdin(stdin.as_fd()).at(Stage::Streams)?;
+    rustix::stdio::dup2_stdout(streams.stdout.as_fd()).at(Stage::Streams)?;
+    rustix::stdio::dup2_stderr(streams.stderr.as_fd()).at(Stage::Streams)?;
     // Includes the pipe to the supervisor, which therefore closes when the program starts.
     cas_sys::close_on_exec_from(3).at(Stage::Streams)?;
     limit(Resource::Core, Some(0), Some(0))?;

@@ -44,7 +44,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     // Modes of what is made from here on are exactly those asked for.
     rustix::process::umask(Mode::empty());
     world::build(job)?;
-    let Given { stdin, lookups } = given;
+    let Given { streams, lookups } = given;
     // While it may still read the memory of others.
     let witness = lookups.map(start_witness).transpose()?;
     drop_capabilities(if job.keeps_rights { KEPT } else { CapabilitySet::empty() })?;
@@ -53,13 +53,13 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Capabilities)?;
     let child = match cas_sys::fork().at(Stage::Fork)? {
         Fork::Child => match writer.try_clone() {
-            Ok(writer) => command::run(&job.program, writer, stdin, || command::filter(witness.as_ref())),
+            Ok(writer) => command::run(&job.program, writer, streams, || command::filter(witness.as_ref())),
             Err(_) => cas_sys::exit(1),
         },
         Fork::Parent(child) => child,
     };
-    // The command's standard input may be a pipe whose other end waits for it to be closed.
-    drop((stdin, witness));
+    // They may be pipes whose other ends wait for them to be closed.
+    drop((streams, witness));
     collect(child)
 }
 

@@ -36,7 +36,9 @@ use rustix::thread::UnshareFlags;
 
 use self::guard::Guard;
 use self::ids::Mapper;
+use crate::helpers::MAX_DESCRIPTORS;
 use crate::ids::IdMaps;
+use crate::run::Streams;
 use crate::wire::{self, Job, Order, Report, SetupFailure, Stage};
 
 /// A part of making a sandbox that failed; becomes a report.
@@ -73,6 +75,9 @@ pub fn sandbox_main() -> i32 {
     const USAGE: i32 = 2;
     // Borrowed through a duplicate, so that the number 0 is never free and taken by something else.
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return USAGE };
+    // A Ctrl-C on the terminal is for the runner, which then decides what ends. It fails for a group leader alone, and a
+    // process started by another one is none.
+    let _ = rustix::process::setsid();
     let (order, given) = match receive(&socket) {
         Ok(Some(received)) => received,
         // The runner changed its mind before it had sent all.
@@ -83,43 +88,49 @@ pub fn sandbox_main() -> i32 {
             return USAGE;
         }
     };
-    let report = match order {
+    let ended = match order {
         Order::Run(job) => supervise(&job, &socket, given),
         Order::Plain(job) => plain::supervise(&job, &socket, given),
-        Order::Pack { maps, upper } => with_ids(&maps, || pack::run(&upper)),
+        Order::Pack { maps, upper } => with_ids(&maps, || pack::run(&upper, given.streams.stdout)),
         Order::Remove { maps, folder } => with_ids(&maps, || {
             let folder = folder.into_path();
             cas_fs::remove_tree(&folder).map_err(|error| error.source).at_path(Stage::Remove, &folder)
         }),
     };
-    let report = report.unwrap_or_else(Report::Setup);
-    match wire::encode(&report) {
+    let (report, guard) = ended.unwrap_or_else(|failure| (Report::Setup(failure), None));
+    let told = match wire::encode(&report) {
         // A runner that is gone needs no report.
-        Ok(message) => drop(File::from(socket).write_all(&message)),
-        Err(_) => return 1,
-    }
-    0
+        Ok(message) => {
+            drop(File::from(socket).write_all(&message));
+            0
+        }
+        Err(_) => 1,
+    };
+    // All processes are dead. The runner need not wait until the kernel has cleared away what they lived in.
+    drop(guard);
+    told
 }
 
-/// What comes from the runner beside the job.
-#[derive(Default)]
+/// A report; and what holds processes that are dead, if there were any.
+type Ended = (Report, Option<Guard>);
+
+/// What comes from the runner beside the order.
 struct Given {
-    /// The command's standard input.
-    stdin: Option<OwnedFd>,
+    streams: Streams,
     /// Where paths go that are looked for.
     lookups: Option<OwnedFd>,
 }
 
 fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     // Descriptors come with the first byte.
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut first = [0; 1];
     let received = recvmsg(socket, &mut [IoSliceMut::new(&mut first)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     if received.bytes == 0 {
         return Ok(None);
     }
-    let mut descriptors: Vec<OwnedFd> = control
+    let descriptors: Vec<OwnedFd> = control
         .drain()
         .flat_map(|message| match message {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
@@ -127,25 +138,24 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
         })
         .collect();
     let rest = File::from(socket.try_clone()?);
-    let order: Option<Order> = wire::decode(std::io::Read::chain(&first[..], rest))?;
-    // In this order, as far as the job says that they are there.
-    Ok(order.map(|order| {
-        let (has_stdin, has_lookups) = match &order {
-            Order::Run(job) => (job.has_stdin, job.has_lookups),
-            Order::Plain(job) => (job.has_stdin, false),
-            Order::Pack { .. } | Order::Remove { .. } => (false, false),
-        };
-        let lookups = if has_lookups { descriptors.pop() } else { None };
-        let stdin = if has_stdin { descriptors.pop() } else { None };
-        (order, Given { stdin, lookups })
-    }))
+    let Some(order) = wire::decode(std::io::Read::chain(&first[..], rest))? else { return Ok(None) };
+    let (has_stdin, has_lookups) = match &order {
+        Order::Run(job) => (job.has_stdin, job.has_lookups),
+        Order::Plain(job) => (job.has_stdin, false),
+        Order::Pack { .. } | Order::Remove { .. } => (false, false),
+    };
+    // In this order, as far as the order says that they are there.
+    let mut descriptors = descriptors.into_iter();
+    let (Some(stdout), Some(stderr)) = (descriptors.next(), descriptors.next()) else {
+        return Err(Errno::BADF.into());
+    };
+    let stdin = if has_stdin { descriptors.next() } else { None };
+    let lookups = if has_lookups { descriptors.next() } else { None };
+    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups })))
 }
 
-fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Report> {
+fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Ended> {
     let deadline = job.timeout_ms.and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout)));
-    // A Ctrl-C on the terminal is for the runner, which then decides what ends. It fails for a group leader alone, and a
-    // process started by another one is none.
-    let _ = rustix::process::setsid();
     // Before the namespaces, in which groups and folders of the host are out of reach.
     let guard = Guard::new(job)?;
     enter_namespaces(job)?;
@@ -164,11 +174,11 @@ fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Report> {
 }
 
 /// Does something as the user 0 of many.
-fn with_ids(maps: &IdMaps, action: impl FnOnce() -> Setup<()>) -> Setup<Report> {
+fn with_ids(maps: &IdMaps, action: impl FnOnce() -> Setup<()>) -> Setup<Ended> {
     let mapper = Mapper::prepare(maps)?;
     cas_sys::enter_new_namespaces(UnshareFlags::NEWUSER).at(Stage::Namespaces)?;
     mapper.finish()?;
-    action().map(|()| Report::Done)
+    action().map(|()| (Report::Done, None))
 }
 
 fn enter_namespaces(job: &Job) -> Setup<()> {
@@ -199,7 +209,7 @@ fn watch(
     deadline: Option<Instant>,
     mut guard: Guard,
     end_rest: impl FnOnce() -> Setup<()>,
-) -> Setup<Report> {
+) -> Setup<Ended> {
     let process = pidfd_open(child, PidfdFlags::empty()).at(Stage::Supervise)?;
     let mut killed_as = None;
     loop {
@@ -238,14 +248,14 @@ fn watch(
     waitpid(Some(child), WaitOptions::empty()).at(Stage::Supervise)?;
     end_rest()?;
     if let Some(report) = killed_as {
-        return Ok(report);
+        return Ok((report, Some(guard)));
     }
     // Whatever the command made of it: it was refused what other hosts give it.
     if let Some(limit) = guard.refused() {
-        return Ok(Report::OverLimit(limit));
+        return Ok((Report::OverLimit(limit), Some(guard)));
     }
     // All writers are dead, so this does not block. The first message counts: a failure comes before an ending.
     let report = wire::decode(File::from(reader)).at(Stage::Supervise)?;
     // Process 1 was killed from outside, by the kernel for want of memory or by the administrator.
-    Ok(report.unwrap_or(Report::Signalled(Signal::KILL.as_raw())))
+    Ok((report.unwrap_or(Report::Signalled(Signal::KILL.as_raw())), Some(guard)))
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,12 +25,12 @@ const WHITEOUT: &[u8] = b".wh.";
 const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Writes the layer to standard output.
-pub(super) fn run(upper: &Bytes) -> Setup<()> {
+/// Writes the layer.
+pub(super) fn run(upper: &Bytes, output: OwnedFd) -> Setup<()> {
     let path = upper.clone().into_path();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(&path, flags, Mode::empty()).at_path(Stage::Pack, &path)?;
-    let output = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
+    let output = BufWriter::with_capacity(BUFFER_BYTES, File::from(output));
     let mut packer = Packer { stream: LayerStream::new(output), names: BTreeMap::new() };
     if let Err((error, inside)) = packer.folders(folder) {
         return Err(error).at_path(Stage::Pack, OsStr::from_bytes(&inside).as_ref());

@@ -22,16 +22,14 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::family::{self, Member};
 use super::guard::Guard;
-use super::{At, Given, Setup, command, init, watch};
+use super::{At, Ended, Given, Setup, command, init, watch};
 use crate::wire::{PlainJob, Report, Stage};
 
 /// Time between two looks for processes that are still there, when all that were seen have been killed.
 const PAUSE: Duration = Duration::from_millis(1);
 
-pub(super) fn supervise(job: &PlainJob, socket: &OwnedFd, given: Given) -> Setup<Report> {
+pub(super) fn supervise(job: &PlainJob, socket: &OwnedFd, given: Given) -> Setup<Ended> {
     let deadline = job.timeout_ms.and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout)));
-    // As for a sandbox: a Ctrl-C on the terminal is for the runner.
-    let _ = rustix::process::setsid();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Stage::Lifeline)?;
     // Closes the memory of the helper's processes to the command, if it is an ordinary user's.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Lifeline)?;
@@ -64,7 +62,7 @@ fn reap(job: &PlainJob, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<
             let tied = init::tie_to_parent(&lifeline);
             drop(lifeline);
             match writer.try_clone() {
-                Ok(writer) => command::run(&job.program, writer, given.stdin, || tied.and_then(|()| confine(job))),
+                Ok(writer) => command::run(&job.program, writer, given.streams, || tied.and_then(|()| confine(job))),
                 Err(_) => cas_sys::exit(1),
             }
         }
