@@ -161,6 +161,9 @@ fn devices_are_the_usual_ones_and_work() {
     assert_eq!(lines[0].trim_end(), "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero");
     assert_eq!(lines[1], "zzz");
     assert_eq!(&lines[3..], ["full", "s", "t", "read-only", "1777", "1777"]);
+    // A terminal is made by who opens the other end.
+    let script = "exec 3<>/dev/ptmx; ls /dev/pts | tr '\\n' ' '";
+    assert_eq!(crate::run(&home.script(script)).text().trim_end(), "0 ptmx");
 }
 
 #[test]

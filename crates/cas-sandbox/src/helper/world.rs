@@ -56,6 +56,8 @@ const HIDDEN: [&str; 11] = [
 /// Parts of `/proc` that are shown and cannot be written, which counts when the invoking user is root.
 const READ_ONLY: [&str; 8] = ["bus", "dynamic_debug", "fs", "irq", "mtrr", "pressure", "sys", "sysrq-trigger"];
 
+/// The file system of terminals.
+const TERMINALS: &str = "devpts";
 /// A limit of `/dev`, where nobody writes after it is made.
 const DEV_SIZE: &str = "64k";
 /// A limit of `/dev/shm` that does not depend on the host's memory. It is used up only by what is written.
@@ -172,7 +174,9 @@ fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -
         fsconfig_set_string(context.as_fd(), *key, *value)?;
     }
     fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, plain() | attributes)
+    // Terminals are devices, and the only ones there.
+    let plain = if kind == TERMINALS { MountAttrFlags::MOUNT_ATTR_NOSUID } else { plain() };
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, plain | attributes)
 }
 
 fn attach(mount: &OwnedFd, point: &OwnedFd) -> rustix::io::Result<()> {
@@ -301,7 +305,7 @@ fn mount_dev(root: &OwnedFd) -> Setup<()> {
     };
     add("shm", memory("1777", SHARED_MEMORY_SIZE, MountAttrFlags::empty())).at(Stage::MountDev)?;
     let terminals = [("mode", "0620"), ("ptmxmode", "0666")];
-    add("pts", new_mount("devpts", &terminals, MountAttrFlags::MOUNT_ATTR_NOEXEC)).at(Stage::MountDev)?;
+    add("pts", new_mount(TERMINALS, &terminals, MountAttrFlags::MOUNT_ATTR_NOEXEC)).at(Stage::MountDev)?;
     cas_sys::set_read_only(dev.as_fd()).at(Stage::MountDev)
 }
 
