@@ -123,6 +123,9 @@ const HARMLESS_PERSONALITIES: u32 = 0x0008 | 0x0004_0000;
 const TYPE: u32 = 0x5412;
 const SELECT_AND_PASTE: u32 = 0x541C;
 
+/// `F_SETLEASE` of `<linux/fcntl.h>`.
+const LEASE: u32 = 1024;
+
 const UNIX: u32 = 1;
 const INET: u32 = 2;
 const INET6: u32 = 10;
@@ -219,6 +222,20 @@ const RULES: &[Rule] = &[
         conditions: &[Is(1, SELECT_AND_PASTE)],
         answer: PERMISSION,
         reason: "the same on the machine's own screen, by its selection",
+    },
+    Rule {
+        calls: &[call("fcntl", [72, 55, 25, 55]), call("fcntl64", [NONE, 221, NONE, 221])],
+        when: "command is `F_SETLEASE`",
+        conditions: &[Is(1, LEASE)],
+        answer: Answer::Error(libc::EACCES),
+        reason: "who holds a lease makes all others wait who open the file; as for who does not own it",
+    },
+    Rule {
+        calls: &[call("fanotify_init", [300, 338, 262, 367])],
+        when: "always",
+        conditions: &[],
+        answer: PERMISSION,
+        reason: "watches for administrators; `inotify` is there",
     },
     Rule {
         calls: &[call("personality", [135, 136, 92, 136])],

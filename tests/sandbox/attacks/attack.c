@@ -456,6 +456,15 @@ static void terminal(void) {
     wait(NULL);
 }
 
+/* Whoever opens a file with a lease waits; a watch of this kind tells which process did it. */
+static void leases(void) {
+    char path[] = "/tmp/lease-XXXXXX";
+    int own = mkstemp(path);
+    unlink(path);
+    tell("F_SETLEASE", fcntl(own, F_SETLEASE, F_WRLCK));
+    tell("fanotify_init", syscall(SYS_fanotify_init, 0x200, 0));
+}
+
 /* ---- what a step may write, and what it may not ---- */
 
 /* Every way to change a file that is known here, on `input`, `folder/inner` and `script` of the working directory. */
@@ -644,7 +653,7 @@ static const struct { const char *name; void (*attack)(void); } ATTACKS[] = {
     {"control groups", control_groups}, {"file handles", file_handles}, {"host files", host_files},
     {"process outside", process_outside}, {"process 1", process_one}, {"processes", processes}, {"signals", signals},
     {"signals to process 1", process_one_signals}, {"descriptors", descriptors}, {"shown files", shown_files},
-    {"kernel settings", kernel_settings}, {"device nodes", device_nodes}, {"terminal", terminal}, {"rights", rights},
+    {"kernel settings", kernel_settings}, {"device nodes", device_nodes}, {"terminal", terminal}, {"leases", leases}, {"rights", rights},
     {"identities", identities}, {"write inputs", write_inputs}, {"race of copies", race_of_copies},
     {"overlay notes", overlay_notes}, {"detach", detach}, {"hop", hop}, {"flip", flip},
 #if defined(__x86_64__)

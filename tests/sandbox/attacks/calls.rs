@@ -178,6 +178,11 @@ const ATTACKS: &[Attack] = &[
         control: Host(&["user", "capabilities"]),
     },
     Attack { name: "terminal", refused: &[("TIOCSTI", "EPERM")], control: Root(&[]) },
+    Attack {
+        name: "leases",
+        refused: &[("F_SETLEASE", "EACCES"), ("fanotify_init", "EPERM")],
+        control: Host(&[]),
+    },
     #[cfg(target_arch = "x86_64")]
     Attack {
         name: "other interface",
