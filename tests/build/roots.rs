@@ -108,7 +108,7 @@ fn the_machine_cannot_be_written_nor_seen_beyond_what_is_named() {
     let hidden = tempfile::tempdir_in("/var/tmp").unwrap();
     let manifest = format!(
         "[workspace]\n[toolchain.host]\nhost = {{ paths = [\"{folder}\"] }}\n\
-         [test.unseen]\ntoolchain = \":host\"\nrun = \"test -e {folder}/tool; test ! -e {hidden}; test ! -e /root/.bashrc\"\n\
+         [test.unseen]\ntoolchain = \":host\"\nrun = \"test -e {folder}/tool; test ! -e {hidden}; test ! -e /root/.bashrc; test ! -e /etc/ssl/private; test ! -e /etc/shadow\"\n\
          [test.unwritten]\ntoolchain = \":host\"\nrun = \"! (echo x > {folder}/tool) 2>/dev/null; ! (echo x > /usr/new) 2>/dev/null\"\n",
         folder = machine.at(),
         hidden = hidden.path().display()

@@ -24,8 +24,8 @@ use crate::toolchain::{HostParts, Toolchain};
 use crate::world::{Place, PlainCommand, World};
 use crate::{BuildError, Log};
 
-/// What is shown of the machine's root, where it is there.
-const SHOWN: [&str; 18] = [
+/// What is shown of the machine's root, where it is there. Of certificates, the public ones: as root, a step may read what only root may.
+const SHOWN: [&str; 23] = [
     "bin",
     "etc/alternatives",
     "etc/ca-certificates",
@@ -34,10 +34,15 @@ const SHOWN: [&str; 18] = [
     "etc/ld.so.conf",
     "etc/ld.so.conf.d",
     "etc/mime.types",
-    "etc/pki",
+    "etc/pki/ca-trust",
+    "etc/pki/tls/cert.pem",
+    "etc/pki/tls/certs",
+    "etc/pki/tls/openssl.cnf",
     "etc/protocols",
     "etc/services",
-    "etc/ssl",
+    "etc/ssl/cert.pem",
+    "etc/ssl/certs",
+    "etc/ssl/openssl.cnf",
     "lib",
     "lib32",
     "lib64",
