@@ -184,6 +184,16 @@ fn what_a_step_does_wrong_is_told_and_nothing_is_kept() {
             "hint: add \"p\", \"q\" to `outputs`, or to `scratch`",
         ),
         (
+            "run = \"touch \\\"$(printf 'p\\\\nran y')\\\"\"",
+            "error: `//:x` left `p\\nran y`, which",
+            "hint: add \"p\\nran y\" to `outputs`",
+        ),
+        (
+            "run = \"mkdir -p $(yes d | head -n 1500 | tr -c d /); touch o\"\noutputs = [\"d\", \"o\"]",
+            "error: ",
+            "step made more than 1024 folders inside of each other, in `d`",
+        ),
+        (
             "run = \"echo x > in; touch o\"\noutputs = [\"o\"]",
             "error: `//:x` changed its inputs `in`",
             "hint: write elsewhere",
@@ -242,6 +252,7 @@ fn what_a_step_may_do_is_no_error() {
         "run = \"mkdir -p d/node_modules/.vite/t node_modules/.vite-temp; touch d/node_modules/.vite/t/r\"",
         "run = \"touch /usr/bin/x /etc/passwd; rm -r /var\"",
         "run = \"mkdir -p d/e; touch d/e/g\"\noutputs = [\"d\"]",
+        "run = \"mkdir -p $(yes p | head -n 1000 | tr -c p /)\"\noutputs = [\"p\"]",
     ] {
         let kind = if step.contains("outputs") { "command" } else { "test" };
         let manifest = workspace(&format!("[{kind}.x]\nSTEP\n{step}\n"));

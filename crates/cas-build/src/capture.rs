@@ -223,11 +223,22 @@ fn special(allowed: &Allowed<'_>, path: &RelPath, kind: &'static str) -> BuildEr
 }
 
 fn told(paths: &[RelPath]) -> String {
-    let mut text = paths.iter().take(MAX_TOLD).map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ");
+    let mut text =
+        paths.iter().take(MAX_TOLD).map(|path| format!("`{}`", on_one_line(path))).collect::<Vec<_>>().join(", ");
     if paths.len() > MAX_TOLD {
         text.push_str(&format!(" and {} more", paths.len() - MAX_TOLD));
     }
     text
+}
+
+/// A path as part of a line: a step chose it, and must not write lines of its own.
+fn on_one_line(path: &RelPath) -> String {
+    let text = path.to_string();
+    let letters = text.chars().map(|letter| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    });
+    letters.collect()
 }
 
 fn at(upper: &Path, path: &RelPath) -> std::path::PathBuf {

@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
+/// Stack of the threads that work. Trees are walked by functions that call themselves, and may be as deep as paths may have parts;
+/// memory is taken for what is used of it.
+const STACK_BYTES: usize = 64 << 20;
+
 /// A node, by number.
 pub(crate) type Node = u32;
 
@@ -79,10 +83,12 @@ where
     let changed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..jobs.get().min(graph.len()) {
-            scope.spawn(|| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let started = thread.spawn_scoped(scope, || {
                 let stop = |failed: bool| stop() || (failed && !keep_going);
                 worker(&dependents, &values, &state, &changed, &stop, work);
             });
+            started.expect("a thread can be started");
         }
     });
     let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@
 //! Not here: whether what was written differs from what was there (a file written with its old content is reported), and
 //! whether the step was allowed to (`cas-build`).
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 use cas_fs::FsError;
 use cas_tree::{RelPath, RelPathError};
 use rustix::io::Errno;
+
+use crate::limits::MAX_SCRATCH_DEPTH;
 
 /// What is at a path now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,12 @@ pub enum ChangesError {
     /// A file operation failed.
     #[error("could not read what the step wrote")]
     Io(#[from] FsError),
+    /// The step made more folders inside of each other than it may.
+    #[error("step made more than {MAX_SCRATCH_DEPTH} folders inside of each other, in `{}`", top.display())]
+    TooDeep {
+        /// The uppermost of them, in the folder that it wrote to.
+        top: PathBuf,
+    },
     /// The step made a path that no tree can hold.
     #[error("step wrote a path that is too long, below `{}`", parent.display())]
     Path {
@@ -158,6 +167,10 @@ pub(crate) fn visit(
         }
         each(path.clone(), &file, &Found { kind, mode, metadata })?;
         if kind == Kind::Directory {
+            if open.len() > MAX_SCRATCH_DEPTH {
+                let top = path.as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
+                return Err(ChangesError::TooDeep { top: OsStr::from_bytes(top).into() });
+            }
             open.push((Some(path), names(&file)?));
         }
     }
