@@ -27,13 +27,18 @@ const MAX_SECOND_RUN: Duration = Duration::from_secs(20);
 const SECOND_RUN_FACTOR: u32 = 5;
 
 impl Job<'_> {
-    /// Runs the step; the tree that it gave is that of its package.
-    pub(crate) fn execute(&self, root: &StepRoot, inputs: &Inputs, key: &Descriptor) -> Result<Executed, BuildError> {
+    /// Runs the step; the tree that it gave is that of its package. What is left of the run is handed to `discard`.
+    pub(crate) fn execute(
+        &self,
+        root: &StepRoot,
+        inputs: &Inputs,
+        key: &Descriptor,
+        discard: &dyn Fn(PathBuf),
+    ) -> Result<Executed, BuildError> {
         let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "step-")?;
         let result = self.execute_in(root, inputs, key, &scratch);
-        let removed = cas_fs::remove_tree(&scratch);
+        discard(scratch);
         let (outputs, elapsed, log) = result?;
-        removed?;
         let in_package = match self.package() {
             None => outputs,
             // Without outputs there is nothing at the package's path.

@@ -25,7 +25,7 @@ use crate::resources::{Amount, Resources};
 use crate::results::{Results, Whole, differing_paths, in_place};
 use crate::secret::SecretSources;
 use crate::trace::Trace;
-use crate::trial::Trial;
+use crate::trial::{Executed, Trial};
 use crate::why::TRACE_MEMO;
 use crate::{BuildError, Files, Taints, Toolchain};
 
@@ -36,6 +36,8 @@ const ENVIRONMENT: [(&str, &str); 6] =
     [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
 /// The folder of the sources in the input root.
 pub(crate) const SOURCE: &str = "src";
+/// Folders that every sandbox has. The key of a step does not tell what a root has in the place of its sources.
+const PLACES: [&str; 3] = ["dev", "proc", SOURCE];
 /// Kind of the memos that lead from what a step is made of to its action. The number is that of the rules of inputs.
 const STATIC_NAME: &str = "step-2";
 /// Platform property of steps that see programs of the machine: only machines with an equal one may run them.
@@ -80,6 +82,12 @@ impl StepRoot {
     pub(crate) fn new(label: &str, tree: &Directory, function: DigestFunction) -> Result<Self, BuildError> {
         let failed = |source| BuildError::Project { label: label.to_owned(), source };
         let tree = &without_devices(tree);
+        for name in PLACES {
+            let path = RelPath::new(name).expect("it is a name");
+            if tree.get(&path).is_some_and(|node| !matches!(node, Node::Directory(_))) {
+                return Err(BuildError::RootPlace { label: label.to_owned(), path: name.to_owned() });
+            }
+        }
         let projection = project(tree, function).map_err(failed)?;
         let view = view(tree, tree);
         let name = view.encode(function).map_err(cas_store::StoreError::from)?.root;
@@ -416,7 +424,6 @@ impl Job<'_> {
         let function = self.toolchain.name.digest.function();
         let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
-        self.keep_trace(static_name, &inputs)?;
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
         self.store.put_memo(STATIC_NAME, static_name.to_string().as_bytes(), key.to_string().as_bytes())?;
@@ -429,36 +436,83 @@ impl Job<'_> {
         if let Some(outputs) = &known
             && !self.runs_anyway()
         {
+            self.keep_trace(static_name, &inputs)?;
             return Ok((self.found(static_name, key, outputs)?, Origin::Cached));
         }
         self.sources.keep(&inputs.picked)?;
-        root.keep(self.store)?;
-        keep(self.store, &input_root)?;
-        for (_, bytes) in [&encoded.action, &encoded.command] {
-            self.store.put_bytes(function, bytes)?;
+        let keep_action = || -> Result<(), BuildError> {
+            self.keep_trace(static_name, &inputs)?;
+            root.keep(self.store)?;
+            keep(self.store, &input_root)?;
+            for (_, bytes) in [&encoded.action, &encoded.command] {
+                self.store.put_bytes(function, bytes)?;
+            }
+            Ok(())
+        };
+        let not_removed = Mutex::new(None);
+        let done = std::thread::scope(|scope| -> Result<_, BuildError> {
+            // The step does not wait for what is kept about it, nor what comes next for its scratch folders to be gone.
+            let keeping = scope.spawn(keep_action);
+            let discard = |scratch: PathBuf| {
+                let not_removed = &not_removed;
+                scope.spawn(move || {
+                    if let Err(error) = cas_fs::remove_tree(&scratch) {
+                        not_removed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                });
+            };
+            let (executed, failure_count) = self.executed(&root, &inputs, &key, known, &discard)?;
+            keeping.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            self.recorded(static_name, key, executed, failure_count)
+        })?;
+        drop(work);
+        match not_removed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error.into()),
+            None => Ok(done),
         }
-        let share = self.resources.take(Amount::of(self.command), &is_cancelled).ok_or(BuildError::Interrupted)?;
-        let ((in_package, elapsed, log), failure_count) =
-            self.tried(known.is_some(), &|| self.execute(&root, &inputs, &key))?;
+    }
+
+    /// What the step gives when it runs, as often as it has to, and how often it failed before.
+    fn executed(
+        &self,
+        root: &StepRoot,
+        inputs: &Inputs,
+        key: &Descriptor,
+        known: Option<Whole>,
+        discard: &dyn Fn(PathBuf),
+    ) -> Result<(Executed, u32), BuildError> {
+        let is_cancelled = || self.cancel.is_cancelled();
+        let _share = self.resources.take(Amount::of(self.command), &is_cancelled).ok_or(BuildError::Interrupted)?;
+        let run = || self.execute(root, inputs, key, discard);
+        let (executed, failure_count) = self.tried(known.is_some(), &run)?;
         if self.check_repeat {
             let before = match known {
                 Some(known) => known.outputs,
-                None => self.execute(&root, &inputs, &key)?.0,
+                None => run()?.0,
             };
-            if let Some(paths) = differing_paths(&before, &in_package) {
+            if let Some(paths) = differing_paths(&before, &executed.0) {
                 return Err(BuildError::NotRepeatable { label: self.label.to_string(), paths });
             }
         }
-        drop(share);
+        Ok((executed, failure_count))
+    }
+
+    /// Makes what the step gave its result, unless it failed first.
+    fn recorded(
+        &self,
+        static_name: &Descriptor,
+        key: Descriptor,
+        (in_package, elapsed, log): Executed,
+        failure_count: u32,
+    ) -> Result<(Files, Origin), BuildError> {
         if failure_count > 0 {
             // That it passes is as true as that it fails: whoever asks next finds out again.
             return Ok((self.files(key, &in_package)?, Origin::Ran { elapsed, log, failure_count }));
         }
         let paths: Vec<RelPath> = self.command.outputs.iter().map(|output| output.value.clone()).collect();
         let failed = |source| BuildError::Unportable { label: self.label.to_string(), source };
-        let result = encode_result(&in_package, &paths, function).map_err(failed)?;
-        let (whole, differing) = results.record(&key, &in_package, &result)?;
-        drop(work);
+        let result = encode_result(&in_package, &paths, key.digest.function()).map_err(failed)?;
+        let (whole, differing) = self.results().record(&key, &in_package, &result)?;
         if let Some(paths) = &differing {
             self.observer.event(Event::Differs { label: self.label, paths });
         }
@@ -489,5 +543,29 @@ impl Job<'_> {
 
     pub(crate) fn output_paths(&self) -> Vec<RelPath> {
         self.command.outputs.iter().map(|output| in_package(self.package(), &output.value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key does not tell, because the sources are merged over what the root has there.
+    #[test]
+    fn a_root_with_a_link_in_the_place_of_the_sources_is_refused() {
+        let function = DigestFunction::Blake3;
+        let with = |name: &str, node: Node| {
+            let mut tree = Directory::root();
+            let path = RelPath::new(name).expect("it is a path");
+            tree.insert(&path, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
+            StepRoot::new("//:root", &tree, function)
+        };
+        let folder = || Node::Directory(Arc::new(Directory::new(Metadata::root_owned(0o755))));
+        for name in PLACES {
+            assert!(with(name, folder()).is_ok());
+            let refused = with(name, Node::symlink(&b"usr"[..])).expect_err("it would lead elsewhere");
+            assert!(matches!(refused, BuildError::RootPlace { path, .. } if path == name));
+        }
+        assert!(with("srv", Node::symlink(&b"usr"[..])).is_ok());
     }
 }

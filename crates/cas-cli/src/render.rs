@@ -127,6 +127,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Keyring { .. }
         | BuildError::Platform { .. }
         | BuildError::WhichImage { .. }
+        | BuildError::RootPlace { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::Mismatch { .. }
@@ -154,6 +155,7 @@ fn exit_of(error: &BuildError) -> Exit {
             None => Exit::Failed,
         },
         BuildError::Store(StoreError::Verify(_)) => Exit::Mismatch,
+        BuildError::Log(error) if error.kind() == io::ErrorKind::StorageFull => Exit::Store,
         BuildError::Store(_) | BuildError::Keep { .. } | BuildError::Record { .. } => Exit::Store,
         BuildError::Sandbox(SandboxError::Host(_))
         | BuildError::RootNotEntered { .. }

@@ -174,6 +174,11 @@ impl StoreError {
             {
                 "the store and all in it must be yours, and writable: give it back with `chown -R` and `chmod -R u+rwX`, or name another folder with `--store`"
             }
+            Self::Fs(error) | Self::Unusable { source: error, .. }
+                if error.source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                "every command writes to the store: name a folder on a disk that can be written to with `--store`"
+            }
             error if error.is_full() => {
                 "make room on the disk of the store: `cas store gc --max-size SIZE` removes what was not used for longest"
             }
