@@ -264,6 +264,7 @@ fn what_does_not_fit_its_name_is_refused_and_nothing_of_it_is_kept() {
         let stderr = text(&output.stderr);
         assert!(output.status.code() == Some(code) && stderr.contains(expected), "{what}: {stderr}");
         assert!(!home.workspace().join("cas-out/tell").exists(), "{what}");
+        assert!(!home.workspace().join("cas.lock").exists(), "{what} is not pinned");
     }
 }
 

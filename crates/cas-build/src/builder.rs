@@ -416,8 +416,11 @@ impl Builder<'_> {
                         let base = match &image.source {
                             RootSource::Place(source) => {
                                 let place = self.image_place(label, source);
-                                let pin = self.locked_image(&place, label, source, lock)?;
-                                foreign::toolchain(self.store, function, place, &pin)?
+                                let pin = self.locked_image(&place, label, source)?;
+                                let toolchain = foreign::toolchain(self.store, function, place, &pin)?;
+                                // An image that is refused leaves no pin.
+                                pin_image(pin, lock);
+                                toolchain
                             }
                             RootSource::Target(_) => {
                                 let (from, output) = shared.output(graph.needs(target).named[0]);
@@ -701,7 +704,6 @@ impl Builder<'_> {
         origin: &ImagePlace,
         label: &Label,
         source: &ImageSource,
-        lock: &Mutex<Lock>,
     ) -> Result<LockedImage, BuildError> {
         let target = label.to_string();
         let found = self.workspace.lock.image.iter().find(|entry| entry.target == target);
@@ -714,12 +716,7 @@ impl Builder<'_> {
         if self.mode == Mode::Locked {
             return Err(BuildError::LockStale { entry: format!("`{target}`") });
         }
-        let entry = foreign::resolve(self.store, origin, label, source)?;
-        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        lock.image.retain(|other| other.target != target);
-        lock.image.push(entry.clone());
-        lock.image.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok(entry)
+        foreign::resolve(self.store, origin, label, source)
     }
 
     /// The pin of an npm package, resolved where it is missing or stale.
@@ -748,4 +745,15 @@ impl Builder<'_> {
         lock.npm.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(entry)
     }
+}
+
+/// Pins an image in the place of what its target had before.
+fn pin_image(entry: LockedImage, lock: &Mutex<Lock>) {
+    let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    if lock.image.contains(&entry) {
+        return;
+    }
+    lock.image.retain(|other| other.target != entry.target);
+    lock.image.push(entry);
+    lock.image.sort_by(|a, b| a.target.cmp(&b.target));
 }

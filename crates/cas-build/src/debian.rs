@@ -8,7 +8,7 @@ use cas_config::{Debian, DebianArchive, Label, LockedDebian, LockedPackage};
 use cas_deb::{AddedFile, Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
-use cas_sandbox::Cancel;
+use cas_sandbox::{Cancel, SandboxError, Users};
 use cas_store::{Store, StoreError};
 use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
 use cas_tree::{Directory, RelPath};
@@ -222,6 +222,10 @@ fn tree_key(context: &Context<'_>, locked: &LockedDebian) -> String {
 
 fn make(context: &Context<'_>, locked: &LockedDebian) -> Result<(Descriptor, Directory), BuildError> {
     let store = context.store;
+    if context.scripts.is_some() {
+        // Before anything is fetched.
+        Users::Many.check().map_err(SandboxError::from)?;
+    }
     let unpacked: Vec<Unpacked> =
         locked.packages.par_iter().map(|package| unpack(context, package)).collect::<Result<_, _>>()?;
     let failed =

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
-use crate::ids::MANY;
+use crate::host::HostCannot;
+use crate::ids::{IdMaps, MANY};
 use crate::limits::Limits;
 
 /// Host name in every sandbox.
@@ -70,6 +71,20 @@ pub enum Users {
     /// 0 to 65535. The command is user and group 0, with the rights over the others that installing packages needs; they
     /// reach nothing outside. Needs root, or subordinate ids (subuid(5)).
     Many,
+}
+
+impl Users {
+    /// Looks whether the invoking user has them to give.
+    ///
+    /// # Errors
+    ///
+    /// [`HostCannot::ManyIds`] says what is missing.
+    pub fn check(self) -> Result<(), HostCannot> {
+        match self {
+            Self::One => Ok(()),
+            Self::Many => IdMaps::many().map(drop),
+        }
+    }
 }
 
 /// What a lower directory cannot tell of a path, because its files are all the invoking user's.
