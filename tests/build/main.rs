@@ -82,7 +82,8 @@ fn image() -> String {
         "[workspace]\n[fetch.data]\nurl = \"DATA\"\nsha256 = \"{SHA256}\"\n\
          [image.base]\nlayers = [{{ from = \":data\", to = \"/srv/a b\" }}]\n\
          [image.web]\nbase = \":base\"\ncompression = \"zstd\"\nlayers = [{{ from = \":data\", to = \"/\" }}]\n\
-         config = {{ cmd = [\"/x\"], env = {{ B = \"2\", A = \"1\" }}, expose = [\"80\"], user = \"1000\" }}\n"
+         config = {{ cmd = [\"/x\"], env = {{ B = \"2\", A = \"1\" }}, expose = [\"80\"], user = \"1000\" }}\n\
+         [image.plain]\ncompression = \"none\"\nlayers = [{{ from = \":data\", to = \"/\" }}]\n"
     )
 }
 
@@ -90,6 +91,7 @@ fn image() -> String {
 const GOLDEN: &str = "\
 image //:base sha256:54645f4e73fc441ea4df182bb10589de5be4412a6b8baf6f895522c78286ecf0  cas-out/base
 fetch //:data blake3:51f855e8f080df9cbc2a561b6ddaad85e1bbf884ea4b73f3455e8c86202d0422  cas-out/data/data.txt
+image //:plain sha256:dd9ef18cb02afbc70996d6fb7d683a4639bcd0fd54c6201efb1233701d8445d8  cas-out/plain
 image //:web sha256:e845326d492384f8d5ae65fbe266e27f175c3a6c26ebec9dc9cb24017b941062  cas-out/web
 ";
 
@@ -142,7 +144,7 @@ fn an_image_is_built_once_and_works_without_its_origin() {
         text(&second.stderr)
     );
     let list = home.cas(&["image", "ls"]);
-    assert_eq!(text(&list.stdout).lines().count(), 2);
+    assert_eq!(text(&list.stdout).lines().count(), 3);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use crate::{Home, has, missing, run};
 
 const MANIFEST: &str = "[workspace]\n[fetch.data]\nurl = \"DATA\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n\
     [image.gzip]\nlayers = [{ from = \":data\", to = \"/srv/a b\" }, { from = \":data\", to = \"/\" }]\nconfig = { cmd = [\"/x\"], user = \"1000\" }\n\
-    [image.zstd]\nbase = \":gzip\"\ncompression = \"zstd\"\nlayers = [{ from = \":data\", to = \"/top\" }]\n";
+    [image.zstd]\nbase = \":gzip\"\ncompression = \"zstd\"\nlayers = [{ from = \":data\", to = \"/top\" }]\n\
+    [image.none]\ncompression = \"none\"\nlayers = [{ from = \":data\", to = \"/srv/a b\" }, { from = \":data\", to = \"/\" }]\n";
 
 fn built() -> Home {
     let home = Home::new("");
@@ -21,7 +22,7 @@ fn skopeo_inspects_and_copies_them() {
         return missing("skopeo");
     }
     let home = built();
-    for name in ["gzip", "zstd"] {
+    for name in ["gzip", "zstd", "none"] {
         let source = format!("oci:{}/cas-out/{name}:{name}", home.workspace().display());
         let output = run(std::process::Command::new("skopeo").args(["inspect", &source]));
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -43,10 +44,13 @@ fn umoci_unpacks_them() {
         return missing("umoci");
     }
     let home = built();
-    let source = format!("{}/cas-out/gzip:gzip", home.workspace().display());
-    let bundle = home.path("bundle");
-    run(std::process::Command::new("umoci").args(["unpack", "--rootless", "--image", &source]).arg(&bundle));
-    for path in ["srv/a b/data.txt", "data.txt"] {
-        assert_eq!(std::fs::read_to_string(bundle.join("rootfs").join(path)).unwrap(), "data\n");
+    // It knows no zstd.
+    for name in ["gzip", "none"] {
+        let source = format!("{}/cas-out/{name}:{name}", home.workspace().display());
+        let bundle = home.path(&format!("bundle-{name}"));
+        run(std::process::Command::new("umoci").args(["unpack", "--rootless", "--image", &source]).arg(&bundle));
+        for path in ["srv/a b/data.txt", "data.txt"] {
+            assert_eq!(std::fs::read_to_string(bundle.join("rootfs").join(path)).unwrap(), "data\n");
+        }
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn build(
     let codec = match target.compression {
         Compression::Gzip => Codec::Gzip6,
         Compression::Zstd => Codec::Zstd3,
+        Compression::None => Codec::Identity,
     };
     let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
     let (mut sources, mut base_tree) = (Vec::new(), None);

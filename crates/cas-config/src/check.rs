@@ -429,9 +429,10 @@ impl Checker {
         let compression = section.compression.map_or(Compression::Gzip, |text| match text.get_ref().as_str() {
             "gzip" => Compression::Gzip,
             "zstd" => Compression::Zstd,
+            "none" => Compression::None,
             other => {
                 let finding = Diagnostic::new(format!("unknown compression `{other}`"), text.span());
-                self.report(finding.with_hint("write \"gzip\" or \"zstd\""));
+                self.report(finding.with_hint("write \"gzip\", \"zstd\" or \"none\""));
                 Compression::Gzip
             }
         });

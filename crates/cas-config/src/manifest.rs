@@ -273,6 +273,7 @@ pub struct ImageLayer {
 pub enum Compression {
     Gzip,
     Zstd,
+    None,
 }
 
 /// `config` of an image.
