@@ -142,6 +142,10 @@ fn an_image_gives_the_same_root_wherever_it_comes_from() {
     let zipped = made.home.folder.path().join("archive.tar.gz");
     let gzip = Command::new("gzip").arg("-c").arg(&archive).output().unwrap();
     fs::write(&zipped, gzip.stdout).unwrap();
+    let own_saved = made.home.folder.path().join("saved by cas.tar");
+    let exported =
+        made.home.cas(&["image", "export", "//:base", &format!("docker-archive:{}:acme/own:v1", own_saved.display())]);
+    assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
     let inside = workspace("oci:images/base:v1");
     fs::create_dir_all(inside.workspace().join("images")).unwrap();
     copy(&made.layout, &inside.workspace().join("images/base"));
@@ -151,6 +155,7 @@ fn an_image_gives_the_same_root_wherever_it_comes_from() {
         ("an archive of it", format!("oci-archive:{}", archive.display())),
         ("a compressed one", format!("oci-archive:{}:v1", zipped.display())),
         ("what docker saves", format!("docker-archive:{}:acme/base:v1", made.saved().display())),
+        ("what is saved like that here", format!("docker-archive:{}:acme/own:v1", own_saved.display())),
         ("a registry", format!("{}/acme/base:v1", fake.address())),
         ("a registry, by digest", format!("docker://{}/acme/base@{}", fake.address(), made.manifest().0)),
     ] {
@@ -393,6 +398,21 @@ fn an_image_on_one_of_others_has_its_layers_byte_for_byte() {
     assert_eq!(home.cas(&["store", "gc"]).status.code(), Some(0));
     assert_eq!(home.cas(&["image", "export", "//:more", "oci:again:v1"]).status.code(), Some(0));
     assert_eq!(layers(&home.workspace().join("again")).len(), base.len() + 1);
+    // Uncompressed, the layers of others are what their configuration says.
+    assert_eq!(home.cas(&["image", "export", "//:more", "docker-archive:more.tar"]).status.code(), Some(0));
+    let read = |path: &str| {
+        let output =
+            Command::new("tar").args(["xOf", "more.tar", path]).current_dir(home.workspace()).output().unwrap();
+        output.stdout
+    };
+    let list: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
+    let config: Value = serde_json::from_slice(&read(list[0]["Config"].as_str().unwrap())).unwrap();
+    let expected = config["rootfs"]["diff_ids"].as_array().unwrap();
+    let saved = list[0]["Layers"].as_array().unwrap();
+    assert_eq!((saved.len(), &list[0]["RepoTags"]), (base.len() + 1, &json!([])));
+    for (layer, expected) in saved.iter().zip(expected) {
+        assert_eq!(of(&read(layer.as_str().unwrap())).digest.to_string(), expected.as_str().unwrap());
+    }
 }
 
 #[test]

@@ -38,6 +38,37 @@ fn skopeo_inspects_and_copies_them() {
     }
 }
 
+/// What is written for others is read by them, with the bytes that were meant.
+#[test]
+fn skopeo_and_tar_read_what_is_exported() {
+    if !has("skopeo") {
+        return missing("skopeo");
+    }
+    let home = built();
+    for name in ["gzip", "zstd", "none"] {
+        let inspect = |place: String| {
+            let output = run(std::process::Command::new("skopeo").args(["inspect", "--config", &place]));
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+        };
+        let own = inspect(format!("oci:{}/cas-out/{name}:{name}", home.workspace().display()));
+        let (saved, folder) = (home.path(&format!("{name}.tar")), home.path(&format!("{name}-dir")));
+        for place in [format!("docker-archive:{}:acme/x:v1", saved.display()), format!("dir:{}", folder.display())] {
+            run(&mut home.cas(&["image", "export", &format!(":{name}"), &place]));
+            assert_eq!(inspect(place.clone())["rootfs"], own["rootfs"], "{place}");
+            let copy = format!("oci:{}:x", home.path(&format!("{name}-copy")).display());
+            run(std::process::Command::new("skopeo").args(["--insecure-policy", "copy", &place, &copy]));
+        }
+        let files = home.path(&format!("{name}-files.tar"));
+        run(&mut home.cas(&["image", "export", &format!(":{name}"), &format!("tar:{}", files.display())]));
+        let listed = run(std::process::Command::new("tar").arg("tf").arg(&files));
+        let expected = match name {
+            "zstd" => "data.txt\nsrv/\nsrv/a b/\nsrv/a b/data.txt\ntop/\ntop/data.txt\n",
+            _ => "data.txt\nsrv/\nsrv/a b/\nsrv/a b/data.txt\n",
+        };
+        assert_eq!(String::from_utf8_lossy(&listed.stdout), expected);
+    }
+}
+
 #[test]
 fn umoci_unpacks_them() {
     if !has("umoci") {

@@ -254,6 +254,14 @@ pub enum BuildError {
         /// Why not.
         source: cas_tar::EntryError,
     },
+    /// Files cannot be an archive.
+    #[error("`{}` cannot be written", file.display())]
+    Archive {
+        /// The archive.
+        file: PathBuf,
+        /// Why not.
+        source: cas_tar::EntryError,
+    },
     /// Compressing failed.
     #[error("could not compress a layer")]
     Compress(#[source] io::Error),

@@ -1,4 +1,4 @@
-//! Writing images out: as a layout folder, or as an archive of one.
+//! Writing images out: where to, and folders. Archives are made in `archive`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,9 @@ use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
 use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, parse_index};
 use cas_store::{Store, StoreError};
-use cas_tar::{LayerPlan, Recipe, copy_pieces};
-use cas_tree::{Directory, Metadata, Node, RelPath};
+use cas_tar::Recipe;
 
-use crate::{BuildError, Image, ImageLayer, Tarball, layer};
+use crate::{BuildError, Image, ImageLayer, Tarball, archive, layer};
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
@@ -33,11 +32,30 @@ pub enum Destination {
         /// The tag in its index.
         tag: String,
     },
+    /// `dir:FOLDER`, as skopeo has it.
+    Directory {
+        /// The folder, made if missing.
+        folder: PathBuf,
+    },
+    /// `docker-archive:FILE[:NAME:TAG]`: what `docker load` takes.
+    DockerArchive {
+        /// The file, replaced.
+        file: PathBuf,
+        /// What it is called there.
+        name: Option<String>,
+    },
+    /// `tar:FILE`: the files of all layers together.
+    RootFileSystem {
+        /// The file, replaced.
+        file: PathBuf,
+    },
 }
 
 /// Text that is not a destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a destination: write `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`")]
+#[error(
+    "`{text}` is not a destination: write `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` or `tar:FILE`"
+)]
 pub struct DestinationError {
     /// The text.
     pub text: String,
@@ -49,11 +67,21 @@ impl FromStr for Destination {
     fn from_str(text: &str) -> Result<Self, DestinationError> {
         let wrong = || DestinationError { text: text.to_owned() };
         let (transport, rest) = text.split_once(':').ok_or_else(wrong)?;
+        let plain = |path: &str| (!path.is_empty()).then(|| PathBuf::from(path)).ok_or_else(wrong);
+        match transport {
+            "dir" => return Ok(Self::Directory { folder: plain(rest)? }),
+            "tar" => return Ok(Self::RootFileSystem { file: plain(rest)? }),
+            "docker-archive" => {
+                let (file, name) = rest.split_once(':').map_or((rest, None), |(file, name)| (file, Some(name)));
+                if name.is_some_and(|name| !is_name_with_tag(name)) {
+                    return Err(wrong());
+                }
+                return Ok(Self::DockerArchive { file: plain(file)?, name: name.map(str::to_owned) });
+            }
+            _ => {}
+        }
         let (path, tag) = rest.rsplit_once(':').unwrap_or((rest, "image"));
-        let tag_is_fine = !tag.is_empty()
-            && tag.len() <= 128
-            && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        if path.is_empty() || !tag_is_fine {
+        if path.is_empty() || !is_tag(tag) {
             return Err(wrong());
         }
         match transport {
@@ -64,6 +92,23 @@ impl FromStr for Destination {
     }
 }
 
+fn is_tag(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 128
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// As docker has it: parts of small letters, digits and some marks, of which the first may be a host with its port; and a tag.
+fn is_name_with_tag(text: &str) -> bool {
+    let Some((name, tag)) = text.rsplit_once(':') else { return false };
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
+    let is_part = |(index, part): (usize, &str)| {
+        let part = part.as_bytes();
+        !part.is_empty() && part.iter().all(|byte| is_letter(*byte) || (index == 0 && *byte == b':'))
+    };
+    is_tag(tag) && name.len() <= 255 && name.split('/').enumerate().all(is_part)
+}
+
 /// Writes an image out. In a layout that is there already, blobs that it has are left and other tags stay.
 ///
 /// # Errors
@@ -72,7 +117,10 @@ impl FromStr for Destination {
 pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> Result<(), BuildError> {
     match destination {
         Destination::Layout { folder, tag } => layout(store, image, folder, tag),
-        Destination::Archive { file, tag } => archive(store, image, file, tag),
+        Destination::Archive { file, tag } => archive::oci(store, image, file, tag),
+        Destination::Directory { folder } => directory(store, image, folder),
+        Destination::DockerArchive { file, name } => archive::docker(store, image, file, name.as_deref()),
+        Destination::RootFileSystem { file } => archive::root_file_system(store, image, file),
     }
 }
 
@@ -126,24 +174,10 @@ pub(crate) fn keep_whole(store: &Store, recipe: &Recipe) -> Result<(), BuildErro
 fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), BuildError> {
     let blobs = folder.join("blobs/sha256");
     cas_fs::create_dir_all(&blobs)?;
-    let whole = |blob: &Descriptor| {
-        place(&blobs, blob, &mut |file| {
-            let mut source = store.open_blob(blob).map_err(StoreError::from)?;
-            std::io::copy(&mut source, file).map_err(BuildError::Compress)?;
-            Ok(())
-        })
-    };
-    for layer in &image.layers {
-        match layer {
-            ImageLayer::Made { recipe, .. } => {
-                let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
-                place(&blobs, &recipe.blob, &mut |file| layer::write(store, &recipe, file))?;
-            }
-            ImageLayer::Foreign { blob, .. } => whole(blob)?,
-        }
+    let manifest = Part { blob: image.manifest, recipe: None };
+    for part in self::blobs(store, image)?.into_iter().chain([manifest]) {
+        place(&blobs, &part.blob, &mut |file| part.write(store, file))?;
     }
-    whole(&image.config)?;
-    whole(&image.manifest)?;
     let index = folder.join("index.json");
     let mut entries = match cas_fs::read_limited(&index, MAX_INDEX_BYTES) {
         // An index that is not one is replaced: its blobs stay.
@@ -191,45 +225,51 @@ fn place(
     result
 }
 
-fn archive(store: &Store, image: &Image, file: &Path, tag: &str) -> Result<(), BuildError> {
-    // The layout as a tree: its tar has the normal form of layers, so the archive repeats as well.
-    let mut tree = Directory::root();
-    let parents = Metadata::root_owned(0o755);
-    let mut add = |path: String, blob: Descriptor| {
-        let path = RelPath::new(path).expect("digests and fixed names are paths");
-        tree.insert(&path, Node::file(blob, 0o644), &parents).expect("no name is below a file");
-    };
-    let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
-    for layer in &image.layers {
-        match layer {
-            ImageLayer::Made { recipe, .. } => {
-                let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
-                keep_whole(store, &recipe)?;
-                add(named(&recipe.blob), recipe.blob);
+/// As skopeo's `dir:`: manifest, configuration and layers side by side, under their digests.
+fn directory(store: &Store, image: &Image, folder: &Path) -> Result<(), BuildError> {
+    cas_fs::create_dir_all(folder)?;
+    for blob in blobs(store, image)? {
+        place(folder, &blob.blob, &mut |file| blob.write(store, file))?;
+    }
+    cas_fs::write_atomic(&folder.join("version"), b"Directory Transport Version: 1.1\n")?;
+    // Last, so that whoever reads the manifest finds everything.
+    let manifest = store.load(&image.manifest, MAX_INDEX_BYTES)?;
+    Ok(cas_fs::write_atomic(&folder.join("manifest.json"), &manifest)?)
+}
+
+/// A part of an image.
+pub(crate) struct Part {
+    pub(crate) blob: Descriptor,
+    /// How it is made, if it is not in the store as it is.
+    pub(crate) recipe: Option<Recipe>,
+}
+
+impl Part {
+    fn write(&self, store: &Store, file: &mut dyn Write) -> Result<(), BuildError> {
+        match &self.recipe {
+            Some(recipe) => layer::write(store, recipe, file),
+            None => {
+                let mut source = store.open_blob(&self.blob).map_err(StoreError::from)?;
+                std::io::copy(&mut source, file).map(drop).map_err(BuildError::Compress)
             }
-            ImageLayer::Foreign { blob, .. } => add(named(blob), *blob),
         }
     }
-    add(named(&image.config), image.config);
-    add(named(&image.manifest), image.manifest);
-    let index = encode_index(&[IndexEntry::new(tag, &image.manifest)]);
-    add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index)?);
-    add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
-    let plan = LayerPlan::new(&tree).expect("the tree has plain names alone");
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = cas_fs::temporary_dir_in(parent, ".tmp-")?;
-    let part = temporary.join("archive");
-    let result = (|| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&part, 0o644)?);
-        for group in &plan.groups {
-            copy_pieces(group.pieces(), store, &mut writer).map_err(BuildError::Compress)?;
-        }
-        writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
-        cas_fs::rename(&part, file)?;
-        Ok(())
-    })();
-    cas_fs::remove_tree(&temporary)?;
-    result
+}
+
+/// What a manifest names: the layers, lowest first, and the configuration.
+pub(crate) fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildError> {
+    let mut parts = Vec::new();
+    for layer in &image.layers {
+        parts.push(match layer {
+            ImageLayer::Made { recipe, .. } => {
+                let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
+                Part { blob: recipe.blob, recipe: Some(recipe) }
+            }
+            ImageLayer::Foreign { blob, .. } => Part { blob: *blob, recipe: None },
+        });
+    }
+    parts.push(Part { blob: image.config, recipe: None });
+    Ok(parts)
 }
 
 #[cfg(test)]
@@ -242,6 +282,22 @@ mod tests {
         assert_eq!("oci:out".parse(), Ok(layout("out", "image")));
         assert_eq!("oci:a/b:v1".parse(), Ok(layout("a/b", "v1")));
         assert!(matches!("oci-archive:x.tar:1".parse(), Ok(Destination::Archive { .. })));
+        assert_eq!("dir:a:b".parse(), Ok(Destination::Directory { folder: "a:b".into() }));
+        assert_eq!("tar:root.tar".parse(), Ok(Destination::RootFileSystem { file: "root.tar".into() }));
+        let docker =
+            |name: Option<&str>| Destination::DockerArchive { file: "x".into(), name: name.map(str::to_owned) };
+        assert_eq!("docker-archive:x".parse(), Ok(docker(None)));
+        assert_eq!("docker-archive:x:host:5000/a/b:v1".parse(), Ok(docker(Some("host:5000/a/b:v1"))));
+        for text in [
+            "docker-archive:x:name",
+            "docker-archive:x:A:v1",
+            "docker-archive:x:a//b:v1",
+            "docker-archive:",
+            "dir:",
+            "tar:",
+        ] {
+            assert!(text.parse::<Destination>().is_err(), "{text:?}");
+        }
         for text in ["", "oci", "oci:", "docker:x", "oci:x:", "oci:x:a b", "oci::t"] {
             assert!(text.parse::<Destination>().is_err(), "{text:?}");
         }

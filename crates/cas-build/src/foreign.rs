@@ -25,7 +25,7 @@ use crate::{BuildError, ImageLayer, Toolchain};
 /// Kind of the memos that tell what a pinned image gives.
 pub(crate) const ROOT_MEMO: &str = "image-root";
 /// Longest layer, and largest content of one.
-const MAX_LAYER_BYTES: u64 = 64 << 30;
+pub(crate) const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// Deepest chain of documents: indexes in indexes, and the manifest.
 const MAX_DEPTH: usize = 4;
 /// Layers that are fetched at once.

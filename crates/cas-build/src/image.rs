@@ -20,6 +20,21 @@ use crate::layer::{self, LayerError};
 use crate::stamp::stamp;
 use crate::{BuildError, Image, ImageLayer, Output, Taints, Workspace, part};
 
+impl Image {
+    /// The files of all layers together, and the function that names them.
+    pub(crate) fn tree(&self, store: &Store) -> Result<(Directory, DigestFunction), BuildError> {
+        let mut tree = self.base_tree.as_ref().map_or_else(|| Ok(Directory::root()), |tree| store.load_tree(tree))?;
+        let mut function = self.base_tree.map_or(DigestFunction::Blake3, |tree| tree.digest.function());
+        for layer in &self.layers {
+            if let ImageLayer::Made { tree: name, .. } = layer {
+                function = name.digest.function();
+                tree.apply_layer(&store.load_tree(name)?);
+            }
+        }
+        Ok((tree, function))
+    }
+}
+
 /// What a layer is made of.
 enum Source {
     /// A tree.

@@ -6,6 +6,7 @@
 //! Not here: rendering and exit codes (`cas-cli`), formats of any kind (the format crates).
 
 mod ahead;
+mod archive;
 mod attached;
 mod behind;
 mod builder;

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cas_digest::DigestFunction;
 use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier};
 use cas_store::Store;
 use cas_tree::{Directory, RelPath};
 use serde::Deserialize;
 
-use crate::{BuildError, Image, ImageLayer};
+use crate::{BuildError, Image};
 
 /// Where programs are looked for when the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -62,14 +61,7 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;
-    let mut tree = image.base_tree.as_ref().map_or_else(|| Ok(Directory::root()), |tree| store.load_tree(tree))?;
-    let mut function = image.base_tree.map_or(DigestFunction::Blake3, |tree| tree.digest.function());
-    for layer in &image.layers {
-        if let ImageLayer::Made { tree: name, .. } = layer {
-            function = name.digest.function();
-            tree.apply_layer(&store.load_tree(name)?);
-        }
-    }
+    let (tree, function) = image.tree(store)?;
     let command =
         if request.command.is_empty() { [execution.entrypoint, execution.cmd].concat() } else { request.command };
     if command.is_empty() {

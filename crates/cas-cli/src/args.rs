@@ -449,7 +449,8 @@ pub(crate) enum ImageCommand {
     Export {
         /// Image: a target or a name
         image: String,
-        /// Where to: `oci:FOLDER[:TAG]` or `oci-archive:FILE[:TAG]`
+        /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it, or
+        /// `tar:FILE` for the files alone
         destination: String,
     },
 }

@@ -178,6 +178,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Fs(_)
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
+        | BuildError::Archive { .. }
         | BuildError::Compress(_) => Exit::Failed,
         BuildError::WouldRun { .. } | BuildError::InTheWay { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),

@@ -1,0 +1,120 @@
+//! Images as archives: a layout, what `docker load` takes, and the files alone. All have the normal form of layers, so they repeat.
+
+use std::path::Path;
+
+use cas_blob::{Descriptor, OpenBlob};
+use cas_digest::DigestFunction;
+use cas_oci::{IndexEntry, LAYOUT_FILE, LayerKind, encode_index};
+use cas_store::{Store, StoreError};
+use cas_tar::{Compression, LayerPlan, copy_pieces, decompress};
+use cas_tree::{Directory, Metadata, Node, RelPath};
+use serde_json::json;
+
+use crate::export::{blobs, keep_whole};
+use crate::foreign::MAX_LAYER_BYTES;
+use crate::{BuildError, Image, ImageLayer, layer};
+
+/// Files of an archive, by path.
+struct Files(Directory);
+
+impl Files {
+    fn new() -> Self {
+        Self(Directory::root())
+    }
+
+    fn add(&mut self, path: String, blob: Descriptor) {
+        let path = RelPath::new(path).expect("digests and fixed names are paths");
+        let parents = Metadata::root_owned(0o755);
+        self.0.insert(&path, Node::file(blob, 0o644), &parents).expect("no name is below a file");
+    }
+}
+
+/// A layout.
+pub(crate) fn oci(store: &Store, image: &Image, file: &Path, tag: &str) -> Result<(), BuildError> {
+    let mut files = Files::new();
+    let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
+    for part in blobs(store, image)? {
+        if let Some(recipe) = &part.recipe {
+            keep_whole(store, recipe)?;
+        }
+        files.add(named(&part.blob), part.blob);
+    }
+    files.add(named(&image.manifest), image.manifest);
+    let index = encode_index(&[IndexEntry::new(tag, &image.manifest)]);
+    files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index)?);
+    files.add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
+    write(store, &files.0, file)
+}
+
+/// What `docker save` writes since 1.10: a list of images, their configurations, and layers, which must not be compressed.
+pub(crate) fn docker(store: &Store, image: &Image, file: &Path, name: Option<&str>) -> Result<(), BuildError> {
+    let mut files = Files::new();
+    let mut layers = Vec::new();
+    for layer in &image.layers {
+        let tar = uncompressed(store, layer)?;
+        let path = format!("{}.tar", tar.digest.to_hex());
+        files.add(path.clone(), tar);
+        layers.push(path);
+    }
+    let config = format!("{}.json", image.config.digest.to_hex());
+    files.add(config.clone(), image.config);
+    let tags: Vec<&str> = name.into_iter().collect();
+    let list = json!([{ "Config": config, "RepoTags": tags, "Layers": layers }]).to_string();
+    files.add("manifest.json".to_owned(), store.put_bytes(DigestFunction::Sha256, list.as_bytes())?);
+    write(store, &files.0, file)
+}
+
+/// The files of all layers together.
+pub(crate) fn root_file_system(store: &Store, image: &Image, file: &Path) -> Result<(), BuildError> {
+    write(store, &image.tree(store)?.0, file)
+}
+
+/// The uncompressed bytes of a layer, as one blob.
+fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildError> {
+    match layer {
+        ImageLayer::Made { recipe, tree } => {
+            let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
+            if !store.contains(&recipe.tar)? {
+                let folder = cas_fs::temporary_dir_in(store.scratch(), "layer-")?;
+                let part = folder.join("part");
+                let kept = write(store, &store.load_tree(tree)?, &part).and_then(|()| {
+                    store.put_expected(&mut cas_fs::open(&part)?, &recipe.tar)?;
+                    Ok(())
+                });
+                cas_fs::remove_tree(&folder)?;
+                kept?;
+            }
+            Ok(recipe.tar)
+        }
+        ImageLayer::Foreign { blob, diff_id, kind } => {
+            let compression = match kind {
+                LayerKind::Plain => Compression::None,
+                LayerKind::Gzip => Compression::Gzip,
+                LayerKind::Zstd => Compression::Zstd,
+            };
+            let source = store.open_blob(blob).map_err(StoreError::from)?;
+            let mut bytes = decompress(source, compression, MAX_LAYER_BYTES).map_err(BuildError::Compress)?;
+            let tar = store.put(DigestFunction::Sha256, &mut bytes)?;
+            if tar.digest == *diff_id { Ok(tar) } else { Err(BuildError::Record { what: *blob }) }
+        }
+    }
+}
+
+/// Writes a tree as a tar, at once.
+fn write(store: &Store, tree: &Directory, file: &Path) -> Result<(), BuildError> {
+    let plan = LayerPlan::new(tree).map_err(|source| BuildError::Archive { file: file.to_owned(), source })?;
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = cas_fs::temporary_dir_in(parent, ".tmp-")?;
+    let part = temporary.join("archive");
+    let result = (|| {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&part, 0o644)?);
+        for group in &plan.groups {
+            copy_pieces(group.pieces(), store, &mut writer).map_err(BuildError::Compress)?;
+        }
+        writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
+        cas_fs::rename(&part, file)?;
+        Ok(())
+    })();
+    cas_fs::remove_tree(&temporary)?;
+    result
+}
