@@ -323,3 +323,78 @@ fn a_replayed_release_is_refused_until_its_pins_are_removed() {
     lock(0, &[]);
     assert!(home.read("cas.lock").contains("\nrelease_date = [1761955200, 1762128000]\n"));
 }
+
+/// A snapshot is right although its release has expired; who says `as_of` gets what was there then, everywhere.
+#[test]
+fn a_snapshot_is_judged_as_of_the_moment_that_is_named() {
+    let (Some(busybox), Some(archives)) = (toolchain::package(), Archives::new()) else { return };
+    let key = archives.key("one@example.invalid");
+    let (tool, other) = (archives.package("tool", "1", "tool\n"), archives.package("other", "1", "other\n"));
+    let index = archives.pool("main", &[("busybox", "1", &busybox), ("tool", "1", &tool), ("other", "1", &other)]);
+    let date = "Date: Sat, 01 Nov 2025 00:00:00 UTC\n";
+    let sign = |dates: &str| archives.sign("main", "stable", "one@example.invalid", dates, index.as_bytes());
+    let manifest = |more: &str| {
+        format!(
+            "[workspace]\n[toolchain.sh]\ndebian = {{ suite = \"stable\", packages = [\"busybox\", \"other\", \"tool\"], \
+             mirror = \"file://{}\", keyring = \"one.gpg\"{more} }}\n{STEP}",
+            archives.at("main").display()
+        )
+    };
+    let home = |more: &str| {
+        let home = Home::new(&manifest(more));
+        write(&home.workspace().join("one.gpg"), &key);
+        home
+    };
+    let cas = |home: &Home, code: i32, arguments: &[&str]| {
+        let output = home.cas(arguments);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let built = |home: &Home, more: &str| {
+        let output = home.cas(&[&["build", ":sh", ":tell"][..], &[more]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(home.read("cas-out/tell/told"), "tool\nother\n");
+        text(&output.stdout)
+    };
+    // What is made of the same packages without the key, as long as that is possible.
+    sign(date);
+    let first = home("");
+    let (expected, pins) = (built(&first, "--keep-going"), first.read("cas.lock"));
+    assert!(expected.contains(":tell blake3:"), "{expected}");
+    sign(&format!("{date}Valid-Until: Sat, 08 Nov 2025 00:00:00 UTC\n"));
+    let one = home("");
+    cas(&one, 3, &["lock"]);
+    assert!(!one.workspace().join("cas.lock").exists());
+    one.write("cas.toml", &manifest(", as_of = \"2025-11-05\""));
+    cas(&one, 0, &["lock"]);
+    let words = "busybox,other,tool as of 2025-11-05T00:00:00Z by one.gpg";
+    assert_eq!(one.read("cas.lock"), pins.replace("busybox,other,tool by one.gpg", words));
+    assert_eq!(built(&one, "--locked"), expected);
+    // The same moment in other words is the same.
+    one.write("cas.toml", &manifest(", as_of = \"2025-11-05T00:00:00Z\""));
+    assert_eq!(cas(&one, 0, &["lock"]), "cas.lock is up to date\n");
+    // Another one is resolved anew: until the last second that is valid, and from the first one on.
+    for (moment, code) in [
+        ("2025-11-08T00:00:01Z", 3),
+        ("2025-11-08T00:00:00Z", 0),
+        ("2025-10-31T23:59:59Z", 3),
+        ("2025-11-01T00:00:00Z", 0),
+    ] {
+        let before = one.read("cas.lock");
+        one.write("cas.toml", &manifest(&format!(", as_of = \"{moment}\"")));
+        let told = cas(&one, 2, &["build", ":sh", "--locked"]);
+        assert!(told.contains("`cas.lock` is not up to date"), "{told}");
+        cas(&one, code, &["lock"]);
+        let after = one.read("cas.lock");
+        assert_eq!((after != before, after.contains(&format!(" as of {moment} "))), (code == 0, code == 0), "{moment}");
+    }
+    // With the lock, or with the key alone, another store has the same.
+    let other = home(", as_of = \"2025-11-01\"");
+    assert_eq!(built(&other, "--keep-going"), expected);
+    assert_eq!(other.read("cas.lock"), one.read("cas.lock"));
+    fs::remove_dir_all(other.folder.path().join("store")).unwrap();
+    assert_eq!(built(&other, "--locked"), expected);
+    // Without the key it is now again.
+    one.write("cas.toml", &manifest(""));
+    cas(&one, 3, &["lock"]);
+}

@@ -375,12 +375,17 @@ const LONG_AGO: &str = "Date: Sat, 01 Nov 2025 00:00:00 UTC\n";
 
 /// Locks a toolchain of the package `x`, out of an archive that is made here.
 fn of_an_archive(home: &Home, make: impl FnOnce(&Archives)) -> Option<Output> {
+    of_an_archive_with(home, "", make)
+}
+
+/// The same with more in the section.
+fn of_an_archive_with(home: &Home, more: &str, make: impl FnOnce(&Archives)) -> Option<Output> {
     let archives = Archives::new()?;
     write(&home.workspace().join("archive.gpg"), &archives.key(KEY));
     make(&archives);
     let mirror = format!("mirror = \"file://{}\", keyring = \"archive.gpg\"", archives.at("main").display());
     home.with(
-        &format!("[workspace]\n[toolchain.d]\ndebian = {{ suite = \"stable\", packages = [\"x\"], {mirror} }}\n"),
+        &format!("[workspace]\n[toolchain.d]\ndebian = {{ suite = \"stable\", packages = [\"x\"], {mirror}{more} }}\n"),
         &["build", ":d"],
     )
 }
@@ -390,6 +395,14 @@ fn of_release(home: &Home, dates: &str) -> Option<Output> {
     of_an_archive(home, |archives| {
         let index = archives.pool("main", &[("x", "1", &archives.package("x", "1", "x"))]);
         archives.sign("main", "stable", KEY, dates, index.as_bytes());
+    })
+}
+
+/// A snapshot of a suite that was valid for a week, judged as of a moment.
+fn as_of(home: &Home, moment: &str) -> Option<Output> {
+    of_an_archive_with(home, &format!(", as_of = {moment}"), |archives| {
+        let dates = format!("{LONG_AGO}Valid-Until: Sat, 08 Nov 2025 00:00:00 UTC\n");
+        archives.sign("main", "stable", KEY, &dates, archives.pool("main", &[]).as_bytes());
     })
 }
 
@@ -445,6 +458,12 @@ const DEBIAN: &[(&str, Scene)] = &[
     ("a release that was valid until yesterday", |home| {
         of_release(home, &format!("{LONG_AGO}Valid-Until: Sat, 08 Nov 2025 00:00:00 UTC\n"))
     }),
+    ("a snapshot that was valid until the day before `as_of`", |home| as_of(home, "\"2025-11-09\"")),
+    ("a release of the day after `as_of`", |home| as_of(home, "\"2025-10-31\"")),
+    ("`as_of` is still to come", |home| as_of(home, "\"2999-01-01\"")),
+    ("`as_of` is no date", |home| as_of(home, "\"2025-11-31\"")),
+    ("`as_of` has an offset", |home| as_of(home, "\"2025-11-05T00:00:00+02:00\"")),
+    ("`as_of` is not in quotes", |home| as_of(home, "2025-11-05")),
     ("a release from the future", |home| of_release(home, "Date: Fri, 01 Jan 2100 00:00:00 UTC\n")),
     ("a release without a signature", |home| {
         of_an_archive(home, |archives| write(&archives.at("main/dists/stable/InRelease"), LONG_AGO.as_bytes()))

@@ -672,6 +672,12 @@ impl Builder<'_> {
         if self.mode == Mode::Locked {
             return Err(BuildError::LockStale { entry: format!("`{target}`") });
         }
+        if let Some(as_of) = &debian.as_of
+            && as_of.value > self.now_unix_seconds
+        {
+            let message = "this moment is still to come";
+            return Err(self.workspace.wrong(label, as_of.span.clone(), message, "name the moment of the snapshot"));
+        }
         let root = &self.workspace.root;
         let entry = debian::resolve(context, root, label, debian, before, &kept, self.now_unix_seconds)?;
         let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);

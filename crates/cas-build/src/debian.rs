@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_config::{Debian, DebianArchive, Label, LockedDebian, LockedPackage};
-use cas_deb::{AddedFile, Control, DebReader, IndexBuilder, Keyring, MemberKind, Unpacked};
+use cas_deb::{AddedFile, Control, DebReader, IndexBuilder, Keyring, MemberKind, Moment, Unpacked};
 use cas_digest::{Digest, DigestFunction};
 use cas_fetch::{FetchError, Fetcher};
 use cas_sandbox::{Cancel, SandboxError, Users};
@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use crate::configure::configured;
 use crate::inputs::in_package;
 use crate::outline::stand_in;
+use crate::stamp::rfc3339;
 use crate::workspace::at;
 use crate::{BuildError, Toolchain, debian_index};
 
@@ -54,6 +55,9 @@ pub(crate) fn request(debian: &Debian) -> String {
         text.push_str(&format!("{} {}", archive.suite, archive.components.join(",")));
         if number == 0 {
             text.push_str(&format!(" {}", debian.packages.join(",")));
+            if let Some(as_of) = &debian.as_of {
+                text.push_str(&format!(" as of {}", rfc3339(as_of.value.cast_signed())));
+            }
         }
         if let Some(keyring) = &archive.keyring {
             text.push_str(&format!(" by {keyring}"));
@@ -76,7 +80,7 @@ pub(crate) const fn architecture() -> &'static str {
 }
 
 /// Finds the packages that the suites have now. `root` is the workspace's folder, where keyrings are. What is in `kept` stays, as
-/// far as it is still offered. No release may be older than that of `before`, where that is of the same suites.
+/// far as it is still offered. Releases are judged as of when the section says, else now. No release may be older than that of `before`, where that is of the same suites.
 pub(crate) fn resolve(
     context: &Context<'_>,
     root: &Path,
@@ -92,12 +96,13 @@ pub(crate) fn resolve(
         entry.request.split(" + ").filter_map(|archive| archive.split(' ').next()).collect::<Vec<_>>().join(" with ")
     };
     let before = before.filter(|entry| suites_before(entry) == suites(debian));
+    let moment = debian.as_of.as_ref().map_or(Moment::Now(now_unix_seconds), |as_of| Moment::AsOf(as_of.value));
     let mut release_dates = Vec::new();
     for (number, (archive, mirror)) in debian.archives.iter().zip(&context.mirrors).enumerate() {
         let keyring = keyring(root, label.package.as_ref(), archive)?;
         index.name_archive(number, &archive.suite);
         let pinned = before.and_then(|entry| entry.release_dates.get(number)).copied();
-        let (date, indexes) = read_archive(context, archive, mirror, &keyring, pinned, now_unix_seconds)?;
+        let (date, indexes) = read_archive(context, archive, mirror, &keyring, pinned, moment)?;
         for packages in indexes {
             let failed = |source| BuildError::Debian { suite: archive.suite.to_string(), source: Box::new(source) };
             index.add(number, &packages[..]).map_err(failed)?;
@@ -137,7 +142,7 @@ fn read_archive(
     mirror: &str,
     keyring: &Keyring,
     pinned: Option<u64>,
-    now_unix_seconds: u64,
+    moment: Moment,
 ) -> Result<(u64, Vec<Vec<u8>>), BuildError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian {
         suite: archive.suite.to_string(),
@@ -152,8 +157,7 @@ fn read_archive(
         .take(MAX_RELEASE_BYTES)
         .read_to_end(&mut message)
         .map_err(|source| FetchError::Transport { url: cas_fetch::redact(&url), source: Box::new(source) })?;
-    let release =
-        cas_deb::verify_inrelease(&message, keyring, now_unix_seconds).map_err(|error| failed(Box::new(error)))?;
+    let release = cas_deb::verify_inrelease(&message, keyring, moment).map_err(|error| failed(Box::new(error)))?;
     release.check_suite(&archive.suite).map_err(|error| failed(Box::new(error)))?;
     release.check_date(pinned.unwrap_or(0)).map_err(|error| failed(Box::new(error)))?;
     let mut indexes = Vec::with_capacity(archive.components.len());

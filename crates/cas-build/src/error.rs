@@ -737,7 +737,7 @@ impl BuildError {
                 "nothing was kept; the origin or a proxy changed the file, or the digest is wrong".to_owned()
             }
             Self::Debian { source, .. } => {
-                let release = source.downcast_ref().and_then(cas_deb::ReleaseError::hint).map(str::to_owned);
+                let release = source.downcast_ref().and_then(cas_deb::ReleaseError::hint);
                 return release.or_else(|| source.downcast_ref().and_then(cas_deb::ClosureError::hint));
             }
             Self::Keyring { .. } => "it holds public keys of OpenPGP, as `gpg --export` writes them".to_owned(),

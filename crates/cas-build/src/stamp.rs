@@ -147,7 +147,7 @@ fn cargo_version(root: &Path, package: Option<&RelPath>) -> Result<Option<String
 }
 
 /// A time of the civil calendar, in UTC (days to dates by Howard Hinnant's `civil_from_days`).
-fn rfc3339(unix_seconds: i64) -> String {
+pub(crate) fn rfc3339(unix_seconds: i64) -> String {
     let (days, seconds) = (unix_seconds.div_euclid(86_400), unix_seconds.rem_euclid(86_400));
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));

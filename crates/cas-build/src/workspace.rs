@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -222,6 +223,17 @@ impl Workspace {
         let text = label.to_string();
         let near = nearest(&text, labels.iter().map(String::as_str)).map(str::to_owned);
         BuildError::UnknownTarget { label: text, near }
+    }
+
+    /// What is wrong at a place of the `cas.toml` that has a target, as far as that can be read again.
+    pub(crate) fn wrong(&self, label: &Label, span: Range<usize>, message: &str, hint: &str) -> BuildError {
+        let path = at(&self.root, label.package.as_ref()).join(MANIFEST_FILE);
+        let finding =
+            cas_config::Diagnostic { message: message.to_owned(), span: Some(span), hint: Some(hint.to_owned()) };
+        match read(&path) {
+            Ok(text) => BuildError::Manifest { path, text, findings: vec![finding] },
+            Err(error) => error,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::manifest::{
     LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, RootSource, Stamp, Target, TargetKind, Toolchain,
     WorkspaceSection,
 };
+use crate::moment::parse_moment;
 use crate::nearest::nearest;
 use crate::raw;
 use crate::step::Defaults;
@@ -52,7 +53,7 @@ impl Manifest {
             let message = format!("the file is longer than {MAX_MANIFEST_BYTES} bytes");
             return Err(vec![Diagnostic { message, span: None, hint: None }]);
         }
-        let file: raw::File = toml::from_str(text).map_err(|error| vec![explain(&error)])?;
+        let file: raw::File = toml::from_str(text).map_err(|error| vec![explain(&error, text)])?;
         let mut checker = Checker::default();
         let manifest = checker.manifest(file, inherited);
         if checker.findings.is_empty() {
@@ -65,7 +66,7 @@ impl Manifest {
 }
 
 /// The parser's error as a finding: for an unknown key with the nearest known one.
-fn explain(error: &toml::de::Error) -> Diagnostic {
+fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
     let span = error.span().unwrap_or(0..0);
     let message = error.message();
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
@@ -81,6 +82,11 @@ fn explain(error: &toml::de::Error) -> Diagnostic {
             Some(near) => finding.with_hint(format!("did you mean `{near}`?")),
             None => finding.with_hint(format!("known here: {}", known.join(", "))),
         };
+    }
+    let written = text.get(span.clone()).unwrap_or_default();
+    // The parser calls a date of TOML a map.
+    if message.contains("expected a string") && written.parse::<toml::value::Datetime>().is_ok() {
+        return Diagnostic::new("a date is a text here", span).with_hint(format!("write `\"{written}\"`"));
     }
     Diagnostic::new(message.trim().replace('\n', "; "), span)
 }
@@ -317,7 +323,7 @@ impl Checker {
     }
 
     fn debian(&mut self, section: raw::Debian) -> Debian {
-        let raw::Debian { suite, components, packages, mirror, keyring, also, configure } = section;
+        let raw::Debian { suite, components, packages, mirror, keyring, as_of, also, configure } = section;
         let also = also.unwrap_or_default();
         if also.len() >= MAX_ARCHIVES {
             let message = format!("`also` names {} archives", also.len());
@@ -326,7 +332,17 @@ impl Checker {
         let packages = self.debian_words(&packages, "Debian package");
         let archives = std::iter::once(raw::Archive { suite, components, mirror, keyring }).chain(also);
         let archives = archives.map(|archive| self.archive(archive)).collect();
-        Debian { archives, packages, add: Vec::new(), configure }
+        let as_of = as_of.and_then(|text| self.moment(&text));
+        Debian { archives, packages, add: Vec::new(), configure, as_of }
+    }
+
+    fn moment(&mut self, text: &raw::Text) -> Option<Located<u64>> {
+        let moment = parse_moment(text.get_ref());
+        if moment.is_none() {
+            let finding = Diagnostic::new(format!("`{}` is not a date in UTC", text.get_ref()), text.span());
+            self.report(finding.with_hint("write `2026-08-01`, or `2026-08-01T12:30:00Z`"));
+        }
+        Some(Located { value: moment?, span: text.span() })
     }
 
     fn archive(&mut self, section: raw::Archive) -> DebianArchive {
@@ -648,6 +664,18 @@ from = ":build"
                 "\"../package-lock.json\"",
                 "`../package-lock.json` is not a path in the package: path has a `.` or `..` component",
                 "",
+            ),
+            (
+                "[toolchain.a]\ndebian = { suite = \"s\", packages = [], as_of = \"2026-02-29\" }".to_owned(),
+                "\"2026-02-29\"",
+                "`2026-02-29` is not a date in UTC",
+                "write `2026-08-01`, or `2026-08-01T12:30:00Z`",
+            ),
+            (
+                "[toolchain.a]\ndebian = { suite = \"s\", packages = [], as_of = 2026-08-01 }".to_owned(),
+                "2026-08-01",
+                "a date is a text here",
+                "write `\"2026-08-01\"`",
             ),
             (
                 "[mirror]\n\"https://x\" = \"y\"".to_owned(),

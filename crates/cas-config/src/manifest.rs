@@ -144,6 +144,8 @@ pub struct Debian {
     pub add: Vec<Addition>,
     /// Whether the packages' scripts run.
     pub configure: bool,
+    /// When the releases are judged, in seconds since 1970, instead of now: the archives are snapshots of then.
+    pub as_of: Option<Located<u64>>,
 }
 
 /// A suite of an archive of packages.

@@ -81,6 +81,7 @@ pub(crate) struct Debian {
     pub(crate) packages: Vec<Text>,
     pub(crate) mirror: Option<Text>,
     pub(crate) keyring: Option<Text>,
+    pub(crate) as_of: Option<Text>,
     pub(crate) also: Option<Vec<Archive>>,
     #[serde(default)]
     pub(crate) configure: bool,

@@ -34,5 +34,5 @@ pub use merge::{MergeError, Unpacked, merge};
 pub use order::{OrderError, installation_order};
 pub use package::{Control, FieldError, MultiArch, Package, PackageError, Priority, RelationFieldError, shorten};
 pub use relation::{Alternatives, Comparison, ParseRelationError, Relation, Relations};
-pub use release::{Release, ReleaseError, verify_inrelease};
+pub use release::{Moment, Release, ReleaseError, verify_inrelease};
 pub use version::{ParseVersionError, Version, VersionProblem};

@@ -6,6 +6,7 @@
 //! Not here: the keys ([`Keyring`]), fetching what the list names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
@@ -20,6 +21,24 @@ use crate::package::parse_size;
 const MAX_AHEAD_SECONDS: u64 = 3600;
 /// Most files that a release lists; Debian's list 700, Ubuntu's 2,000.
 const MAX_FILES: usize = 1 << 16;
+
+/// When a release is judged, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The time of this machine's clock. That of an archive may be a bit ahead of it.
+    Now(u64),
+    /// A time that was named, since the archive is a snapshot of then.
+    AsOf(u64),
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now(seconds) => write!(formatter, "it is {} now", date(*seconds)),
+            Self::AsOf(seconds) => write!(formatter, "`as_of` is {}", date(*seconds)),
+        }
+    }
+}
 
 /// Why an `InRelease` file is not to be believed, or not to be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,24 +58,24 @@ pub enum ReleaseError {
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// It is signed well and not valid any more. Whoever replays a pinned state may go on with what it says.
-    #[error("the release file of `{}` was valid until {}, and it is {} now", release.codename, date(*.valid_until), date(*.now))]
+    #[error("the release file of `{}` was valid until {}, and {moment}", release.codename, date(*.valid_until))]
     Expired {
         /// Last second of validity.
         valid_until: u64,
         /// The time given.
-        now: u64,
+        moment: Moment,
         /// What it says.
         release: Box<Release>,
     },
     /// It is from the future: a lock that took it would refuse what is right until then.
-    #[error("the release file of `{codename}` is of {}, and it is {} now", date(*.made), date(*.now))]
+    #[error("the release file of `{codename}` is of {}, and {moment}", date(*.made))]
     NotYet {
         /// What the suite calls itself.
         codename: String,
         /// When it says to be made.
         made: u64,
         /// The time given.
-        now: u64,
+        moment: Moment,
     },
     /// It is older than one that was taken before: a state with known holes, which was good once, may be in its place.
     #[error("the release file of `{codename}` is of {}, older than that of {} which is pinned", date(*.made), date(*.pinned))]
@@ -93,17 +112,31 @@ pub enum ReleaseError {
 impl ReleaseError {
     /// What the user can do about it.
     #[must_use]
-    pub const fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Expired { .. } => {
-                Some("the mirror is not kept up to date, or this machine's clock is wrong: use another mirror")
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Expired { moment: Moment::Now(_), release, .. } => {
+                return Some(format!(
+                    "the mirror is not kept up to date, or this machine's clock is wrong: use another mirror; if it is a snapshot \
+                     on purpose, say so with `as_of = \"{}\"`",
+                    rfc3339(release.date)
+                ));
             }
-            Self::NotYet { .. } => Some("this machine's clock is wrong, or that of the archive"),
-            Self::Older { .. } => Some(
-                "use a mirror that is up to date; to go back on purpose, remove the entry of this target from `cas.lock`",
-            ),
-            _ => None,
-        }
+            Self::Expired { moment: Moment::AsOf(_), .. } => {
+                "name the moment of the snapshot with `as_of`: from the release's `Date` until its `Valid-Until`"
+            }
+            Self::NotYet { moment: Moment::Now(_), .. } => "this machine's clock is wrong, or that of the archive",
+            Self::NotYet { moment: Moment::AsOf(_), made, .. } => {
+                return Some(format!(
+                    "use the snapshot of then as `mirror`, or write `as_of = \"{}\"`",
+                    rfc3339(*made)
+                ));
+            }
+            Self::Older { .. } => {
+                "use a mirror that is up to date; to go back on purpose, remove the entry of this target from `cas.lock`"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }
 
@@ -128,14 +161,14 @@ pub struct Release {
 
 /// Checks the signatures of an `InRelease` file and reads the signed text.
 ///
-/// One good signature by a key of the ring is enough; signatures by other keys are passed over. `now_unix_seconds` is
+/// One good signature by a key of the ring is enough; signatures by other keys are passed over. `moment` is
 /// compared with `Valid-Until` and `Date` alone. Keys are judged at the time that the signature gives, so that an old state can be
 /// replayed: whether it is too old is for `Valid-Until` and the caller to say.
 ///
 /// # Errors
 ///
 /// [`ReleaseError`]
-pub fn verify_inrelease(message: &[u8], keyring: &Keyring, now_unix_seconds: u64) -> Result<Release, ReleaseError> {
+pub fn verify_inrelease(message: &[u8], keyring: &Keyring, moment: Moment) -> Result<Release, ReleaseError> {
     let cleartext = Cleartext::decode(message)?;
     let signed_by = keyring.verify(&cleartext.signatures, &cleartext.signed)?;
     let mut paragraphs = Paragraphs::new(cleartext.text.as_bytes());
@@ -146,12 +179,16 @@ pub fn verify_inrelease(message: &[u8], keyring: &Keyring, now_unix_seconds: u64
     if paragraphs.next_paragraph()?.is_some() {
         return Err(ReleaseError::NotOneParagraph);
     }
-    if release.date > now_unix_seconds.saturating_add(MAX_AHEAD_SECONDS) {
-        return Err(ReleaseError::NotYet { codename: release.codename, made: release.date, now: now_unix_seconds });
+    let (seconds, latest) = match moment {
+        Moment::Now(seconds) => (seconds, seconds.saturating_add(MAX_AHEAD_SECONDS)),
+        Moment::AsOf(seconds) => (seconds, seconds),
+    };
+    if release.date > latest {
+        return Err(ReleaseError::NotYet { codename: release.codename, made: release.date, moment });
     }
     match release.valid_until {
-        Some(valid_until) if valid_until < now_unix_seconds => {
-            Err(ReleaseError::Expired { valid_until, now: now_unix_seconds, release: Box::new(release) })
+        Some(valid_until) if valid_until < seconds => {
+            Err(ReleaseError::Expired { valid_until, moment, release: Box::new(release) })
         }
         _ => Ok(release),
     }
@@ -275,6 +312,11 @@ fn date(seconds: u64) -> String {
     }
     let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
     format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", days + 1)
+}
+
+/// The same as `2026-07-11T10:16:37Z`.
+fn rfc3339(seconds: u64) -> String {
+    date(seconds).replacen(' ', "T", 1).replace(" UTC", "Z")
 }
 
 const fn is_leap(year: u64) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Keys and messages are made here, with times of the tests' choice, out of a fixed seed.
 
-use cas_deb::{Keyring, KeyringError, ReleaseError, SignatureError, Unusable, verify_inrelease};
+use cas_deb::{Keyring, KeyringError, Moment, ReleaseError, SignatureError, Unusable, verify_inrelease};
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, Deserializable, KeyType, SignedPublicKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{
@@ -186,7 +186,8 @@ fn by_primary(key: &TestKey, at: u32) -> impl Fn(&str) -> Signature {
 fn a_good_signature_makes_a_release() {
     let key = TestKey::new(1);
     let message = sign(&release_text(), &[&by_subkey(&key, SIGNED)]);
-    let release = verify_inrelease(message.as_bytes(), &key.keyring(Options::default()), NOW).expect("it is signed");
+    let release =
+        verify_inrelease(message.as_bytes(), &key.keyring(Options::default()), Moment::Now(NOW)).expect("it is signed");
     assert_eq!((release.codename.as_str(), release.suite.as_deref()), ("bookworm", Some("oldstable")));
     assert_eq!((release.date, release.valid_until), (1_000_000_000, Some(1_000_007_200)));
     assert!(release.acquire_by_hash);
@@ -198,7 +199,7 @@ fn a_good_signature_makes_a_release() {
     // The ends of lines in the transport are not part of what is signed.
     let windows = message.replace('\n', "\r\n");
     assert_eq!(
-        verify_inrelease(windows.as_bytes(), &key.keyring(Options::default()), NOW).expect("it is signed"),
+        verify_inrelease(windows.as_bytes(), &key.keyring(Options::default()), Moment::Now(NOW)).expect("it is signed"),
         release
     );
 }
@@ -211,12 +212,13 @@ fn hex(fingerprint: &pgp::types::Fingerprint) -> String {
 fn one_known_key_among_the_signers_is_enough() {
     let (ours, other) = (TestKey::new(1), TestKey::new(2));
     let message = sign(&release_text(), &[&by_subkey(&other, SIGNED), &by_primary(&ours, SIGNED)]);
-    let release = verify_inrelease(message.as_bytes(), &ours.keyring(Options::default()), NOW).expect("it is signed");
+    let release = verify_inrelease(message.as_bytes(), &ours.keyring(Options::default()), Moment::Now(NOW))
+        .expect("it is signed");
     assert_eq!(release.signed_by, hex(&ours.primary.fingerprint()));
     let both = [ours.ring(Options::default()), other.ring(Options::default())].concat();
     let both = Keyring::parse(&both).expect("a ring");
     assert_eq!(both.fingerprints().count(), 2);
-    let release = verify_inrelease(message.as_bytes(), &both, NOW).expect("it is signed");
+    let release = verify_inrelease(message.as_bytes(), &both, Moment::Now(NOW)).expect("it is signed");
     assert_eq!(release.signed_by, hex(&other.subkey.fingerprint()));
 }
 
@@ -227,12 +229,12 @@ fn a_changed_text_and_an_unknown_key_are_told_apart() {
     let message = sign(&release_text(), &[&by_subkey(&key, SIGNED)]);
     let changed = message.replace("Codename: bookworm", "Codename: trixie");
     assert!(matches!(
-        verify_inrelease(changed.as_bytes(), &ring, NOW),
+        verify_inrelease(changed.as_bytes(), &ring, Moment::Now(NOW)),
         Err(ReleaseError::Signature(SignatureError::Bad { key: named })) if named == hex(&key.subkey.fingerprint())
     ));
     let foreign = sign(&release_text(), &[&by_primary(&other, SIGNED)]);
     assert!(matches!(
-        verify_inrelease(foreign.as_bytes(), &ring, NOW),
+        verify_inrelease(foreign.as_bytes(), &ring, Moment::Now(NOW)),
         Err(ReleaseError::Signature(SignatureError::UnknownKey { issuers }))
             if issuers == [hex(&other.primary.fingerprint())]
     ));
@@ -300,7 +302,7 @@ fn keys_count_only_as_far_as_their_own_signatures_carry_them() {
         ("before the key was made", none, CREATED - 1, Err(Unusable::Time), Err(Unusable::Time)),
     ] {
         let ring = key.keyring(options);
-        let verdict = |message: String| match verify_inrelease(message.as_bytes(), &ring, NOW) {
+        let verdict = |message: String| match verify_inrelease(message.as_bytes(), &ring, Moment::Now(NOW)) {
             Ok(_) => Ok(()),
             Err(ReleaseError::Signature(SignatureError::Unusable { reason, .. })) => Err(reason),
             Err(error) => panic!("{name}: {error}"),
@@ -318,7 +320,7 @@ fn weak_signatures_do_not_count() {
     let ring = key.keyring(Options::default());
     let verdict = |kind, hash| {
         let message = sign(&release_text(), &[&|text: &str| signature_by(&key.primary, SIGNED, kind, hash, text)]);
-        verify_inrelease(message.as_bytes(), &ring, NOW).map(drop)
+        verify_inrelease(message.as_bytes(), &ring, Moment::Now(NOW)).map(drop)
     };
     assert!(verdict(SignatureType::Text, HashAlgorithm::Sha256).is_ok());
     for (kind, hash) in [
@@ -338,9 +340,9 @@ fn an_expired_release_is_an_error_that_holds_it() {
     let key = TestKey::new(1);
     let message = sign(&release_text(), &[&by_subkey(&key, SIGNED)]);
     let ring = key.keyring(Options::default());
-    assert!(verify_inrelease(message.as_bytes(), &ring, 1_000_007_200).is_ok());
-    match verify_inrelease(message.as_bytes(), &ring, 1_000_007_201) {
-        Err(ReleaseError::Expired { valid_until: 1_000_007_200, now: 1_000_007_201, release }) => {
+    assert!(verify_inrelease(message.as_bytes(), &ring, Moment::Now(1_000_007_200)).is_ok());
+    match verify_inrelease(message.as_bytes(), &ring, Moment::Now(1_000_007_201)) {
+        Err(ReleaseError::Expired { valid_until: 1_000_007_200, moment: Moment::Now(1_000_007_201), release }) => {
             assert_eq!(release.files.len(), 2);
         }
         other => panic!("{other:?}"),
@@ -353,14 +355,26 @@ fn a_release_from_the_future_or_from_before_the_pinned_one_is_refused() {
     let key = TestKey::new(1);
     let message = sign(&release_text(), &[&by_subkey(&key, SIGNED)]);
     let ring = key.keyring(Options::default());
-    match verify_inrelease(message.as_bytes(), &ring, DATE - 3601) {
+    match verify_inrelease(message.as_bytes(), &ring, Moment::Now(DATE - 3601)) {
         Err(error @ ReleaseError::NotYet { .. }) => assert_eq!(
             error.to_string(),
             "the release file of `bookworm` is of 2001-09-09 01:46:40 UTC, and it is 2001-09-09 00:46:39 UTC now"
         ),
         other => panic!("{other:?}"),
     }
-    let release = verify_inrelease(message.as_bytes(), &ring, DATE - 3600).expect("clocks differ a little");
+    let release =
+        verify_inrelease(message.as_bytes(), &ring, Moment::Now(DATE - 3600)).expect("clocks differ a little");
+    match verify_inrelease(message.as_bytes(), &ring, Moment::AsOf(DATE - 1)) {
+        Err(error @ ReleaseError::NotYet { .. }) => assert_eq!(
+            (error.to_string().as_str(), error.hint().as_deref()),
+            (
+                "the release file of `bookworm` is of 2001-09-09 01:46:40 UTC, and `as_of` is 2001-09-09 01:46:39 UTC",
+                Some("use the snapshot of then as `mirror`, or write `as_of = \"2001-09-09T01:46:40Z\"`")
+            )
+        ),
+        other => panic!("a moment that was named is no clock that is a bit late: {other:?}"),
+    }
+    assert!(verify_inrelease(message.as_bytes(), &ring, Moment::AsOf(DATE)).is_ok());
     assert!(release.check_date(DATE).is_ok());
     let error = release.check_date(DATE + 1).expect_err("it is older");
     assert_eq!(
@@ -376,7 +390,7 @@ fn a_damaged_frame_is_named() {
     let key = TestKey::new(1);
     let ring = key.keyring(Options::default());
     let good = sign(&release_text(), &[&by_subkey(&key, SIGNED)]);
-    assert!(verify_inrelease(good.as_bytes(), &ring, NOW).is_ok());
+    assert!(verify_inrelease(good.as_bytes(), &ring, Moment::Now(NOW)).is_ok());
     let begin = "-----BEGIN PGP SIGNATURE-----\n\n";
     let middle = good.find(begin).expect("it is there") + begin.len();
     let unsigned = "-----BEGIN PGP SIGNED MESSAGE-----";
@@ -399,7 +413,7 @@ fn a_damaged_frame_is_named() {
         (format!("{}!!!!{}", &good[..middle], &good[middle + 4..]), "the signature block is damaged"),
         (good[..middle].to_owned() + "-----END PGP SIGNATURE-----\n", "signature block"),
     ] {
-        let error = match verify_inrelease(message.as_bytes(), &ring, NOW) {
+        let error = match verify_inrelease(message.as_bytes(), &ring, Moment::Now(NOW)) {
             Err(error @ ReleaseError::Frame(_)) => error.to_string(),
             other => panic!("{expected}: {other:?}"),
         };
@@ -407,7 +421,7 @@ fn a_damaged_frame_is_named() {
     }
     let mut bytes = good.into_bytes();
     bytes[60] = 0xff;
-    assert!(matches!(verify_inrelease(&bytes, &ring, NOW), Err(ReleaseError::Frame(_))));
+    assert!(matches!(verify_inrelease(&bytes, &ring, Moment::Now(NOW)), Err(ReleaseError::Frame(_))));
 }
 
 #[test]
@@ -421,7 +435,7 @@ fn signed_text_that_lists_nothing_is_refused() {
         ("Date: Sun, 09 Sep 2001 01:46:40 UTC\nCodename: x", "the release file has no field `SHA256`"),
     ] {
         let signed = sign(text, &[&by_subkey(&key, SIGNED)]);
-        let error = verify_inrelease(signed.as_bytes(), &ring, NOW).expect_err("it is no release");
+        let error = verify_inrelease(signed.as_bytes(), &ring, Moment::Now(NOW)).expect_err("it is no release");
         assert_eq!(error.to_string(), message);
     }
 }
@@ -443,7 +457,7 @@ fn notes_of_whoever_kept_a_ring_stand_in_nobodys_way() {
         for message in
             [sign(&release_text(), &[&by_subkey(&key, SIGNED)]), sign(&release_text(), &[&by_primary(&key, SIGNED)])]
         {
-            verify_inrelease(message.as_bytes(), &ring, NOW).expect("it is signed");
+            verify_inrelease(message.as_bytes(), &ring, Moment::Now(NOW)).expect("it is signed");
         }
     }
 }
