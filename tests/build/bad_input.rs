@@ -236,6 +236,10 @@ const TARGETS: &[(&str, Scene)] = &[
     ("an image as a layer of an image", |home| {
         home.with("[workspace]\n[image.i]\n[image.j]\nlayers = [{ from = \":i\", to = \"/\" }]\n", &["build", ":j"])
     }),
+    ("a root of a layout that is not there", |home| of_an_image(home, "oci:nope")),
+    ("a root of an archive of an image that is not there", |home| of_an_image(home, "oci-archive:nope.tar")),
+    ("a root with a link at `/dev`", |home| of_an_image_with(home, "dev", "ln -s usr dev")),
+    ("a root with a file at `/proc`", |home| of_an_image_with(home, "proc", "echo > proc")),
     ("an image on a command", |home| {
         home.with(&format!("[workspace]\n{}[image.i]\nbase = \":b\"\n", step("b", "true", "")), &["build", ":i"])
     }),
@@ -257,6 +261,24 @@ const TARGETS: &[(&str, Scene)] = &[
         home.with(&format!("[workspace]\n[toolchain.d]\n{debian}\n"), &["query"])
     }),
 ];
+
+/// Builds a step in the root of an image.
+fn of_an_image(home: &Home, image: &str) -> Option<Output> {
+    of_an_image_and(home, image, "")
+}
+
+/// The same with more targets.
+fn of_an_image_and(home: &Home, image: &str, more: &str) -> Option<Output> {
+    let step = "[command.a]\ntoolchain = \":t\"\nrun = \"true\"\n";
+    home.with(&format!("[workspace]\n[toolchain.t]\nimage = \"{image}\"\n{step}{more}"), &["build", ":a"])
+}
+
+/// Builds a step in the root of an image that holds one thing, which a step makes.
+fn of_an_image_with(home: &Home, name: &str, run: &str) -> Option<Output> {
+    let made = step("make", run, &format!("outputs = [\"{name}\"]"));
+    let image = "[image.i]\nlayers = [{ from = \":make\", to = \"/\" }]\n";
+    of_an_image_and(home, "//:i", &format!("{made}{image}"))
+}
 
 const FILES: &[(&str, Scene)] = &[
     ("a glob that selects nothing", |home| {
@@ -469,6 +491,33 @@ const DEBIAN: &[(&str, Scene)] = &[
         of_an_archive(home, |archives| write(&archives.at("main/dists/stable/InRelease"), LONG_AGO.as_bytes()))
     }),
     ("an archive without the suite", |home| of_an_archive(home, |_| ())),
+    ("an archive that cannot be reached", |home| {
+        // Nothing listens at this port, which only root could take.
+        let mirror = "mirror = \"http://127.0.0.1:1\"";
+        let debian = format!("debian = {{ suite = \"stable\", packages = [\"x\"], {mirror} }}");
+        home.with(&format!("[workspace]\n[toolchain.d]\n{debian}\n"), &["build", ":d"])
+    }),
+    ("an archive without the package index", |home| {
+        of_an_archive(home, |archives| {
+            archives.sign("main", "stable", KEY, LONG_AGO, b"Package: x\n");
+            fs::remove_dir_all(archives.at("main/dists/stable/main")).unwrap();
+        })
+    }),
+    ("a release that another key signs", |home| {
+        of_an_archive(home, |archives| {
+            archives.key("another@example.invalid");
+            archives.sign("main", "stable", "another@example.invalid", LONG_AGO, b"Package: x\n");
+        })
+    }),
+    ("a keyring that is not there", |home| {
+        let debian = "debian = { suite = \"stable\", packages = [\"x\"], keyring = \"gone.gpg\" }";
+        home.with(&format!("[workspace]\n[toolchain.d]\n{debian}\n"), &["build", ":d"])
+    }),
+    ("a component that is not in the suite", |home| {
+        of_an_archive_with(home, ", components = [\"mian\"]", |archives| {
+            archives.sign("main", "stable", KEY, LONG_AGO, b"Package: x\n");
+        })
+    }),
     ("an index with other bytes than the release says", |home| {
         of_an_archive(home, |archives| {
             archives.sign("main", "stable", KEY, LONG_AGO, b"Package: x\n");

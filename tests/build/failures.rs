@@ -66,7 +66,7 @@ fn an_index_with_a_bad_signature_is_refused() {
         fs::write(suite.join("InRelease"), text_of_index).unwrap();
         let output = home.cas(&["test"]);
         let stderr = text(&output.stderr);
-        assert!(stderr.starts_with("error: could not make the toolchain of `test`\n  cause: "), "{stderr}");
+        assert!(stderr.starts_with("error: could not make the toolchain `//:sh` of `test`\n  cause: "), "{stderr}");
         assert_eq!(output.status.code(), Some(3), "{stderr}");
         assert!(!home.workspace().join("cas.lock").exists());
     }

@@ -76,7 +76,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn failed(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BuildError {
-        BuildError::Debian { suite: self.locked.request.clone(), source: source.into() }
+        debian::failed(self.locked, source.into())
     }
 
     fn run(&self) -> Result<Directory, BuildError> {
@@ -103,7 +103,10 @@ impl Work<'_> {
         let (store, scratch) = (self.context.store, self.scratch);
         let (lower, debs) = (scratch.join("essential"), scratch.join("packages"));
         let (plain, owners) = without_owners(base);
-        self.locked.packages.iter().try_for_each(|package| debian::ensure_package(self.context, package))?;
+        self.locked
+            .packages
+            .iter()
+            .try_for_each(|package| debian::ensure_package(self.context, self.locked, package))?;
         store.write_tree(&plain, &lower)?;
         store.write_tree(&self.archives(groups)?, &debs)?;
         let root = Overlay { lowers: vec![lower], scratch: scratch.join("root") };

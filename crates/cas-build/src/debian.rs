@@ -67,10 +67,12 @@ pub(crate) fn request(debian: &Debian) -> String {
 }
 
 /// The keys that an archive's releases are signed by.
-fn keyring(root: &Path, package: Option<&RelPath>, archive: &DebianArchive) -> Result<Keyring, BuildError> {
+fn keyring(root: &Path, label: &Label, archive: &DebianArchive) -> Result<Keyring, BuildError> {
     let Some(keyring) = &archive.keyring else { return Ok(Keyring::debian()) };
-    let path = at(root, Some(&in_package(package, keyring)));
-    let bytes = cas_fs::read_limited(&path, MAX_KEYRING_BYTES)?;
+    let path = at(root, Some(&in_package(label.package.as_ref(), keyring)));
+    let bytes = cas_fs::read_limited(&path, MAX_KEYRING_BYTES);
+    let unread = |source| BuildError::ToolchainFile { label: label.to_string(), key: "keyring", source };
+    let bytes = bytes.map_err(unread)?;
     Keyring::parse(&bytes).map_err(|error| BuildError::Keyring { path, source: Box::new(error) })
 }
 
@@ -92,25 +94,22 @@ pub(crate) fn resolve(
 ) -> Result<LockedDebian, BuildError> {
     let mut index = IndexBuilder::new(architecture());
     kept.iter().for_each(|package| index.prefer(package.blob));
-    let suites_before = |entry: &LockedDebian| {
-        entry.request.split(" + ").filter_map(|archive| archive.split(' ').next()).collect::<Vec<_>>().join(" with ")
-    };
-    let before = before.filter(|entry| suites_before(entry) == suites(debian));
+    let before = before.filter(|entry| suites_of(entry) == suites(debian));
     let moment = debian.as_of.as_ref().map_or(Moment::Now(now_unix_seconds), |as_of| Moment::AsOf(as_of.value));
     let mut release_dates = Vec::new();
     for (number, (archive, mirror)) in debian.archives.iter().zip(&context.mirrors).enumerate() {
-        let keyring = keyring(root, label.package.as_ref(), archive)?;
+        let keyring = keyring(root, label, archive)?;
         index.name_archive(number, &archive.suite);
         let pinned = before.and_then(|entry| entry.release_dates.get(number)).copied();
-        let (date, indexes) = read_archive(context, archive, mirror, &keyring, pinned, moment)?;
+        let (date, indexes) = read_archive(context, label, archive, mirror, &keyring, pinned, moment)?;
         for packages in indexes {
-            let failed = |source| BuildError::Debian { suite: archive.suite.to_string(), source: Box::new(source) };
+            let failed = |source| named(label, &archive.suite, Box::new(source));
             index.add(number, &packages[..]).map_err(failed)?;
         }
         release_dates.push(date);
     }
     let index = index.build();
-    let failed = |source| BuildError::Debian { suite: suites(debian), source: Box::new(source) };
+    let failed = |source| named(label, &suites(debian), Box::new(source));
     let packages = cas_deb::closure(&index, &debian.packages).map_err(failed)?;
     Ok(LockedDebian {
         target: label.to_string(),
@@ -135,43 +134,69 @@ fn suites(debian: &Debian) -> String {
     debian.archives.iter().map(|archive| &*archive.suite).collect::<Vec<_>>().join(" with ")
 }
 
+/// The same of one that is pinned.
+fn suites_of(locked: &LockedDebian) -> String {
+    locked.request.split(" + ").filter_map(|archive| archive.split(' ').next()).collect::<Vec<_>>().join(" with ")
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn named(label: &Label, suite: &str, source: Cause) -> BuildError {
+    BuildError::Debian { label: label.to_string(), suite: suite.to_owned(), source }
+}
+
+/// Why no tree could be made of pinned packages.
+pub(crate) fn failed(locked: &LockedDebian, source: Cause) -> BuildError {
+    BuildError::Debian { label: locked.target.clone(), suite: suites_of(locked), source }
+}
+
 /// The date of the release of an archive's suite, and its package indexes.
 fn read_archive(
     context: &Context<'_>,
+    label: &Label,
     archive: &DebianArchive,
     mirror: &str,
     keyring: &Keyring,
     pinned: Option<u64>,
     moment: Moment,
 ) -> Result<(u64, Vec<Vec<u8>>), BuildError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian {
-        suite: archive.suite.to_string(),
-        source,
-    };
+    let failed = |source: Cause| named(label, &archive.suite, source);
+    let unreachable =
+        |source| BuildError::Archive { label: label.to_string(), suite: archive.suite.to_string(), source };
     let suite = format!("{mirror}/dists/{}", archive.suite);
     let mut message = Vec::new();
     let url = format!("{suite}/InRelease");
-    context
-        .fetcher
-        .get(&url)?
-        .take(MAX_RELEASE_BYTES)
-        .read_to_end(&mut message)
-        .map_err(|source| FetchError::Transport { url: cas_fetch::redact(&url), source: Box::new(source) })?;
+    let body = context.fetcher.get(&url).map_err(|source| match source.is_not_found() {
+        true => BuildError::NoSuite { label: label.to_string(), suite: archive.suite.to_string(), source },
+        false => unreachable(source),
+    })?;
+    let read = body.take(MAX_RELEASE_BYTES).read_to_end(&mut message);
+    read.map_err(|source| {
+        unreachable(FetchError::Transport { url: cas_fetch::redact(&url), source: Box::new(source) })
+    })?;
     let release = cas_deb::verify_inrelease(&message, keyring, moment).map_err(|error| failed(Box::new(error)))?;
     release.check_suite(&archive.suite).map_err(|error| failed(Box::new(error)))?;
     release.check_date(pinned.unwrap_or(0)).map_err(|error| failed(Box::new(error)))?;
     let mut indexes = Vec::with_capacity(archive.components.len());
     for component in &archive.components {
-        let (path, blob) = release
-            .package_index(component, architecture())
-            .ok_or_else(|| failed(format!("the suite has no component `{component}` for {}", architecture()).into()))?;
+        let (path, blob) = release.package_index(component, architecture()).ok_or_else(|| BuildError::NoComponent {
+            label: label.to_string(),
+            suite: archive.suite.to_string(),
+            component: component.to_string(),
+            architecture: architecture(),
+            known: release.components(architecture()).into_iter().map(str::to_owned).collect(),
+        })?;
         let url = if release.acquire_by_hash {
             let folder = path.parent().map(|folder| format!("{folder}/")).unwrap_or_default();
             format!("{suite}/{folder}by-hash/SHA256/{}", blob.digest.to_hex())
         } else {
             format!("{suite}/{path}")
         };
-        indexes.push(debian_index::load(context, &url, blob, &failed)?);
+        let loaded = debian_index::load(context, &url, blob, &failed).map_err(|error| match error {
+            BuildError::Fetch(source) => unreachable(source),
+            other => other,
+        })?;
+        indexes.push(loaded);
     }
     Ok((release.date, indexes))
 }
@@ -195,7 +220,7 @@ pub(crate) fn outline(context: &Context<'_>, locked: LockedDebian) -> Result<Too
 
 /// The same with all packages in the store.
 pub(crate) fn fetched(context: &Context<'_>, locked: LockedDebian) -> Result<Toolchain, BuildError> {
-    locked.packages.par_iter().try_for_each(|package| ensure_package(context, package))?;
+    locked.packages.par_iter().try_for_each(|package| ensure_package(context, &locked, package))?;
     outline(context, locked)
 }
 
@@ -231,9 +256,8 @@ fn make(context: &Context<'_>, locked: &LockedDebian) -> Result<(Descriptor, Dir
         Users::Many.check().map_err(SandboxError::from)?;
     }
     let unpacked: Vec<Unpacked> =
-        locked.packages.par_iter().map(|package| unpack(context, package)).collect::<Result<_, _>>()?;
-    let failed =
-        |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Debian { suite: locked.request.clone(), source };
+        locked.packages.par_iter().map(|package| unpack(context, locked, package)).collect::<Result<_, _>>()?;
+    let failed = |source: Cause| failed(locked, source);
     let tree = match &context.scripts {
         Some(cancel) => configured(context, locked, &unpacked, cancel)?,
         None => {
@@ -262,7 +286,7 @@ fn recorded(value: Option<Vec<u8>>) -> Option<Descriptor> {
 }
 
 /// The files and the control file of a package, from the store where it was unpacked before.
-fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, BuildError> {
+fn unpack(context: &Context<'_>, locked: &LockedDebian, package: &LockedPackage) -> Result<Unpacked, BuildError> {
     let store = context.store;
     let label = format!("{} {}", package.name, package.version);
     let damaged =
@@ -278,7 +302,7 @@ fn unpack(context: &Context<'_>, package: &LockedPackage) -> Result<Unpacked, Bu
         let control = Control::parse(&text).map_err(|error| damaged(Box::new(error)))?;
         return Ok(Unpacked { control, tree });
     }
-    ensure_package(context, package)?;
+    ensure_package(context, locked, package)?;
     let file = store.open_blob(&package.blob).map_err(StoreError::from)?;
     let mut reader = DebReader::new(BufReader::new(file)).map_err(|error| damaged(Box::new(error)))?;
     let (mut control, mut tree) = (None, None);
@@ -339,13 +363,20 @@ fn read_member(
 }
 
 /// Fetches a package unless it is here.
-pub(crate) fn ensure_package(context: &Context<'_>, package: &LockedPackage) -> Result<(), BuildError> {
+pub(crate) fn ensure_package(
+    context: &Context<'_>,
+    locked: &LockedDebian,
+    package: &LockedPackage,
+) -> Result<(), BuildError> {
     let label = format!("{} {}", package.name, package.version);
     let stale = || BuildError::LockStale { entry: format!("the archive of `{label}`") };
     let url = format!("{}/{}", context.mirrors.get(package.archive).ok_or_else(stale)?, package.path);
     ensure(context, &url, &package.blob).map_err(|error| match error {
         BuildError::Fetch(source) if source.is_not_found() => {
             BuildError::PackageGone { package: label.clone(), source }
+        }
+        BuildError::Fetch(source) => {
+            BuildError::Archive { label: locked.target.clone(), suite: suites_of(locked), source }
         }
         other => other,
     })

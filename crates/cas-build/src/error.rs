@@ -125,12 +125,68 @@ pub enum BuildError {
         pattern: String,
     },
     /// A Debian toolchain could not be made.
-    #[error("could not make the toolchain of `{suite}`")]
+    #[error("could not make the toolchain `{label}` of `{suite}`")]
     Debian {
+        /// The toolchain.
+        label: String,
         /// The suite.
         suite: String,
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An archive of packages does not have a suite, or is none.
+    #[error("the archive has no suite `{suite}`, which the toolchain `{label}` names")]
+    NoSuite {
+        /// The toolchain.
+        label: String,
+        /// The suite.
+        suite: String,
+        /// What the archive said.
+        source: FetchError,
+    },
+    /// A suite does not have a part that is asked for, at least not for this machine.
+    #[error("`{suite}` of the toolchain `{label}` has no component `{component}` for {architecture}")]
+    NoComponent {
+        /// The toolchain.
+        label: String,
+        /// The suite.
+        suite: String,
+        /// The part.
+        component: String,
+        /// Debian's name of this machine's architecture.
+        architecture: &'static str,
+        /// The parts that there are.
+        known: Vec<String>,
+    },
+    /// An archive of packages could not be used.
+    #[error("could not use the archive of `{suite}` for the toolchain `{label}`")]
+    Archive {
+        /// The toolchain.
+        label: String,
+        /// The suite, or all of the toolchain.
+        suite: String,
+        /// What the archive said, or the network.
+        source: FetchError,
+    },
+    /// A file or folder that a toolchain names cannot be read.
+    #[error("`{key}` of the toolchain `{label}` cannot be read")]
+    ToolchainFile {
+        /// The toolchain.
+        label: String,
+        /// What names it.
+        key: &'static str,
+        /// What the system said.
+        source: FsError,
+    },
+    /// The root of a step has something in the way of what every step is given.
+    #[error("`{label}` cannot run in the root of `{root}`: it has something other than a folder at `{}`", path.display())]
+    RootShape {
+        /// The target.
+        label: String,
+        /// The toolchain.
+        root: String,
+        /// Path in the root.
+        path: PathBuf,
     },
     /// A package cannot be read.
     #[error("package `{package}` is damaged")]
@@ -740,6 +796,25 @@ impl BuildError {
                 let release = source.downcast_ref().and_then(cas_deb::ReleaseError::hint);
                 return release.or_else(|| source.downcast_ref().and_then(cas_deb::ClosureError::hint));
             }
+            Self::NoSuite { .. } => "correct `suite`, or name as `mirror` an archive that has it".to_owned(),
+            Self::NoComponent { known, .. } if known.is_empty() => "the suite has nothing for this machine".to_owned(),
+            Self::NoComponent { known, .. } => {
+                let known: Vec<String> = known.iter().take(MAX_NAMES).map(|name| quoted(name)).collect();
+                format!("it has {}", known.join(", "))
+            }
+            Self::Archive { source: FetchError::Offline { .. }, .. } => "build once without `--offline`".to_owned(),
+            Self::Archive { .. } => {
+                "try again later, or name as `mirror` an archive that can be reached; without it the one that the machine's \
+                 apt uses counts, else Debian's own"
+                    .to_owned()
+            }
+            Self::ToolchainFile { source, .. } => rights_hint(source)
+                .unwrap_or("paths of a toolchain go from the folder of its `cas.toml` on")
+                .to_owned(),
+            Self::RootShape { path, .. } => format!(
+                "steps have a `{}` of their own: take the one of the toolchain out of its image, packages or `add`",
+                path.display()
+            ),
             Self::Keyring { .. } => "it holds public keys of OpenPGP, as `gpg --export` writes them".to_owned(),
             Self::NoLane { label, known, .. } if known.is_empty() => format!("build it first: `cas build {label}`"),
             Self::NoLane { known, .. } => {

@@ -76,6 +76,9 @@ impl Job<'_> {
             BuildError::Sandbox(SandboxError::Start(source)) => {
                 BuildError::NotStarted { label: self.label.to_string(), source }
             }
+            BuildError::Sandbox(SandboxError::MountPoint { path }) => {
+                BuildError::RootShape { label: self.label.to_string(), root: self.root.to_owned(), path }
+            }
             other => other,
         })?;
         kept.settle(&outcome.ending)?;

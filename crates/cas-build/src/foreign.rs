@@ -92,7 +92,10 @@ pub(crate) fn resolve(
     label: &Label,
     source: &ImageSource,
 ) -> Result<LockedImage, BuildError> {
-    let document = origin.resolve(store)?;
+    let document = origin.resolve(store).map_err(|error| match error {
+        BuildError::Fs(source) => BuildError::ToolchainFile { label: label.to_string(), key: "image", source },
+        other => other,
+    })?;
     // What is no image for this machine is not pinned.
     image(store, origin, &document)?;
     Ok(LockedImage { target: label.to_string(), request: request(source), document })

@@ -66,7 +66,8 @@ impl Reason {
 
 /// Whether something is missing that a build would fetch.
 fn is_absent(error: &BuildError) -> bool {
-    matches!(error, BuildError::Fetch(cas_fetch::FetchError::Offline { .. }))
+    use cas_fetch::FetchError::Offline;
+    matches!(error, BuildError::Fetch(Offline { .. }) | BuildError::Archive { source: Offline { .. }, .. })
 }
 
 impl Builder<'_> {

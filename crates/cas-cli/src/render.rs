@@ -125,11 +125,15 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Revision(_)
         | BuildError::NoLane { .. }
         | BuildError::Keyring { .. }
+        | BuildError::NoComponent { .. }
+        | BuildError::RootShape { .. }
         | BuildError::Platform { .. }
         | BuildError::WhichImage { .. }
         | BuildError::RootPlace { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
+        BuildError::ToolchainFile { source, .. } if source.is_about_rights() => Exit::Host,
+        BuildError::ToolchainFile { .. } => Exit::Usage,
         BuildError::Mismatch { .. }
         | BuildError::Package { .. }
         | BuildError::Image { .. }
@@ -139,6 +143,8 @@ fn exit_of(error: &BuildError) -> Exit {
         BuildError::Registry(RegistryError::Credentials { .. } | RegistryError::Helper { .. }) => Exit::Usage,
         BuildError::Runtime(_) => Exit::Host,
         BuildError::Fetch(_)
+        | BuildError::NoSuite { .. }
+        | BuildError::Archive { .. }
         | BuildError::Registry(_)
         | BuildError::ImageGone { .. }
         | BuildError::ActionCache(_)

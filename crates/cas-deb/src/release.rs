@@ -5,7 +5,7 @@
 //!
 //! Not here: the keys ([`Keyring`]), fetching what the list names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use cas_blob::Descriptor;
@@ -134,6 +134,10 @@ impl ReleaseError {
             Self::Older { .. } => {
                 "use a mirror that is up to date; to go back on purpose, remove the entry of this target from `cas.lock`"
             }
+            Self::Signature(SignatureError::UnknownKey { .. }) => {
+                "if that is the key of this archive, name as `keyring` a file in the package that has it; who publishes the \
+                 archive publishes that file, too"
+            }
             _ => return None,
         };
         Some(hint.to_owned())
@@ -236,6 +240,13 @@ impl Release {
         Err(ReleaseError::Older { codename: self.codename.clone(), made: self.date, pinned })
     }
 
+    /// The components that have a package index which can be decoded, in order.
+    #[must_use]
+    pub fn components(&self, architecture: &str) -> BTreeSet<&str> {
+        let paths = self.files.keys().filter_map(|path| std::str::from_utf8(path.as_bytes()).ok());
+        paths.filter_map(|path| component(path, architecture)).collect()
+    }
+
     /// The smallest form of a component's package index that can be decoded: `.xz`, `.gz` or plain.
     #[must_use]
     pub fn package_index(&self, component: &str, architecture: &str) -> Option<(&RelPath, &Descriptor)> {
@@ -244,6 +255,13 @@ impl Release {
             self.files.get_key_value(&path)
         })
     }
+}
+
+/// See [`Release::components`].
+fn component<'path>(path: &'path str, architecture: &str) -> Option<&'path str> {
+    let (component, file) = path.split_once("/binary-")?;
+    let name = file.strip_prefix(architecture)?.strip_prefix("/Packages")?;
+    (matches!(name, ".xz" | ".gz" | "") && !component.contains('/')).then_some(component)
 }
 
 /// Parses lines of digest, size and path.
@@ -366,6 +384,22 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_date(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn components_are_folders_with_an_index_of_the_architecture() {
+        for (path, expected) in [
+            ("main/binary-amd64/Packages.xz", Some("main")),
+            ("non-free/binary-amd64/Packages", Some("non-free")),
+            ("main/binary-amd64/Release", None),
+            ("main/binary-amd64/Packages.bz2", None),
+            ("main/binary-arm64/Packages.xz", None),
+            // Packages of the installer are none of a component's.
+            ("main/debian-installer/binary-amd64/Packages.xz", None),
+            ("main/source/Sources.xz", None),
+        ] {
+            assert_eq!(component(path, "amd64"), expected, "{path}");
         }
     }
 
