@@ -239,6 +239,16 @@ const TARGETS: &[(&str, Scene)] = &[
     ("a root of a layout that is not there", |home| of_an_image(home, "oci:nope")),
     ("a root of an archive of an image that is not there", |home| of_an_image(home, "oci-archive:nope.tar")),
     ("a root with a link at `/dev`", |home| of_an_image_with(home, "dev", "ln -s usr dev")),
+    ("a program that runs in a root with a link at `/dev`", |home| {
+        of_an_image_with(home, "dev", "ln -s usr dev")?;
+        let manifest = home.read("cas.toml");
+        home.write("cas.toml", &format!("{manifest}\n[run.serve]\nlive = false\ntoolchain = \":t\"\nrun = \"true\"\n"));
+        Some(home.cas(&["run", ":serve"]))
+    }),
+    ("a program that runs and is not in its root", |home| {
+        let run = "[run.serve]\nlive = false\ntoolchain = \":sh\"\nrun = [\"/usr/bin/absent\"]\n";
+        home.with(&format!("[workspace]\n{run}"), &["run", ":serve"])
+    }),
     ("a root with a file at `/proc`", |home| of_an_image_with(home, "proc", "echo > proc")),
     ("an image on a command", |home| {
         home.with(&format!("[workspace]\n{}[image.i]\nbase = \":b\"\n", step("b", "true", "")), &["build", ":i"])

@@ -126,7 +126,7 @@ impl Job<'_> {
         world.set_limits(None, Limits::default());
         let processors = self.resources.processors(self.command.cpus);
         world.set_processors(processors.numbers());
-        let outcome = world.run(self.runner, streams, self.cancel)?;
+        let outcome = world.run(self.runner, streams, self.cancel).map_err(|error| self.not_run(error))?;
         kept.settle(&outcome.ending)?;
         Ok(outcome)
     }

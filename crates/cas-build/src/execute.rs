@@ -72,15 +72,7 @@ impl Job<'_> {
         let logs = self.store.logs();
         cas_fs::create_dir_all(&logs)?;
         let log = recorder.finish(&logs.join(format!("{}.log", key.digest.to_hex())))?;
-        let outcome = outcome.map_err(|error| match error {
-            BuildError::Sandbox(SandboxError::Start(source)) => {
-                BuildError::NotStarted { label: self.label.to_string(), source }
-            }
-            BuildError::Sandbox(SandboxError::MountPoint { path }) => {
-                BuildError::RootShape { label: self.label.to_string(), root: self.root.to_owned(), path }
-            }
-            other => other,
-        })?;
+        let outcome = outcome.map_err(|error| self.not_run(error))?;
         kept.settle(&outcome.ending)?;
         if let Some(how) = failure(&outcome.ending, world.limits())? {
             // Why it failed stays the answer, whatever becomes of the second run.
@@ -100,6 +92,18 @@ impl Job<'_> {
         let written = written.map_err(|source| BuildError::Capture { label: self.label.to_string(), source })?;
         let tree = capture::outputs(self.store, key.digest.function(), &allowed, &inputs.tree, &written)?;
         Ok((tree, outcome.elapsed, log))
+    }
+
+    /// Tells whose fault it is that nothing ran, where it is the step's or its root's.
+    pub(crate) fn not_run(&self, error: BuildError) -> BuildError {
+        let label = self.label.to_string();
+        match error {
+            BuildError::Sandbox(SandboxError::Start(source)) => BuildError::NotStarted { label, source },
+            BuildError::Sandbox(SandboxError::MountPoint { path }) => {
+                BuildError::RootShape { label, root: self.root.to_owned(), path }
+            }
+            other => other,
+        }
     }
 
     /// Fails when the tier cannot give the step what it needs.
