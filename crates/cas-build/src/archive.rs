@@ -102,7 +102,7 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
 
 /// Writes a tree as a tar, at once.
 fn write(store: &Store, tree: &Directory, file: &Path) -> Result<(), BuildError> {
-    let plan = LayerPlan::new(tree).map_err(|source| BuildError::Archive { file: file.to_owned(), source })?;
+    let plan = LayerPlan::new(tree).map_err(|source| BuildError::NotArchived { file: file.to_owned(), source })?;
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = cas_fs::temporary_dir_in(parent, ".tmp-")?;
     let part = temporary.join("archive");

@@ -96,7 +96,7 @@ impl Job<'_> {
         let streams = attached.streams.lock().unwrap_or_else(PoisonError::into_inner).take();
         let streams = streams.expect("a target is built once");
         self.check_tier()?;
-        let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
+        let root = self.step_root()?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
         self.sources.keep(&inputs.picked)?;
         let scratch = cas_fs::temporary_dir_in(self.store.scratch(), "run-")?;

@@ -312,7 +312,7 @@ pub enum BuildError {
     },
     /// Files cannot be an archive.
     #[error("`{}` cannot be written", file.display())]
-    Archive {
+    NotArchived {
         /// The archive.
         file: PathBuf,
         /// Why not.
@@ -404,14 +404,6 @@ pub enum BuildError {
         paths: String,
         /// What it made that was not declared; may be empty.
         written: String,
-    },
-    /// A root has something in the place of a folder that steps have.
-    #[error("root `{label}` has something other than a folder at `/{path}`")]
-    RootPlace {
-        /// The toolchain.
-        label: String,
-        /// The path.
-        path: String,
     },
     /// A step left files that it does not declare.
     #[error("`{label}` left {paths}, which its `outputs` do not name")]
@@ -899,9 +891,6 @@ impl BuildError {
             Self::Store(error) | Self::Keep { source: error, .. } => return error.hint().map(str::to_owned),
             Self::Log(error) if error.kind() == io::ErrorKind::StorageFull => {
                 "make room on the disk of the store, where steps write: `cas store gc --max-size SIZE`".to_owned()
-            }
-            Self::RootPlace { .. } => {
-                "steps have a folder of their own there: use a root that has one, or nothing".to_owned()
             }
             _ => return None,
         })

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use cas_blob::{ActionCache, ActionLane, Descriptor};
 use cas_config::{Command, Label, Program};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_sandbox::{Cancel, Ending, Limits, Runner, Tier};
+use cas_sandbox::{Cancel, Ending, Limits, Runner, SandboxError, Tier};
 use cas_snapshot::Picked;
 use cas_store::Store;
 use cas_tree::{Directory, EPOCH_SECONDS, Metadata, Name, Node, RelPath};
@@ -85,7 +85,7 @@ impl StepRoot {
         for name in PLACES {
             let path = RelPath::new(name).expect("it is a name");
             if tree.get(&path).is_some_and(|node| !matches!(node, Node::Directory(_))) {
-                return Err(BuildError::RootPlace { label: label.to_owned(), path: name.to_owned() });
+                return Err(SandboxError::MountPoint { path: Path::new("/").join(name) }.into());
             }
         }
         let projection = project(tree, function).map_err(failed)?;
@@ -248,6 +248,11 @@ impl Job<'_> {
         environment
     }
 
+    /// What it sees of its toolchain.
+    pub(crate) fn step_root(&self) -> Result<Arc<StepRoot>, BuildError> {
+        self.toolchain.step_root(self.store, self.fetcher, self.root).map_err(|error| self.not_run(error))
+    }
+
     /// The step as an action, whose name is the key; and what of its input root the toolchain's projection lacks.
     fn encode(&self, root: &StepRoot, inputs: &Inputs) -> Result<(EncodedStep, Projection), BuildError> {
         let function = root.name.digest.function();
@@ -340,7 +345,7 @@ impl Job<'_> {
     /// Every build of the tests is a proof that the static name leaves nothing out.
     #[cfg(debug_assertions)]
     fn check_static_name(&self, key: &Descriptor) -> Result<(), BuildError> {
-        let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
+        let root = self.step_root()?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
         let actual = self.encode(&root, &inputs)?.0.action.0;
         assert_eq!(actual, *key, "the static name of `{}` leaves something out", self.label);
@@ -422,7 +427,7 @@ impl Job<'_> {
         }
         self.check_tier()?;
         let function = self.toolchain.name.digest.function();
-        let root = self.toolchain.step_root(self.store, self.fetcher, self.root)?;
+        let root = self.step_root()?;
         let inputs = self.sources.of_step(self.command, self.given, &self.plan)?;
         let (encoded, input_root) = self.encode(&root, &inputs)?;
         let key = encoded.action.0;
@@ -564,7 +569,9 @@ mod tests {
         for name in PLACES {
             assert!(with(name, folder()).is_ok());
             let refused = with(name, Node::symlink(&b"usr"[..])).expect_err("it would lead elsewhere");
-            assert!(matches!(refused, BuildError::RootPlace { path, .. } if path == name));
+            assert!(
+                matches!(refused, BuildError::Sandbox(SandboxError::MountPoint { path }) if path == Path::new("/").join(name))
+            );
         }
         assert!(with("srv", Node::symlink(&b"usr"[..])).is_ok());
     }

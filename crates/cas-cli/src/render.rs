@@ -129,7 +129,6 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::RootShape { .. }
         | BuildError::Platform { .. }
         | BuildError::WhichImage { .. }
-        | BuildError::RootPlace { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::ToolchainFile { source, .. } if source.is_about_rights() => Exit::Host,
@@ -184,7 +183,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Fs(_)
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
-        | BuildError::Archive { .. }
+        | BuildError::NotArchived { .. }
         | BuildError::Compress(_) => Exit::Failed,
         BuildError::WouldRun { .. } | BuildError::InTheWay { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),
