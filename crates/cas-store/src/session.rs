@@ -80,6 +80,8 @@ impl<D: Disk> Drop for Session<D> {
         // What is not removed now is removed by a later start.
         if let Ok(Some(_idle)) = no_collection(&*self.disk, &self.collect_lock) {
             let _ = self.disk.remove_tree(&self.path);
+            // Sandboxes of a process that was just killed end a moment after it, and wrote there until then.
+            self.left.iter().for_each(|path| drop(self.disk.remove_tree(path)));
         }
     }
 }

@@ -573,6 +573,7 @@ mod tests {
         let answer = |answer: Answer| match answer {
             Answer::Zero => "0",
             Answer::Error(libc::EPERM) => "`EPERM`",
+            Answer::Error(libc::EACCES) => "`EACCES`",
             Answer::Error(libc::ENOSYS) => "`ENOSYS`",
             Answer::Error(libc::EOPNOTSUPP) => "`EOPNOTSUPP`",
             Answer::Error(libc::EAFNOSUPPORT) => "`EAFNOSUPPORT`",
