@@ -296,3 +296,22 @@ fn a_store_of_a_newer_program_is_left_alone() {
     assert_eq!(home.cas(&["store", "limit", "--min-free", "1M"]).status.code(), Some(0));
     assert!(fs::read_to_string(&path).unwrap().contains("hints"));
 }
+
+/// In namespaces of its own, where everybody may mount: every command writes there, so there is no store to only look at.
+#[test]
+fn a_store_that_is_read_only_is_told() {
+    let home = Home::new("[workspace]\n");
+    assert_eq!(home.cas(&["store", "stat"]).status.code(), Some(0));
+    let store = home.folder.path().join("store");
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" || exit 99; exec \"$0\" --store \"$1\" store stat";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_cas")]).arg(&store);
+    let Ok(output) = command.current_dir(home.workspace()).output() else { return };
+    let stderr = text(&output.stderr);
+    if output.status.code() != Some(5) && !stderr.starts_with("error: ") {
+        eprintln!("SKIPPED: nothing can be mounted here: {stderr}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(stderr.contains("hint: every command writes to the store"), "{stderr}");
+}

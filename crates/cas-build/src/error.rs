@@ -896,3 +896,15 @@ impl BuildError {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_under_a_log_is_the_store_s() {
+        let log = |kind: io::ErrorKind| BuildError::Log(kind.into()).hint();
+        assert!(log(io::ErrorKind::StorageFull).is_some_and(|hint| hint.contains("cas store gc")));
+        assert_eq!(log(io::ErrorKind::BrokenPipe), None);
+    }
+}
