@@ -154,6 +154,15 @@ fn a_layout_has_every_blob_that_it_names() {
         let output = home.cas(&["image", "export", ":web", destination]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     }
+    // The same image gives the same bytes.
+    for transport in ["oci-archive", "docker-archive", "tar"] {
+        let written = ["first", "second"].map(|name| {
+            let output = home.cas(&["image", "export", ":web", &format!("{transport}:{name}")]);
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            fs::read(home.workspace().join(name)).unwrap()
+        });
+        assert_eq!(written[0], written[1], "{transport}");
+    }
     let out = home.workspace().join("out");
     let index = fs::read_to_string(out.join("index.json")).unwrap();
     assert!(index.contains("\"v1\"") && index.contains("\"v2\""), "{index}");

@@ -306,7 +306,10 @@ fn a_store_that_is_read_only_is_told() {
     let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" || exit 99; exec \"$0\" --store \"$1\" store stat";
     let mut command = std::process::Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_cas")]).arg(&store);
-    let Ok(output) = command.current_dir(home.workspace()).output() else { return };
+    let Ok(output) = command.current_dir(home.workspace()).output() else {
+        eprintln!("SKIPPED: unshare of util-linux is missing");
+        return;
+    };
     let stderr = text(&output.stderr);
     if output.status.code() != Some(5) && !stderr.starts_with("error: ") {
         eprintln!("SKIPPED: nothing can be mounted here: {stderr}");

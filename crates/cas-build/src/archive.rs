@@ -1,5 +1,6 @@
 //! Images as archives: a layout, what `docker load` takes, and the files alone. All have the normal form of layers, so they repeat.
 
+use std::io::Write;
 use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
@@ -10,7 +11,7 @@ use cas_tar::{Compression, LayerPlan, copy_pieces, decompress};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use serde_json::json;
 
-use crate::export::{blobs, keep_whole};
+use crate::export::{blobs, keep, keep_whole};
 use crate::foreign::MAX_LAYER_BYTES;
 use crate::{BuildError, Image, ImageLayer, layer};
 
@@ -74,16 +75,11 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
     match layer {
         ImageLayer::Made { recipe, tree } => {
             let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
-            if !store.contains(&recipe.tar)? {
-                let folder = cas_fs::temporary_dir_in(store.scratch(), "layer-")?;
-                let part = folder.join("part");
-                let kept = write(store, &store.load_tree(tree)?, &part).and_then(|()| {
-                    store.put_expected(&mut cas_fs::open(&part)?, &recipe.tar)?;
-                    Ok(())
-                });
-                cas_fs::remove_tree(&folder)?;
-                kept?;
-            }
+            keep(store, &recipe.tar, &mut |part| {
+                let tree = store.load_tree(tree)?;
+                let plan = LayerPlan::new(&tree).map_err(|_| BuildError::Record { what: recipe.tree })?;
+                tar(store, &plan, part)
+            })?;
             Ok(recipe.tar)
         }
         ImageLayer::Foreign { blob, diff_id, kind } => {
@@ -108,13 +104,16 @@ fn write(store: &Store, tree: &Directory, file: &Path) -> Result<(), BuildError>
     let part = temporary.join("archive");
     let result = (|| {
         let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&part, 0o644)?);
-        for group in &plan.groups {
-            copy_pieces(group.pieces(), store, &mut writer).map_err(BuildError::Compress)?;
-        }
+        tar(store, &plan, &mut writer)?;
         writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
         cas_fs::rename(&part, file)?;
         Ok(())
     })();
     cas_fs::remove_tree(&temporary)?;
     result
+}
+
+fn tar(store: &Store, plan: &LayerPlan, writer: &mut dyn Write) -> Result<(), BuildError> {
+    let mut groups = plan.groups.iter();
+    groups.try_for_each(|group| copy_pieces(group.pieces(), store, writer).map_err(BuildError::Compress))
 }

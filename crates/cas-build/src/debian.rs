@@ -82,7 +82,8 @@ pub(crate) const fn architecture() -> &'static str {
 }
 
 /// Finds the packages that the suites have now. `root` is the workspace's folder, where keyrings are. What is in `kept` stays, as
-/// far as it is still offered. Releases are judged as of when the section says, else now. No release may be older than that of `before`, where that is of the same suites.
+/// far as it is still offered. Releases are judged as of when the section says, else now. No release may be older than that of
+/// `before`, where that is of the same suites.
 pub(crate) fn resolve(
     context: &Context<'_>,
     root: &Path,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
-use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, parse_index};
+use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, is_name_with_tag, parse_index};
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 
@@ -81,7 +81,10 @@ impl FromStr for Destination {
             _ => {}
         }
         let (path, tag) = rest.rsplit_once(':').unwrap_or((rest, "image"));
-        if path.is_empty() || !is_tag(tag) {
+        let tag_is_fine = !tag.is_empty()
+            && tag.len() <= 128
+            && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        if path.is_empty() || !tag_is_fine {
             return Err(wrong());
         }
         match transport {
@@ -90,23 +93,6 @@ impl FromStr for Destination {
             _ => Err(wrong()),
         }
     }
-}
-
-fn is_tag(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 128
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-}
-
-/// As docker has it: parts of small letters, digits and some marks, of which the first may be a host with its port; and a tag.
-fn is_name_with_tag(text: &str) -> bool {
-    let Some((name, tag)) = text.rsplit_once(':') else { return false };
-    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
-    let is_part = |(index, part): (usize, &str)| {
-        let part = part.as_bytes();
-        !part.is_empty() && part.iter().all(|byte| is_letter(*byte) || (index == 0 && *byte == b':'))
-    };
-    is_tag(tag) && name.len() <= 255 && name.split('/').enumerate().all(is_part)
 }
 
 /// Writes an image out. In a layout that is there already, blobs that it has are left and other tags stay.
@@ -154,17 +140,26 @@ pub(crate) fn tarball_blob(store: &Store, tarball: &Tarball) -> Result<Descripto
 
 /// Keeps the bytes of an archive as one blob, for those who cannot read recipes.
 pub(crate) fn keep_whole(store: &Store, recipe: &Recipe) -> Result<(), BuildError> {
-    if store.contains(&recipe.blob)? {
+    keep(store, &recipe.blob, &mut |file| layer::write(store, recipe, file))
+}
+
+/// Keeps what `write` makes under its name, unless it is here.
+pub(crate) fn keep(
+    store: &Store,
+    blob: &Descriptor,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    if store.contains(blob)? {
         return Ok(());
     }
     let folder = cas_fs::temporary_dir_in(store.scratch(), "archive-")?;
     let kept = (|| -> Result<(), BuildError> {
         let path = folder.join("part");
         let mut part = std::io::BufWriter::new(cas_fs::create_new(&path, 0o600)?);
-        layer::write(store, recipe, &mut part)?;
+        write(&mut part)?;
         part.flush().map_err(BuildError::Compress)?;
         drop(part);
-        store.put_expected(&mut cas_fs::open(&path)?, &recipe.blob)?;
+        store.put_expected(&mut cas_fs::open(&path)?, blob)?;
         Ok(())
     })();
     cas_fs::remove_tree(&folder)?;
@@ -292,6 +287,8 @@ mod tests {
             "docker-archive:x:name",
             "docker-archive:x:A:v1",
             "docker-archive:x:a//b:v1",
+            "docker-archive:x:A/b:v1",
+            "docker-archive:x:host:port/b:v1",
             "docker-archive:",
             "dir:",
             "tar:",

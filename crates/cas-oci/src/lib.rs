@@ -17,7 +17,7 @@ pub use document::{
 };
 pub use image::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 pub use layout::{IndexEntry, LAYOUT_FILE, ParseIndexError, encode_index, parse_index};
-pub use reference::{DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, digest_of};
+pub use reference::{DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, digest_of, is_name_with_tag};
 
 /// Media type of a manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

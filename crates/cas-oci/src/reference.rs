@@ -181,6 +181,15 @@ pub fn digest_of(text: &str) -> Option<Digest> {
     matches!(digest.function(), DigestFunction::Sha256 | DigestFunction::Sha512).then_some(digest)
 }
 
+/// Whether a text is a name with a tag as `docker load` has it: a repository, with or without its host, a colon, and the tag.
+#[must_use]
+pub fn is_name_with_tag(text: &str) -> bool {
+    let Some((name, tag)) = text.rsplit_once(':') else { return false };
+    let is_first_host = |part: &str| name != part && part.contains(['.', ':']) && is_host(part);
+    let is_part = |(index, part): (usize, &str)| is_component(part) || (index == 0 && is_first_host(part));
+    is_tag(tag) && name.len() <= MAX_REPOSITORY_BYTES && name.split('/').enumerate().all(is_part)
+}
+
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !host.ends_with(']') => (name, Some(port)),

@@ -170,16 +170,15 @@ fn send(socket: &UnixStream, message: &[u8], descriptors: &[OwnedFd]) -> io::Res
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut rest = message;
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut unsent = Some(borrowed.as_slice());
     while !rest.is_empty() {
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(descriptors) = unsent.take() {
-            let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
+        if rest.len() == message.len() {
+            let fits = control.push(SendAncillaryMessage::ScmRights(&borrowed));
             debug_assert!(fits, "there is space for as many as are ever sent");
         }
         match sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
             Ok(sent) => rest = &rest[sent..],
-            Err(Errno::INTR) => unsent = Some(borrowed.as_slice()).filter(|_| rest.len() == message.len()),
+            Err(Errno::INTR) => {}
             // The helper has gone; what became of it is learned by waiting for it.
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
             Err(error) => return Err(error.into()),

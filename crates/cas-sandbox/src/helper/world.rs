@@ -56,8 +56,6 @@ const HIDDEN: [&str; 11] = [
 /// Parts of `/proc` that are shown and cannot be written, which counts when the invoking user is root.
 const READ_ONLY: [&str; 8] = ["bus", "dynamic_debug", "fs", "irq", "mtrr", "pressure", "sys", "sysrq-trigger"];
 
-/// The file system of terminals.
-const TERMINALS: &str = "devpts";
 /// A limit of `/dev`, where nobody writes after it is made.
 const DEV_SIZE: &str = "64k";
 /// A limit of `/dev/shm` that does not depend on the host's memory. It is used up only by what is written.
@@ -90,7 +88,7 @@ pub(super) fn build(job: &Job) -> Setup<()> {
     mount_dev(&root)?;
     if let Some(size) = job.tmp_size_bytes {
         let options = [("mode", "1777"), ("size", &size.to_string())];
-        let tmp = new_mount("tmpfs", &options, MountAttrFlags::empty()).at(Stage::MountTmp)?;
+        let tmp = new_mount("tmpfs", &options, plain()).at(Stage::MountTmp)?;
         attach(&tmp, &mount_point(&root, Path::new("/tmp"))?).at(Stage::MountTmp)?;
     }
     switch_to(&root).at(Stage::SwitchRoot)
@@ -174,9 +172,7 @@ fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -
         fsconfig_set_string(context.as_fd(), *key, *value)?;
     }
     fsconfig_create(context.as_fd())?;
-    // Terminals are devices, and the only ones there.
-    let plain = if kind == TERMINALS { MountAttrFlags::MOUNT_ATTR_NOSUID } else { plain() };
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, plain | attributes)
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 fn attach(mount: &OwnedFd, point: &OwnedFd) -> rustix::io::Result<()> {
@@ -218,7 +214,7 @@ fn mount_secrets(root: &OwnedFd, secrets: &[SecretFile]) -> Setup<()> {
     // Whole pages, and one for each folder and file beside them.
     let bytes: usize = secrets.iter().map(|secret| secret.content.0.len() + 2 * 4096).sum();
     let options = [("mode", "0500"), ("size", &(bytes + 4096).to_string())];
-    let memory = new_mount("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountSecrets)?;
+    let memory = new_mount("tmpfs", &options, plain() | MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountSecrets)?;
     for secret in secrets {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&memory, &secret.name, flags, Mode::from_raw_mode(0o400));
@@ -231,7 +227,7 @@ fn mount_secrets(root: &OwnedFd, secrets: &[SecretFile]) -> Setup<()> {
 
 fn mount_proc(root: &OwnedFd, is_read_only: bool) -> Setup<()> {
     let read_only = if is_read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
-    let proc = new_mount("proc", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC | read_only).at(Stage::MountProc)?;
+    let proc = new_mount("proc", &[], plain() | MountAttrFlags::MOUNT_ATTR_NOEXEC | read_only).at(Stage::MountProc)?;
     attach(&proc, &mount_point(root, Path::new("/proc"))?).at(Stage::MountProc)?;
     let mut nothing = None;
     for name in HIDDEN {
@@ -241,7 +237,7 @@ fn mount_proc(root: &OwnedFd, is_read_only: bool) -> Setup<()> {
         };
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&point).at(Stage::HideProc)?.st_mode);
         let cover = if kind == FileType::Directory {
-            new_mount("tmpfs", &[("mode", "0555"), ("size", "4k")], MountAttrFlags::MOUNT_ATTR_RDONLY)
+            new_mount("tmpfs", &[("mode", "0555"), ("size", "4k")], plain() | MountAttrFlags::MOUNT_ATTR_RDONLY)
         } else {
             let nothing = match &nothing {
                 Some(nothing) => nothing,
@@ -285,7 +281,7 @@ fn clone_of(device: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 }
 
 fn mount_dev(root: &OwnedFd) -> Setup<()> {
-    let memory = |mode, size, attributes| new_mount("tmpfs", &[("mode", mode), ("size", size)], attributes);
+    let memory = |mode, size, attributes| new_mount("tmpfs", &[("mode", mode), ("size", size)], plain() | attributes);
     let dev = memory("0755", DEV_SIZE, MountAttrFlags::MOUNT_ATTR_NOEXEC).at(Stage::MountDev)?;
     attach(&dev, &mount_point(root, Path::new("/dev"))?).at(Stage::MountDev)?;
     for (name, major, minor) in DEVICES {
@@ -305,7 +301,9 @@ fn mount_dev(root: &OwnedFd) -> Setup<()> {
     };
     add("shm", memory("1777", SHARED_MEMORY_SIZE, MountAttrFlags::empty())).at(Stage::MountDev)?;
     let terminals = [("mode", "0620"), ("ptmxmode", "0666")];
-    add("pts", new_mount(TERMINALS, &terminals, MountAttrFlags::MOUNT_ATTR_NOEXEC)).at(Stage::MountDev)?;
+    // Terminals are devices, and the only ones there.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    add("pts", new_mount("devpts", &terminals, attributes)).at(Stage::MountDev)?;
     cas_sys::set_read_only(dev.as_fd()).at(Stage::MountDev)
 }
 
