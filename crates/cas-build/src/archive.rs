@@ -82,7 +82,7 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
             })?;
             Ok(recipe.tar)
         }
-        ImageLayer::Foreign { blob, diff_id, kind } => {
+        ImageLayer::Foreign { blob, diff_id, kind, .. } => {
             let compression = match kind {
                 LayerKind::Plain => Compression::None,
                 LayerKind::Gzip => Compression::Gzip,

@@ -11,13 +11,13 @@ use cas_fetch::{FetchError, Fetcher};
 use cas_sandbox::{Cancel, SandboxError, Users};
 use cas_store::{Store, StoreError};
 use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
+use cas_time::rfc3339;
 use cas_tree::{Directory, RelPath};
 use rayon::prelude::*;
 
 use crate::configure::configured;
 use crate::inputs::in_package;
 use crate::outline::stand_in;
-use crate::stamp::rfc3339;
 use crate::workspace::at;
 use crate::{BuildError, Toolchain, debian_index};
 

@@ -190,7 +190,7 @@ pub(crate) fn layers(store: &Store, origin: &ImagePlace, document: &Descriptor) 
                 return Err(origin.damaged(said));
             }
         };
-        Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind })
+        Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
     };
     manifest.layers.iter().zip(&config.diff_ids).map(layer).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
 //! toolchain of the machine that it was made with, `base TREE` where layers are of others, then for each of these `blob BLOB DIFFID
-//! MEDIATYPE`, for each other one `layer RECIPE TREE`. The manifest and configuration are blobs.
+//! MEDIATYPE ANNOTATIONS` (a JSON object), for each other one `layer RECIPE TREE`. The manifest and configuration are blobs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
 use cas_store::Store;
-use cas_tar::Codec;
+use cas_tar::{Codec, Recipe};
 use cas_tree::Directory;
 
 use crate::layer::{self, LayerError};
@@ -67,6 +67,8 @@ pub(crate) fn build(
         Compression::Gzip => Codec::Gzip6,
         Compression::Zstd => Codec::Zstd3,
         Compression::None => Codec::Identity,
+        Compression::ZstdChunked => Codec::ZstdChunked3,
+        Compression::Stargz => Codec::Stargz6,
     };
     let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
     let (mut sources, mut base_tree) = (Vec::new(), None);
@@ -89,7 +91,7 @@ pub(crate) fn build(
         }
         Some((_, Output::Image(image))) => {
             base_tree = image.base_tree;
-            sources.extend(image.layers.iter().copied().map(Source::Layer));
+            sources.extend(image.layers.iter().cloned().map(Source::Layer));
         }
         Some((from, output)) => {
             return Err(BuildError::Role { label: from, kind: output.kind(), role: "the base of an image" });
@@ -104,30 +106,31 @@ pub(crate) fn build(
     let (mut references, mut made) = (Vec::new(), Vec::new());
     for (layer_index, source) in sources.into_iter().enumerate() {
         let (layer, recipe, created_by) = match source {
-            Source::Layer(layer @ ImageLayer::Foreign { blob, diff_id, kind }) => {
-                let created_by = format!("layer {}", blob.digest);
-                references.push(LayerReference { kind, blob, diff_id, created_by });
-                made.push(layer);
-                continue;
-            }
-            Source::Layer(layer @ ImageLayer::Made { recipe, tree }) => {
-                let found = layer::find(store, &recipe)?.ok_or(BuildError::Record { what: recipe })?;
-                (layer, found, format!("cas layer {}", tree.digest))
-            }
+            Source::Layer(layer) => match &layer {
+                ImageLayer::Foreign { blob, diff_id, kind, annotations } => {
+                    let (blob, diff_id, kind, annotations) = (*blob, *diff_id, *kind, annotations.clone());
+                    let created_by = format!("layer {}", blob.digest);
+                    references.push(LayerReference { kind, blob, diff_id, created_by, annotations });
+                    made.push(layer);
+                    continue;
+                }
+                ImageLayer::Made { recipe, tree } => {
+                    let found = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
+                    let created_by = format!("cas layer {}", tree.digest);
+                    (layer, found, created_by)
+                }
+            },
             Source::Tree { tree, name, created_by } => {
-                let (recipe_name, recipe) = layer::build(store, &tree, &name, codec).map_err(|error| match error {
+                let place = format!("{label} {layer_index}");
+                let built = layer::build(store, &tree, &name, codec, &place);
+                let (recipe_name, recipe) = built.map_err(|error| match error {
                     LayerError::Entry(source) => BuildError::Layer { label: label.to_string(), layer_index, source },
                     LayerError::Build(error) => error,
                 })?;
                 (ImageLayer::Made { recipe: recipe_name, tree: name }, recipe, created_by)
             }
         };
-        let kind = match recipe.codec {
-            Codec::Identity => LayerKind::Plain,
-            Codec::Gzip6 | Codec::Gzip9 => LayerKind::Gzip,
-            Codec::Zstd3 => LayerKind::Zstd,
-        };
-        references.push(LayerReference { kind, blob: recipe.blob, diff_id: recipe.tar.digest, created_by });
+        references.push(reference(&recipe, created_by));
         made.push(layer);
     }
     let mut config = ImageConfig {
@@ -150,6 +153,17 @@ pub(crate) fn build(
     Ok(image)
 }
 
+/// How a manifest and a configuration name a layer made here.
+pub(crate) fn reference(recipe: &Recipe, created_by: String) -> LayerReference {
+    let kind = match recipe.codec {
+        Codec::Identity => LayerKind::Plain,
+        Codec::Gzip6 | Codec::Gzip9 | Codec::Stargz6 => LayerKind::Gzip,
+        Codec::Zstd3 | Codec::ZstdChunked3 => LayerKind::Zstd,
+    };
+    let annotations = recipe.tail.as_ref().map(|tail| tail.annotations.clone()).unwrap_or_default();
+    LayerReference { kind, blob: recipe.blob, diff_id: recipe.tar.digest, created_by, annotations }
+}
+
 fn encode(image: &Image) -> Vec<u8> {
     let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
     for host in &image.taints.hosts {
@@ -167,7 +181,10 @@ fn encode(image: &Image) -> Vec<u8> {
     for layer in &image.layers {
         text.push_str(&match layer {
             ImageLayer::Made { recipe, tree } => format!("layer {recipe} {tree}\n"),
-            ImageLayer::Foreign { blob, diff_id, kind } => format!("blob {blob} {diff_id} {}\n", kind.media_type()),
+            ImageLayer::Foreign { blob, diff_id, kind, annotations } => {
+                let annotations = serde_json::to_string(annotations).expect("strings have JSON");
+                format!("blob {blob} {diff_id} {} {annotations}\n", kind.media_type())
+            }
         });
     }
     text.into_bytes()
@@ -185,9 +202,11 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
             continue;
         }
         if let Some(layer) = line.strip_prefix("blob ") {
-            let mut words = layer.split(' ');
+            let mut words = layer.splitn(4, ' ');
             let (blob, diff_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            layers.push(ImageLayer::Foreign { blob, diff_id, kind: LayerKind::of(words.next()?)? });
+            let kind = LayerKind::of(words.next()?)?;
+            let annotations = serde_json::from_str(words.next()?).ok()?;
+            layers.push(ImageLayer::Foreign { blob, diff_id, kind, annotations });
             continue;
         }
         if let Some(host) = line.strip_prefix("host ") {
@@ -239,7 +258,9 @@ mod tests {
     #[test]
     fn records_are_read_as_they_were_written() {
         let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
-        let foreign = ImageLayer::Foreign { blob: of("b"), diff_id: of("d").digest, kind: LayerKind::Zstd };
+        let annotations = BTreeMap::from([("a key".to_owned(), "a value\nof two lines".to_owned())]);
+        let foreign =
+            ImageLayer::Foreign { blob: of("b"), diff_id: of("d").digest, kind: LayerKind::Zstd, annotations };
         let layers = vec![foreign, ImageLayer::Made { recipe: of("r"), tree: of("t") }];
         let base_tree = Some(of("base"));
         let hosts = BTreeSet::from(["//:host".to_owned()]);

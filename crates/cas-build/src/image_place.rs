@@ -2,6 +2,7 @@
 //!
 //! An [`ImagePlace`] puts documents and blobs into the store, each compared with its name. Not here: what they mean (`foreign`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -291,7 +292,8 @@ impl ImagePlace {
                 Compression::Zstd => LayerKind::Zstd,
                 Compression::None | Compression::Xz => LayerKind::Plain,
             };
-            layers.push(LayerReference { kind, blob, diff_id: blob.digest, created_by: String::new() });
+            let annotations = BTreeMap::new();
+            layers.push(LayerReference { kind, blob, diff_id: blob.digest, created_by: String::new(), annotations });
         }
         Ok(store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &layers))?)
     }

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod archive;
+mod assemble;
 mod attached;
 mod behind;
 mod builder;
@@ -32,6 +33,7 @@ mod image_place;
 mod inputs;
 mod kept;
 mod layer;
+mod layer_states;
 mod limits;
 mod log;
 mod missed;

@@ -15,6 +15,7 @@ use cas_tree::Node;
 use crate::debian_index::INDEX_MEMO;
 use crate::foreign::recorded_tree;
 use crate::image::decode as decode_image;
+use crate::layer_states::STATES_MEMO;
 use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
 
 /// What a row of the index needs in the store, for [`cas_store::StoreOptions::needs`].
@@ -43,10 +44,14 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
-                "download" | "trace-1" | INDEX_MEMO => Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)])),
+                "download" | "trace-1" | INDEX_MEMO | STATES_MEMO => {
+                    Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)]))
+                }
                 kind if kind.starts_with("frame ") => {
-                    let blob = text.split(' ').next().and_then(|blob| blob.parse().ok());
-                    Ok(blob.map(|blob| vec![Keep::Blob(blob)]))
+                    // The frame, its checksum, and the index of contents where there is one.
+                    let mut words = text.split(' ');
+                    let names = [words.next(), words.nth(1)];
+                    Ok(names.into_iter().flatten().map(|name| name.parse().ok().map(Keep::Blob)).collect())
                 }
                 _ => Ok(Some(Vec::new())),
             }
@@ -85,6 +90,7 @@ fn of_recipe(name: &Descriptor, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>
     let Ok(recipe) = Recipe::decode(&bytes) else { return Ok(None) };
     let mut keeps = vec![Keep::Blob(*name), Keep::Tree(recipe.tree)];
     keeps.extend(recipe.frames.iter().map(|frame| Keep::Blob(frame.blob)));
+    keeps.extend(recipe.tail.iter().map(|tail| Keep::Blob(tail.blob)));
     Ok(Some(keeps))
 }
 
@@ -179,6 +185,9 @@ mod tests {
         assert_eq!(needs("debian-index", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("trace-1", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("frame zstd blake3", format!("{blob} 00000000")), Some(vec![Keep::Blob(blob)]));
+        let with_contents = format!("{blob} 00000000 {recipe}");
+        assert_eq!(needs("frame zstd blake3", with_contents), Some(vec![Keep::Blob(blob), Keep::Blob(recipe)]));
+        assert_eq!(needs("layer-states", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         let both = format!("{blob}\n{recipe}");
         assert_eq!(needs("debian-package", both), Some(vec![Keep::Tree(blob), Keep::Blob(recipe)]));
         // A recipe that is gone makes its rows useless.
@@ -195,6 +204,7 @@ mod tests {
             "debian-package",
             "debian-index",
             "image-root",
+            "layer-states",
         ] {
             assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");
         }

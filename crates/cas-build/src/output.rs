@@ -232,7 +232,7 @@ pub struct Image {
 }
 
 /// A layer of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageLayer {
     /// Made here.
     Made {
@@ -249,5 +249,7 @@ pub enum ImageLayer {
         diff_id: Digest,
         /// How it is compressed.
         kind: LayerKind,
+        /// What its descriptor tells beside that.
+        annotations: BTreeMap<String, String>,
     },
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use cas_config::{Image, Label, Stamp};
 use cas_oci::ImageConfig;
 use cas_snapshot::Head;
+use cas_time::rfc3339;
 use cas_tree::RelPath;
 
 use crate::inputs::{Sources, in_package};
@@ -144,37 +145,4 @@ fn cargo_version(root: &Path, package: Option<&RelPath>) -> Result<Option<String
     };
     let own = read(&root.join(package.to_string()).join("Cargo.toml"))?;
     Ok(own.and_then(|text| cas_cargo::package_version(&text, of_root.as_deref())))
-}
-
-/// A time of the civil calendar, in UTC (days to dates by Howard Hinnant's `civil_from_days`).
-pub(crate) fn rfc3339(unix_seconds: i64) -> String {
-    let (days, seconds) = (unix_seconds.div_euclid(86_400), unix_seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_dates_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (499_162_500, "1985-10-26T08:15:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (-1, "1969-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(rfc3339(seconds), expected);
-        }
-    }
 }

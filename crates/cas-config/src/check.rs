@@ -442,15 +442,13 @@ impl Checker {
                 layers.push(ImageLayer { from, path, to, production });
             }
         }
-        let compression = section.compression.map_or(Compression::Gzip, |text| match text.get_ref().as_str() {
-            "gzip" => Compression::Gzip,
-            "zstd" => Compression::Zstd,
-            "none" => Compression::None,
-            other => {
-                let finding = Diagnostic::new(format!("unknown compression `{other}`"), text.span());
-                self.report(finding.with_hint("write \"gzip\", \"zstd\" or \"none\""));
+        let compression = section.compression.map_or(Compression::Gzip, |text| {
+            Compression::from_name(text.get_ref()).unwrap_or_else(|| {
+                let finding = Diagnostic::new(format!("unknown compression `{}`", text.get_ref()), text.span());
+                let hint = "write \"gzip\", \"zstd\", \"zstd:chunked\", \"estargz\" or \"none\"";
+                self.report(finding.with_hint(hint));
                 Compression::Gzip
-            }
+            })
         });
         let raw::ImageConfig { entrypoint, cmd, user, workdir, env, expose, labels } = section.config;
         if let Some(workdir) = &workdir {

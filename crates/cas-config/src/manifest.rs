@@ -276,6 +276,25 @@ pub enum Compression {
     Gzip,
     Zstd,
     None,
+    ZstdChunked,
+    Stargz,
+}
+
+impl Compression {
+    /// All of them, as they are written.
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("gzip", Self::Gzip),
+        ("zstd", Self::Zstd),
+        ("none", Self::None),
+        ("zstd:chunked", Self::ZstdChunked),
+        ("estargz", Self::Stargz),
+    ];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(own, _)| *own == name).map(|(_, compression)| compression)
+    }
 }
 
 /// `config` of an image.

@@ -1,5 +1,7 @@
 //! Moments as RFC 3339 has them, in UTC alone: a date, which is its first second, or a date and a time.
 
+use cas_time::Utc;
+
 /// Seconds since 1970 of `2026-08-01` or `2026-08-01T12:30:00Z`; `None` for all else, for a leap second, and before 1970.
 pub(crate) fn parse_moment(text: &str) -> Option<u64> {
     let (date, time) = match text.split_once('T') {
@@ -8,17 +10,16 @@ pub(crate) fn parse_moment(text: &str) -> Option<u64> {
     };
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) {
-        return None;
-    }
-    if hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let leaps_before = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
-    let days = (year - 1970) * 365 + leaps_before(year) - leaps_before(1970)
-        + (1..month).map(|month| days_in(year, month)).sum::<u64>()
-        + (day - 1);
-    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+    let small = |number: u64| u8::try_from(number).ok();
+    let moment = Utc {
+        year: i64::try_from(year).ok()?,
+        month: small(month)?,
+        day: small(day)?,
+        hour: small(hour)?,
+        minute: small(minute)?,
+        second: small(second)?,
+    };
+    u64::try_from(moment.to_unix()?).ok()
 }
 
 /// Three numbers of as many digits, and nothing else.
@@ -33,15 +34,6 @@ fn numbers(text: &str, between: char, widths: [usize; 3]) -> Option<[u64; 3]> {
         *number = part.parse().ok()?;
     }
     parts.next().is_none().then_some(found)
-}
-
-fn days_in(year: u64, month: u64) -> u64 {
-    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    match month {
-        2 => 28 + u64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::fmt;
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
+use cas_time::Utc;
 use cas_tree::RelPath;
 
 use crate::cleartext::{Cleartext, FrameError};
@@ -300,53 +301,27 @@ fn parse_date(text: &str) -> Option<u64> {
     if clock.next().is_some() || !matches!(words.next()?, "UTC" | "GMT" | "+0000" | "Z") || words.next().is_some() {
         return None;
     }
-    if !(1970..10_000).contains(&year)
-        || !(1..=days_in(year, month)).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
-        return None;
-    }
-    let leaps_before = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
-    let days = (year - 1970) * 365 + leaps_before(year) - leaps_before(1970)
-        + (1..month).map(|month| days_in(year, month)).sum::<u64>()
-        + (day - 1);
-    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+    let small = |number: u64| u8::try_from(number).ok();
+    let moment = Utc {
+        year: i64::try_from(year).ok()?,
+        month: u8::try_from(month).ok()?,
+        day: small(day)?,
+        hour: small(hour)?,
+        minute: small(minute)?,
+        // A leap second is the one before it.
+        second: small(second)?.min(if second == 60 { 59 } else { u8::MAX }),
+    };
+    u64::try_from(moment.to_unix()?).ok().filter(|_| year < 10_000)
 }
 
 /// A time as `2026-07-11 10:16:37 UTC`.
 fn date(seconds: u64) -> String {
-    let (mut days, clock) = (seconds / 86_400, seconds % 86_400);
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) && year < 10_000 {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    while month < 12 && days >= days_in(year, month) {
-        days -= days_in(year, month);
-        month += 1;
-    }
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", days + 1)
+    rfc3339(seconds).replacen('T', " ", 1).replace('Z', " UTC")
 }
 
 /// The same as `2026-07-11T10:16:37Z`.
 fn rfc3339(seconds: u64) -> String {
-    date(seconds).replacen(' ', "T", 1).replace(" UTC", "Z")
-}
-
-const fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-fn days_in(year: u64, month: u64) -> u64 {
-    match month {
-        2 => 28 + u64::from(is_leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+    cas_time::rfc3339(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

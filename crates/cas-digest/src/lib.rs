@@ -13,5 +13,5 @@ mod parallel;
 
 pub use digest::{Digest, ParseDigestError};
 pub use function::{DigestFunction, UnknownFunction};
-pub use hasher::{Hasher, HashingReader, HashingWriter, MultiHasher};
+pub use hasher::{Hasher, HashingReader, HashingWriter, MultiHasher, Sha256};
 pub use parallel::{ReadPart, hash_parts};

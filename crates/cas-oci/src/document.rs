@@ -3,6 +3,8 @@
 //! OCI image-spec 1.1, manifest.md, image-index.md, config.md; Docker "Image Manifest Version 2, Schema 2". A document is kept
 //! as its bytes; what is read here is a view of it, and nobody writes it again from that.
 
+use std::collections::BTreeMap;
+
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
 use serde::Deserialize;
@@ -46,6 +48,8 @@ pub struct LayerBlob {
     pub media_type: String,
     /// Its bytes as they are sent.
     pub blob: Descriptor,
+    /// What the manifest tells of it beside that.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A manifest, or another index, that an index names.
@@ -151,7 +155,7 @@ struct RawDescriptor {
     size: u64,
     platform: Option<TargetPlatform>,
     #[serde(default)]
-    annotations: std::collections::BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
 }
 
 impl RawDescriptor {
@@ -200,7 +204,9 @@ impl Document {
         if layers.len() > MAX_ITEMS {
             return Err(ParseDocumentError::TooMany { what: "layers" });
         }
-        let layer = |raw: RawDescriptor| Ok(LayerBlob { blob: raw.blob()?, media_type: raw.media_type });
+        let layer = |raw: RawDescriptor| {
+            Ok(LayerBlob { blob: raw.blob()?, media_type: raw.media_type, annotations: raw.annotations })
+        };
         Ok(Self::Manifest(Manifest { config, layers: layers.into_iter().map(layer).collect::<Result<_, _>>()? }))
     }
 }

@@ -75,6 +75,8 @@ pub struct LayerReference {
     pub diff_id: cas_digest::Digest,
     /// What made it, for people.
     pub created_by: String,
+    /// What its descriptor tells beside that, as where a table of contents is.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -125,24 +127,31 @@ struct History<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Manifest {
+struct Manifest<'a> {
     schema_version: u32,
     media_type: &'static str,
-    config: Reference,
-    layers: Vec<Reference>,
+    config: Reference<'a>,
+    layers: Vec<Reference<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Reference {
+pub(crate) struct Reference<'a> {
     pub(crate) media_type: &'static str,
     pub(crate) digest: String,
     pub(crate) size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) annotations: Option<&'a BTreeMap<String, String>>,
 }
 
-impl Reference {
+impl<'a> Reference<'a> {
     pub(crate) fn new(media_type: &'static str, blob: &Descriptor) -> Self {
-        Self { media_type, digest: blob.digest.to_string(), size: blob.size }
+        Self { media_type, digest: blob.digest.to_string(), size: blob.size, annotations: None }
+    }
+
+    fn layer(layer: &'a LayerReference) -> Self {
+        let annotations = Some(&layer.annotations).filter(|annotations| !annotations.is_empty());
+        Self { annotations, ..Self::new(layer.kind.media_type(), &layer.blob) }
     }
 }
 
@@ -174,7 +183,7 @@ pub fn encode_manifest(config: &Descriptor, layers: &[LayerReference]) -> Vec<u8
         schema_version: 2,
         media_type: MANIFEST_MEDIA_TYPE,
         config: Reference::new(CONFIG_MEDIA_TYPE, config),
-        layers: layers.iter().map(|layer| Reference::new(layer.kind.media_type(), &layer.blob)).collect(),
+        layers: layers.iter().map(Reference::layer).collect(),
     })
 }
 
@@ -197,6 +206,7 @@ mod tests {
             blob,
             diff_id: Digest::of(DigestFunction::Sha256, b"tar"),
             created_by: "cas //:web".to_owned(),
+            annotations: BTreeMap::from([("a.b".to_owned(), "1".to_owned())]),
         };
         let platform = Platform { architecture: "amd64".to_owned(), os: "linux".to_owned() };
         let config = ImageConfig {
@@ -219,5 +229,6 @@ mod tests {
         let parsed = oci_spec::image::ImageManifest::from_reader(&manifest[..]).expect("the library reads it");
         assert_eq!(parsed.layers()[0].media_type(), &oci_spec::image::MediaType::ImageLayerZstd);
         assert_eq!(parsed.layers()[0].size(), blob.size);
+        assert_eq!(parsed.layers()[0].annotations().as_ref().and_then(|all| all.get("a.b")), Some(&"1".to_owned()));
     }
 }

@@ -5,7 +5,11 @@
 
 use std::io::{self, Write};
 
+use cas_blob::OpenBlob;
 use flate2::{Compress, Compression, FlushCompress, Status};
+
+use crate::seekable::{self, Seekable};
+use crate::{ContentIndex, Group, copy_pieces};
 
 /// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,10 @@ pub enum Codec {
     Gzip9,
     /// Layers: smaller, and faster in both directions.
     Zstd3,
+    /// zstd:chunked: podman and CRI-O fetch single files of it.
+    ZstdChunked3,
+    /// eStargz: containerd's snapshotter fetches single files of it.
+    Stargz6,
 }
 
 /// What the trailer of an archive needs to know of a frame.
@@ -33,7 +41,7 @@ pub struct FrameSummary {
 const BUFFER_BYTES: usize = 64 << 10;
 
 impl Codec {
-    const ALL: [Self; 4] = [Self::Identity, Self::Gzip6, Self::Gzip9, Self::Zstd3];
+    const ALL: [Self; 6] = [Self::Identity, Self::Gzip6, Self::Gzip9, Self::Zstd3, Self::ZstdChunked3, Self::Stargz6];
 
     /// The codec's id: which encoder in which version, level and layout made the bytes.
     #[must_use]
@@ -43,6 +51,8 @@ impl Codec {
             Self::Gzip6 => "gzip/zlib-rs-0.6.8/6/flush-v1",
             Self::Gzip9 => "gzip/zlib-rs-0.6.8/9/flush-v1",
             Self::Zstd3 => "zstd/1.5.7/3/frames-v1",
+            Self::ZstdChunked3 => "zstd-chunked/1.5.7/3/chunks-v1",
+            Self::Stargz6 => "estargz/zlib-rs-0.6.8/6/chunks-v1",
         }
     }
 
@@ -56,7 +66,7 @@ impl Codec {
     #[must_use]
     pub const fn header(self) -> &'static [u8] {
         match self {
-            Self::Identity | Self::Zstd3 => &[],
+            Self::Identity | Self::Zstd3 | Self::ZstdChunked3 | Self::Stargz6 => &[],
             Self::Gzip6 => &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255],
             Self::Gzip9 => &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255],
         }
@@ -66,7 +76,7 @@ impl Codec {
     #[must_use]
     pub fn trailer(self, frames: &[FrameSummary]) -> Vec<u8> {
         match self {
-            Self::Identity | Self::Zstd3 => Vec::new(),
+            Self::Identity | Self::Zstd3 | Self::ZstdChunked3 | Self::Stargz6 => Vec::new(),
             Self::Gzip6 | Self::Gzip9 => {
                 let mut crc = crc32fast::Hasher::new();
                 let mut length = 0u64;
@@ -84,11 +94,41 @@ impl Codec {
         }
     }
 
+    /// Whether layers have a table of contents, and contents of groups an index.
+    #[must_use]
+    pub const fn has_contents(self) -> bool {
+        self.seekable().is_some()
+    }
+
+    const fn seekable(self) -> Option<Seekable> {
+        match self {
+            Self::ZstdChunked3 => Some(Seekable::Zstd),
+            Self::Stargz6 => Some(Seekable::Gzip),
+            Self::Identity | Self::Gzip6 | Self::Gzip9 | Self::Zstd3 => None,
+        }
+    }
+
+    /// Writes the compressed bytes of a group, with contents from `place`.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy_pieces`], and what the encoder says.
+    pub fn encode<W: Write>(self, group: &Group, place: &dyn OpenBlob, sink: W) -> io::Result<(W, Encoded)> {
+        if let Some(seekable) = self.seekable() {
+            let (sink, summary, contents) = seekable::encode(seekable, group, place, sink)?;
+            return Ok((sink, Encoded { summary, contents }));
+        }
+        let mut encoder = self.encoder(sink, group.size())?;
+        copy_pieces(group.pieces(), place, &mut encoder)?;
+        let (sink, summary) = encoder.finish()?;
+        Ok((sink, Encoded { summary, contents: Vec::new() }))
+    }
+
     /// Starts a frame of exactly `length` uncompressed bytes.
     ///
     /// # Errors
     ///
-    /// When the encoder cannot be made for want of memory.
+    /// When the encoder cannot be made for want of memory; and for a codec that needs to know where contents begin.
     pub fn encoder<W: Write>(self, sink: W, length: u64) -> io::Result<Encoder<W>> {
         let inner = match self {
             Self::Identity => Inner::Identity(sink),
@@ -101,9 +141,21 @@ impl Codec {
                 encoder.set_pledged_src_size(Some(length))?;
                 Inner::Zstd(encoder)
             }
+            Self::ZstdChunked3 | Self::Stargz6 => {
+                return Err(io::Error::other(format!("`{}` compresses groups alone", self.id())));
+            }
         };
         Ok(Encoder { inner, crc: crc32fast::Hasher::new(), expected: length, length: 0 })
     }
+}
+
+/// A group that was compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// What the trailer needs of it.
+    pub summary: FrameSummary,
+    /// Where its contents are, for a codec that has a table of them.
+    pub contents: Vec<ContentIndex>,
 }
 
 /// Compresses a frame. [`Encoder::finish`] must be called.

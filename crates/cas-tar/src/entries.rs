@@ -43,6 +43,35 @@ pub(crate) struct Entry {
     pub(crate) target: Vec<u8>,
     pub(crate) device: Option<(u32, u32)>,
     pub(crate) xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    /// What else the headers tell, for those who tell it again.
+    pub(crate) stated: Stated,
+}
+
+/// What a tree has no place for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stated {
+    /// As it stands there, with bits of its type that some programs write.
+    pub(crate) mode: u64,
+    /// The length that the headers tell, whatever the entry is.
+    pub(crate) size: u64,
+    /// Numbers of a device, whatever the entry is.
+    pub(crate) device: (u64, u64),
+    pub(crate) modified: Moment,
+    pub(crate) accessed: Moment,
+    pub(crate) changed: Moment,
+    pub(crate) user: Vec<u8>,
+    pub(crate) group: Vec<u8>,
+    pub(crate) is_sparse: bool,
+    pub(crate) flag: u8,
+    /// A header for all that follows stood before it.
+    pub(crate) is_after_global: bool,
+}
+
+/// A time since 1970: seconds, and the nanoseconds after them. Zero is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: u32,
 }
 
 /// Reads entries one after another.
@@ -66,6 +95,7 @@ struct Extended {
     name: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
     records: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+    is_after_global: bool,
 }
 
 impl<R: Read> Entries<R> {
@@ -73,10 +103,30 @@ impl<R: Read> Entries<R> {
         Self { source, at: 0, left: 0, padding: 0, parts: Vec::new(), position: 0, size: 0 }
     }
 
+    /// What is read from.
+    pub(crate) fn source(&mut self) -> &mut R {
+        &mut self.source
+    }
+
+    /// Bytes of the current entry that the stream still holds, as they are there.
+    pub(crate) const fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Says that the caller has read the rest of the current entry from the source.
+    pub(crate) fn took_rest(&mut self) {
+        self.at += std::mem::take(&mut self.left);
+    }
+
+    /// Skips what was not read of the current entry's content, and its padding.
+    pub(crate) fn finish_entry(&mut self) -> io::Result<()> {
+        self.skip(self.left)?;
+        self.skip_padding()
+    }
+
     /// The next entry; what was not read of the last one's content is skipped.
     pub(crate) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
-        self.skip(self.left)?;
-        self.skip_padding()?;
+        self.finish_entry()?;
         self.parts.clear();
         (self.position, self.size) = (0, 0);
         let mut extended = Extended::default();
@@ -122,6 +172,7 @@ impl<R: Read> Entries<R> {
                     if let Some((key, _)) = records.iter().find(|(key, _)| is_meant(key)) {
                         return Err(bad(&format!("sets `{}` for all entries", String::from_utf8_lossy(key))));
                     }
+                    extended.is_after_global = true;
                 }
                 flag => return self.entry(start, &header, flag, size, extended).map(Some),
             }
@@ -142,15 +193,16 @@ impl<R: Read> Entries<R> {
         extended: Extended,
     ) -> io::Result<Entry> {
         let bad = |what: &str| malformed(start, what);
-        let Extended { name, target, records } = extended;
+        let Extended { name, target, records, is_after_global } = extended;
         let has_records = records.is_some();
         let said = Said::of(records.unwrap_or_default()).map_err(|key| bad(&format!("has a bad `{key}`")))?;
         // `ustar\0`, or GNU's `ustar  \0`, which has other things where the prefix would be.
         let (is_posix, is_gnu) = (&header[257..263] == b"ustar\0", &header[257..265] == b"ustar  \0");
+        let is_star = is_posix && &header[508..] == b"tar\0";
         let mut own_name = until_nul(&header[..100]).to_vec();
         if is_posix {
             // star has times after a shorter prefix.
-            let end = if &header[508..] == b"tar\0" { 345 + 131 } else { 500 };
+            let end = if is_star { 345 + 131 } else { 500 };
             let prefix = until_nul(&header[345..end]);
             if !prefix.is_empty() {
                 own_name = [prefix, b"/", &own_name].concat();
@@ -182,7 +234,8 @@ impl<R: Read> Entries<R> {
         }
         // What is no file has no content, whatever length some programs give.
         let has_content = matches!(kind, Kind::File | Kind::Other(_));
-        let stored = if has_content { said.size.unwrap_or(stored) } else { 0 };
+        let stated_size = said.size.unwrap_or(stored);
+        let stored = if has_content { stated_size } else { 0 };
         (self.left, self.padding) = (stored, stored.wrapping_neg() % BLOCK as u64);
         self.size = stored;
         if is_sparse {
@@ -220,8 +273,31 @@ impl<R: Read> Entries<R> {
             _ => None,
         };
         let mode = number(&header[100..108]).ok_or_else(|| bad("has a bad mode"))?;
+        let in_ustar = |range: std::ops::Range<usize>| if is_posix || is_gnu { &header[range] } else { &[] };
+        let time = |record: Option<Moment>, field: &[u8]| {
+            record.unwrap_or_else(|| Moment { seconds: signed_number(field).unwrap_or(0), nanoseconds: 0 })
+        };
+        // GNU tar writes these times where it has them, star always, others never.
+        let times = match (is_star, is_gnu) {
+            (true, _) => (&header[476..488], &header[488..500]),
+            (_, true) => (&header[345..357], &header[357..369]),
+            _ => (&[][..], &[][..]),
+        };
+        let stated = Stated {
+            mode,
+            size: stated_size,
+            device: (number(in_ustar(329..337)).unwrap_or(0), number(in_ustar(337..345)).unwrap_or(0)),
+            modified: time(said.modified, &header[136..148]),
+            accessed: time(said.accessed, times.0),
+            changed: time(said.changed, times.1),
+            user: said.user.unwrap_or_else(|| until_nul(in_ustar(265..297)).to_vec()),
+            group: said.group.unwrap_or_else(|| until_nul(in_ustar(297..329)).to_vec()),
+            is_sparse,
+            flag,
+            is_after_global,
+        };
         let mode = u32::try_from(mode & 0o7777).expect("it has twelve bits");
-        Ok(Entry { name, kind, mode, uid, gid, size: self.size, target, device, xattrs: said.xattrs })
+        Ok(Entry { name, kind, mode, uid, gid, size: self.size, target, device, xattrs: said.xattrs, stated })
     }
 
     /// A header with a right checksum; `None` at the end.
@@ -403,6 +479,11 @@ struct Said {
     /// Parts of a sparse file in the formats 0.0 and 0.1.
     sparse: Option<Vec<(u64, u64)>>,
     is_sparse_1: bool,
+    modified: Option<Moment>,
+    accessed: Option<Moment>,
+    changed: Option<Moment>,
+    user: Option<Vec<u8>>,
+    group: Option<Vec<u8>>,
 }
 
 impl Said {
@@ -423,6 +504,12 @@ impl Said {
                 b"size" => said.size = count()?,
                 b"uid" => said.uid = count()?,
                 b"gid" => said.gid = count()?,
+                // A time that is none is no reason to refuse an archive: trees have no times.
+                b"mtime" => said.modified = moment(&value),
+                b"atime" => said.accessed = moment(&value),
+                b"ctime" => said.changed = moment(&value),
+                b"uname" => said.user = text(),
+                b"gname" => said.group = text(),
                 b"GNU.sparse.name" => sparse_name = text(),
                 b"GNU.sparse.size" | b"GNU.sparse.realsize" => said.real_size = count()?,
                 b"GNU.sparse.major" => version.0 = count()?,
@@ -533,6 +620,38 @@ fn number(field: &[u8]) -> Option<u64> {
             })
         }
     }
+}
+
+/// The same for times, which can be before 1970.
+fn signed_number(field: &[u8]) -> Option<i64> {
+    match field {
+        [first, ..] if first & 0xc0 == 0xc0 => {
+            let bytes = field.iter().map(|byte| !byte);
+            let inverse = bytes.enumerate().try_fold(0i64, |sum, (at, byte)| {
+                let byte = if at == 0 { byte & 0x7f } else { byte };
+                sum.checked_mul(256)?.checked_add(byte.into())
+            })?;
+            Some(!inverse)
+        }
+        field => i64::try_from(number(field)?).ok(),
+    }
+}
+
+/// Seconds with a fraction, as records have times. Digits behind the ninth are cut off.
+fn moment(text: &[u8]) -> Option<Moment> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let (is_negative, digits) = whole.strip_prefix('-').map_or((false, whole), |digits| (true, digits));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = i64::try_from(decimal(digits.as_bytes())?).ok()?;
+    let nanoseconds: u32 = format!("{fraction:0<9.9}").parse().ok()?;
+    Some(match (is_negative, nanoseconds) {
+        (false, _) => Moment { seconds, nanoseconds },
+        (true, 0) => Moment { seconds: -seconds, nanoseconds },
+        (true, _) => Moment { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
 }
 
 /// A number of decimal digits alone.

@@ -35,6 +35,20 @@ pub enum EntryError {
         /// The path.
         path: String,
     },
+    /// A name that eStargz has for itself.
+    #[error("`{path}` cannot be in an eStargz layer, which has a file of that name for itself")]
+    StargzName {
+        /// The path.
+        path: String,
+    },
+    /// What a table of contents cannot tell.
+    #[error("`{path}` cannot be in a layer with a table of contents: {why}")]
+    Contents {
+        /// The path, as far as it is text.
+        path: String,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// A device number that the header has no room for.
     #[error("device `{path}` has a number over 2097151")]
     DeviceNumber {

@@ -7,7 +7,11 @@
 //! Every function is pure; parallelism and keeping of frames belong to the caller (`cas-build`). Not here: the order of
 //! files in an npm tarball (`cas-npm`), manifests (`cas-oci`).
 
+mod chunked;
 mod codec;
+mod contents;
+#[cfg(test)]
+mod contents_tests;
 mod decompress;
 mod entries;
 mod group;
@@ -16,15 +20,24 @@ mod npm;
 mod plan;
 mod read;
 mod recipe;
+mod scan;
+mod seekable;
+mod stargz;
 mod stream;
+mod tail;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{Codec, Encoder, FrameSummary};
+pub use codec::{Codec, Encoded, Encoder, FrameSummary};
+pub use contents::{ContentsError, GroupIndex};
 pub use decompress::{Compression, decompress};
 pub use group::{Group, Piece, copy_pieces};
 pub use header::EntryError;
 pub use plan::{LayerPlan, Profile, npm_plan};
 pub use read::{ReadTarError, ReadTarLimits, read_layer, read_tree};
-pub use recipe::{Frame, ParseRecipeError, Recipe};
+pub use recipe::{Frame, ParseRecipeError, Recipe, RecipeTail};
+pub use scan::ScanForm;
+pub use seekable::{ChunkIndex, ContentIndex};
+pub use stargz::LANDMARK;
 pub use stream::{LayerStream, StreamEntry};
+pub use tail::Tail;

@@ -8,7 +8,7 @@ use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath};
 
 use crate::group::Group;
 use crate::header::{BLOCK_BYTES, EntryError, Header, pad};
-use crate::npm;
+use crate::{npm, stargz};
 
 /// A file of this size is a group of its own; a group that has it looks for a border.
 const LARGE_BYTES: u64 = 1 << 20;
@@ -57,22 +57,26 @@ impl LayerPlan {
     /// [`EntryError`] for what a layer cannot tell.
     pub fn new(tree: &Directory) -> Result<Self, EntryError> {
         let mut builder = Builder::default();
-        let mut header = Vec::new();
-        whiteouts(&mut builder, None, tree);
-        for (path, node) in tree.walk() {
-            if matches!(node, Node::Whiteout) {
-                continue;
-            }
-            if path.name().as_bytes().starts_with(b".wh.") {
-                return Err(EntryError::WhiteoutName { path: path.to_string() });
-            }
-            header.clear();
-            let content = layer_header(&path, node, &mut header)?;
-            builder.entry(path.as_bytes(), &header, content);
-            if let Node::Directory(directory) = node {
-                whiteouts(&mut builder, Some(&path), directory);
+        add_tree(&mut builder, tree)?;
+        builder.tail(&[0; 2 * BLOCK_BYTES]);
+        Ok(builder.finish())
+    }
+
+    /// Plans the layer that holds `tree` as eStargz has it: the landmark before all else, and no end, because the table of
+    /// contents follows. `landmark` names the bytes [`LANDMARK`](crate::LANDMARK).
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`] for what such a layer cannot tell.
+    pub fn stargz(tree: &Directory, landmark: Descriptor) -> Result<Self, EntryError> {
+        for name in stargz::OWN_NAMES {
+            if tree.entries().any(|(own, _)| own.as_bytes() == name.as_bytes()) {
+                return Err(EntryError::StargzName { path: name.to_owned() });
             }
         }
+        let mut builder = Builder::default();
+        stargz::landmark(&mut builder, landmark);
+        add_tree(&mut builder, tree)?;
         Ok(builder.finish())
     }
 
@@ -81,6 +85,27 @@ impl LayerPlan {
     pub fn size(&self) -> u64 {
         self.groups.iter().map(Group::size).sum()
     }
+}
+
+/// Adds the entries of a tree.
+fn add_tree(builder: &mut Builder, tree: &Directory) -> Result<(), EntryError> {
+    let mut header = Vec::new();
+    whiteouts(builder, None, tree);
+    for (path, node) in tree.walk() {
+        if matches!(node, Node::Whiteout) {
+            continue;
+        }
+        if path.name().as_bytes().starts_with(b".wh.") {
+            return Err(EntryError::WhiteoutName { path: path.to_string() });
+        }
+        header.clear();
+        let content = layer_header(&path, node, &mut header)?;
+        builder.entry(path.as_bytes(), &header, content);
+        if let Node::Directory(directory) = node {
+            whiteouts(builder, Some(&path), directory);
+        }
+    }
+    Ok(())
 }
 
 /// Plans an npm tarball of files, given in the order that npm has: path below the package, UTF-8, mode, content.
@@ -100,31 +125,49 @@ pub fn npm_plan(files: &[(RelPath, u32, Descriptor)]) -> LayerPlan {
     LayerPlan { groups: vec![group] }
 }
 
-#[derive(Default)]
-struct Builder {
+/// Cuts entries into groups.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
     groups: Vec<Group>,
     current: Group,
+    /// The current group holds a large file and takes no other entry.
+    is_full: bool,
 }
 
 impl Builder {
     fn entry(&mut self, path: &[u8], header: &[u8], content: Option<Descriptor>) {
+        self.open(path, header, content);
+        let mut padding = Vec::new();
+        pad(&mut padding, content.map_or(0, |blob| blob.size));
+        self.tail(&padding);
+    }
+
+    /// Begins an entry: its headers, and its content without padding.
+    pub(crate) fn open(&mut self, path: &[u8], header: &[u8], content: Option<Descriptor>) {
         let size = content.map_or(0, |blob| blob.size);
         let large = size >= LARGE_BYTES;
         let total = header.len() as u64 + size + BLOCK_BYTES as u64;
         let border = || Digest::of(DigestFunction::Blake3, path).value()[0] < BORDER;
-        if large || self.current.size() + total > MAX_GROUP_BYTES || (self.current.size() >= LARGE_BYTES && border()) {
+        let is_full = self.is_full || large || self.current.size() + total > MAX_GROUP_BYTES;
+        if is_full || (self.current.size() >= LARGE_BYTES && border()) {
             self.close();
         }
         self.current.push_bytes(header);
         if let Some(blob) = content {
             self.current.push_content(blob);
-            let mut padding = Vec::new();
-            pad(&mut padding, blob.size);
-            self.current.push_bytes(&padding);
         }
-        if large {
-            self.close();
-        }
+        self.is_full = large;
+    }
+
+    /// Adds to the last entry what follows it: padding, or the end of the archive.
+    pub(crate) fn tail(&mut self, bytes: &[u8]) {
+        self.current.push_bytes(bytes);
+    }
+
+    /// Adds what follows the end of the archive, too long for memory.
+    pub(crate) fn rest(&mut self, blob: Descriptor) {
+        self.close();
+        self.current.push_content(blob);
     }
 
     fn close(&mut self) {
@@ -133,16 +176,8 @@ impl Builder {
         }
     }
 
-    fn finish(mut self) -> LayerPlan {
-        let end = [0; 2 * BLOCK_BYTES];
-        if self.current.size() == 0
-            && let Some(last) = self.groups.last_mut()
-        {
-            last.push_bytes(&end);
-        } else {
-            self.current.push_bytes(&end);
-            self.close();
-        }
+    pub(crate) fn finish(mut self) -> LayerPlan {
+        self.close();
         LayerPlan { groups: self.groups }
     }
 }

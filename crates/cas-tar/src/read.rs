@@ -14,7 +14,7 @@ use cas_tree::{
 use crate::entries::{Entries, Entry, Kind};
 
 /// More entries than any real archive has.
-const MAX_ENTRIES: u64 = 10_000_000;
+pub(crate) const MAX_ENTRIES: u64 = 10_000_000;
 /// Longest target of a symbolic link.
 const MAX_TARGET_BYTES: usize = 4095;
 /// What is read of a stream at once, where content does not ask for more.

@@ -1,5 +1,6 @@
 //! Recipes: how an archive's bytes follow from its frames.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use cas_blob::{Descriptor, ParseDescriptorError};
@@ -33,6 +34,19 @@ pub struct Recipe {
     pub blob: Descriptor,
     /// The frames, in order.
     pub frames: Vec<Frame>,
+    /// What stands behind them and the trailer, for codecs that have a table of contents.
+    pub tail: Option<RecipeTail>,
+}
+
+/// The table of contents of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipeTail {
+    /// Its bytes.
+    pub blob: Descriptor,
+    /// How many bytes of tar they hold.
+    pub tar_length: u64,
+    /// What the descriptor in a manifest has to tell.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Why bytes are not a recipe.
@@ -84,6 +98,12 @@ impl Recipe {
         for Frame { blob, summary } in &self.frames {
             writeln!(text, "frame {blob} {} {:08x}", summary.length, summary.crc32).expect("a string takes everything");
         }
+        if let Some(RecipeTail { blob, tar_length, annotations }) = &self.tail {
+            writeln!(text, "tail {blob} {tar_length}").expect("a string takes everything");
+            for (key, value) in annotations {
+                writeln!(text, "annotation {key} {value}").expect("a string takes everything");
+            }
+        }
         text.into_bytes()
     }
 
@@ -108,7 +128,7 @@ impl Recipe {
         let tar = lines.descriptor("tar")?;
         let blob = lines.descriptor("blob")?;
         let mut frames = Vec::new();
-        while lines.lines.clone().next().is_some() {
+        while lines.next_is("frame") {
             let line = lines.line + 1;
             let frame = lines.value("frame", |value| {
                 let mut words = value.split(' ');
@@ -123,7 +143,33 @@ impl Recipe {
         if frames.is_empty() {
             return Err(ParseRecipeError::Line { line: lines.line + 1, expected: "frame" });
         }
-        let recipe = Self { profile, codec, tree, tar, blob, frames };
+        let mut tail: Option<RecipeTail> = None;
+        while lines.lines.clone().next().is_some() {
+            match &mut tail {
+                None => {
+                    let line = lines.line + 1;
+                    let (text, tar_length) = lines.value("tail", |value| {
+                        let (blob, length) = value.split_once(' ')?;
+                        let number = length.parse::<u64>().ok().filter(|number| number.to_string() == length)?;
+                        Some((blob.to_owned(), number))
+                    })?;
+                    let blob = text.parse().map_err(|source| ParseRecipeError::Descriptor { line, source })?;
+                    tail = Some(RecipeTail { blob, tar_length, annotations: BTreeMap::new() });
+                }
+                Some(tail) => {
+                    let after = tail.annotations.last_key_value().map(|(key, _)| key.clone());
+                    let (key, value) = lines.value("annotation", |value| {
+                        let (key, value) = value.split_once(' ')?;
+                        after.is_none_or(|after| *after < *key).then(|| (key.to_owned(), value.to_owned()))
+                    })?;
+                    tail.annotations.insert(key, value);
+                }
+            }
+        }
+        if tail.is_some() != codec.has_contents() {
+            return Err(ParseRecipeError::Line { line: lines.line + 1, expected: "tail" });
+        }
+        let recipe = Self { profile, codec, tree, tar, blob, frames, tail };
         recipe.check_sums().ok_or(ParseRecipeError::Sum)?;
         Ok(recipe)
     }
@@ -131,6 +177,9 @@ impl Recipe {
     fn check_sums(&self) -> Option<()> {
         let around = (self.codec.header().len() + self.trailer().len()) as u64;
         let (mut tar, mut blob) = (0u64, around);
+        if let Some(tail) = &self.tail {
+            (tar, blob) = (tail.tar_length, blob.checked_add(tail.blob.size)?);
+        }
         for frame in &self.frames {
             tar = tar.checked_add(frame.summary.length)?;
             blob = blob.checked_add(frame.blob.size)?;
@@ -145,6 +194,10 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
+    fn next_is(&self, key: &str) -> bool {
+        self.lines.clone().next().is_some_and(|line| line.split(' ').next() == Some(key))
+    }
+
     fn value<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, ParseRecipeError> {
         self.line += 1;
         self.lines

@@ -12,10 +12,10 @@ use proptest::prelude::*;
 use crate::*;
 
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<Descriptor, Vec<u8>>>);
+pub(crate) struct Memory(Mutex<BTreeMap<Descriptor, Vec<u8>>>);
 
 impl Memory {
-    fn put(&self, bytes: &[u8]) -> Descriptor {
+    pub(crate) fn put(&self, bytes: &[u8]) -> Descriptor {
         let blob = Descriptor::of(DigestFunction::Blake3, bytes);
         self.0.lock().expect("no test panics with it").insert(blob, bytes.to_vec());
         blob
@@ -29,11 +29,11 @@ impl OpenBlob for Memory {
     }
 }
 
-fn path(text: &str) -> RelPath {
+pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text).expect("a path")
 }
 
-fn example(place: &Memory) -> Directory {
+pub(crate) fn example(place: &Memory) -> Directory {
     let mut tree = Directory::root();
     let parents = Metadata::root_owned(0o750);
     let long = "long/".repeat(60) + "name";
@@ -66,7 +66,7 @@ fn example(place: &Memory) -> Directory {
     tree
 }
 
-fn tar_of(plan: &LayerPlan, place: &Memory) -> Vec<u8> {
+pub(crate) fn tar_of(plan: &LayerPlan, place: &Memory) -> Vec<u8> {
     let mut bytes = Vec::new();
     for group in &plan.groups {
         let before = bytes.len() as u64;
@@ -77,20 +77,37 @@ fn tar_of(plan: &LayerPlan, place: &Memory) -> Vec<u8> {
 }
 
 fn compressed(plan: &LayerPlan, place: &Memory, codec: Codec) -> Vec<u8> {
-    let mut bytes = codec.header().to_vec();
-    let mut summaries = Vec::new();
-    for group in &plan.groups {
-        let mut encoder = codec.encoder(&mut bytes, group.size()).expect("there is memory");
-        copy_pieces(group.pieces(), place, &mut encoder).expect("all contents are here");
-        summaries.push(encoder.finish().expect("a vector takes everything").1);
-    }
-    bytes.extend(codec.trailer(&summaries));
-    bytes
+    with_tail(plan, place, codec).expect("a table can tell it").0
 }
 
-const LIMITS: ReadTarLimits = ReadTarLimits { content_bytes: 1 << 30 };
+/// The bytes of an archive, what its tail adds to the tar, and the annotations.
+type WithTail = (Vec<u8>, Vec<u8>, BTreeMap<String, String>);
 
-fn keep(place: &Memory) -> impl FnMut(&mut dyn Read) -> io::Result<Descriptor> + '_ {
+pub(crate) fn with_tail(plan: &LayerPlan, place: &Memory, codec: Codec) -> Result<WithTail, ContentsError> {
+    let mut bytes = codec.header().to_vec();
+    let (mut summaries, mut groups) = (Vec::new(), Vec::new());
+    for group in &plan.groups {
+        let (frame, encoded) = codec.encode(group, place, Vec::new()).expect("all contents are here");
+        bytes.extend_from_slice(&frame);
+        summaries.push(encoded.summary);
+        groups.push((frame.len() as u64, encoded.contents));
+    }
+    bytes.extend(codec.trailer(&summaries));
+    let groups: Vec<_> = groups.iter().map(|(size, contents)| GroupIndex { size: *size, contents }).collect();
+    let mut tar = Vec::new();
+    let tail = Tail::new(codec, plan, &groups, &mut tar)?;
+    assert_eq!(tail.is_some(), codec.has_contents());
+    let annotations = tail.map_or_else(BTreeMap::new, |tail| {
+        assert_eq!(tail.tar_length, tar.len() as u64);
+        bytes.extend(tail.bytes);
+        tail.annotations
+    });
+    Ok((bytes, tar, annotations))
+}
+
+pub(crate) const LIMITS: ReadTarLimits = ReadTarLimits { content_bytes: 1 << 30 };
+
+pub(crate) fn keep(place: &Memory) -> impl FnMut(&mut dyn Read) -> io::Result<Descriptor> + '_ {
     |content| {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
@@ -240,9 +257,32 @@ fn recipes_are_read_as_they_were_written() {
         tar: Descriptor { size: 30, ..of("tar") },
         blob: Descriptor { size: 5, ..of("blob") },
         frames: vec![frame(10, "ab"), frame(20, "abc")],
+        tail: None,
     };
     let bytes = recipe.encode();
     assert_eq!(Recipe::decode(&bytes), Ok(recipe.clone()));
+    let annotations = BTreeMap::from([("a".to_owned(), "1:2".to_owned()), ("b".to_owned(), "x y".to_owned())]);
+    let tail = RecipeTail { blob: of("tail"), tar_length: 6, annotations };
+    let with_tail = Recipe {
+        codec: Codec::Stargz6,
+        tar: Descriptor { size: 36, ..recipe.tar },
+        blob: Descriptor { size: 9, ..recipe.blob },
+        tail: Some(tail),
+        ..recipe.clone()
+    };
+    let text = String::from_utf8(with_tail.encode()).expect("it is text");
+    assert_eq!(Recipe::decode(text.as_bytes()), Ok(with_tail));
+    for (from, to) in [
+        ("annotation b", "annotation a"),
+        ("annotation a", "annotation c"),
+        ("/4 6", "/4 7"),
+        ("/4 6", "/5 6"),
+        ("\ntail", "\ntails"),
+        ("estargz/zlib-rs-0.6.8/6/chunks-v1", "zstd/1.5.7/3/frames-v1"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert!(Recipe::decode(text.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+    }
     for (from, to) in [
         ("cas-recipe 1", "cas-recipe 2"),
         ("layer-1", "layer-2"),
@@ -262,7 +302,7 @@ fn recipes_are_read_as_they_were_written() {
 }
 
 /// A header of the format of POSIX with some fields, and what follows it in whole blocks.
-fn header(name: &[u8], flag: u8, fields: &[(usize, &[u8])], content: &[u8]) -> Vec<u8> {
+pub(crate) fn header(name: &[u8], flag: u8, fields: &[(usize, &[u8])], content: &[u8]) -> Vec<u8> {
     let mut block = [0; 512];
     let mut set = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     set(0, name);
@@ -280,7 +320,7 @@ fn header(name: &[u8], flag: u8, fields: &[(usize, &[u8])], content: &[u8]) -> V
     [&block, content, &vec![0; padding]].concat()
 }
 
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let length = (1..9).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
     let length = length.expect("it is short");

@@ -1,0 +1,193 @@
+//! What follows the frames of a zstd:chunked layer: the table of contents, the tar without its contents, and the footer.
+//!
+//! Source: containers/storage, `pkg/chunked/internal/minimal/compression.go` and `pkg/chunked/compressor`, and tar-split's
+//! `tar/asm/disassemble.go`; rules in docs/formats/layer.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufWriter, Write};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cas_digest::{Digest, DigestFunction};
+use serde_json::Value;
+
+use crate::LayerPlan;
+use crate::contents::{ContentsError, GroupIndex, Item, Listed, each, fields, item, time};
+use crate::header::EntryError;
+use crate::tail::Tail;
+
+/// Magic number of a skippable frame (RFC 8878, 3.1.2).
+const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
+/// Last bytes of the footer.
+const MAGIC: &[u8; 8] = b"GNUlInUx";
+/// The one kind of table that there is.
+const TYPE: u64 = 1;
+const PREFIX: &str = "io.github.containers.zstd-chunked";
+
+/// Makes the tail of a layer whose groups begin at the blob's first byte.
+pub(crate) fn tail(plan: &LayerPlan, groups: &[GroupIndex<'_>]) -> Result<Tail, ContentsError> {
+    let (mut table, mut split) = (Document::new()?, Document::new()?);
+    let mut seen = BTreeSet::new();
+    let (mut is_first, mut position) = (true, 0u64);
+    table.write(br#"{"version":1,"entries":["#)?;
+    let rest = each(plan, groups, &mut |listed| {
+        if !seen.insert(clean(listed.name)) {
+            let why = "another entry has its name, which zstd:chunked does not allow";
+            return Err(EntryError::Contents { path: listed.name.to_owned(), why }.into());
+        }
+        for map in entry(listed)? {
+            item(&map, &mut is_first, &mut table.writer)?;
+        }
+        segment(&mut split, &mut position, listed.raw)?;
+        let mut file = Item::new();
+        file.insert("type", 1.into());
+        file.insert("name", listed.name.into());
+        if listed.entry.size > 0 {
+            file.insert("size", listed.entry.size.into());
+        }
+        let checksum = listed.content.map(|(_, content)| BASE64.encode(content.crc64.to_be_bytes()));
+        file.insert("payload", checksum.into());
+        line(&mut split, &mut position, file)
+    })?;
+    if !rest.is_empty() {
+        segment(&mut split, &mut position, &rest)?;
+    }
+    let (split, split_length) = split.finish()?;
+    table.write(format!("],\"tarSplitDigest\":\"{}\"}}", Digest::of(DigestFunction::Sha256, &split)).as_bytes())?;
+    let (table, table_length) = table.finish()?;
+    let frames: u64 = groups.iter().map(|group| group.size).sum();
+    let table_start = frames + 8;
+    let split_start = table_start + table.len() as u64 + 8;
+    let mut bytes = Vec::with_capacity(table.len() + split.len() + 88);
+    skippable(&mut bytes, &table)?;
+    skippable(&mut bytes, &split)?;
+    let mut footer = Vec::with_capacity(64);
+    for number in [table_start, table.len() as u64, table_length, TYPE, split_start, split.len() as u64, split_length] {
+        footer.extend_from_slice(&number.to_le_bytes());
+    }
+    footer.extend_from_slice(MAGIC);
+    skippable(&mut bytes, &footer)?;
+    let annotations = BTreeMap::from([
+        (format!("{PREFIX}.manifest-checksum"), Digest::of(DigestFunction::Sha256, &table).to_string()),
+        (format!("{PREFIX}.manifest-position"), format!("{table_start}:{}:{table_length}:{TYPE}", table.len())),
+        (format!("{PREFIX}.tarsplit-position"), format!("{split_start}:{}:{split_length}", split.len())),
+    ]);
+    Ok(Tail { bytes, tar_length: 0, annotations })
+}
+
+/// What the table says of an entry: one item, and one more for each further chunk.
+fn entry(listed: &Listed<'_>) -> Result<Vec<Item>, ContentsError> {
+    let mut map = fields(listed)?;
+    let stated = &listed.entry.stated;
+    for (key, moment) in [("modtime", stated.modified), ("accesstime", stated.accessed), ("changetime", stated.changed)]
+    {
+        if let Some(text) = time(moment, listed.name)? {
+            map.insert(key, text.into());
+        }
+    }
+    for (key, number) in [("devMajor", stated.device.0), ("devMinor", stated.device.1)] {
+        if number > 0 {
+            map.insert(key, number.into());
+        }
+    }
+    let Some((start, content)) = listed.content else { return Ok(vec![map]) };
+    let end = content.chunks.last().map_or(0, |chunk| start + chunk.end);
+    map.insert("digest", content.sha256.to_string().into());
+    map.insert("endOffset", end.into());
+    let mut maps = vec![map];
+    let mut offset = 0u64;
+    for (index, chunk) in content.chunks.iter().enumerate() {
+        if index > 0 {
+            let name = Value::from(listed.name);
+            maps.push(Item::from([("type", "chunk".into()), ("name", name), ("chunkOffset", offset.into())]));
+        }
+        let map = maps.last_mut().expect("there is one");
+        map.insert("offset", (start + chunk.start).into());
+        if content.chunks.len() > 1 {
+            map.insert("chunkSize", chunk.size.into());
+            map.insert("chunkDigest", chunk.sha256.to_string().into());
+        }
+        offset += chunk.size;
+    }
+    // Readers look for it at the last chunk; without it they fetch up to the next file.
+    maps.last_mut().expect("there is one").insert("endOffset", end.into());
+    Ok(maps)
+}
+
+/// Bytes of the tar as they are.
+fn segment(split: &mut Document, position: &mut u64, bytes: &[u8]) -> Result<(), ContentsError> {
+    let mut map = Item::new();
+    map.insert("type", 2.into());
+    map.insert("payload", BASE64.encode(bytes).into());
+    line(split, position, map)
+}
+
+fn line(split: &mut Document, position: &mut u64, mut map: Item) -> Result<(), ContentsError> {
+    map.insert("position", (*position).into());
+    *position += 1;
+    serde_json::to_writer(&mut split.writer, &map).map_err(io::Error::from)?;
+    split.write(b"\n")
+}
+
+/// A name as two names that are the same for a reader have it.
+fn clean(name: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+fn skippable(into: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(|_| io::Error::other("a table of contents is over 4 GiB"))?;
+    into.extend_from_slice(&SKIPPABLE);
+    into.extend_from_slice(&length.to_le_bytes());
+    into.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Something that is compressed as it is written.
+struct Document {
+    writer: BufWriter<Counting>,
+}
+
+struct Counting {
+    encoder: zstd::stream::write::Encoder<'static, Vec<u8>>,
+    length: u64,
+}
+
+impl Document {
+    fn new() -> io::Result<Self> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3)?;
+        encoder.include_checksum(true)?;
+        Ok(Self { writer: BufWriter::with_capacity(64 << 10, Counting { encoder, length: 0 }) })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ContentsError> {
+        Ok(self.writer.write_all(bytes)?)
+    }
+
+    /// The compressed bytes, and the length of the others.
+    fn finish(self) -> io::Result<(Vec<u8>, u64)> {
+        let Counting { encoder, length } = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((encoder.finish()?, length))
+    }
+}
+
+impl Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.encoder.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
