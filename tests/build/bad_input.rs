@@ -256,6 +256,48 @@ const TARGETS: &[(&str, Scene)] = &[
     ("an image on programs of this machine", |home| {
         home.with("[workspace]\n[toolchain.h]\nhost = {}\n[image.i]\nbase = \":h\"\n", &["build", ":i"])
     }),
+    ("a layer of a user that is not there", |home| {
+        let image = "[image.i]\nlayers = [{ from = \":b\", to = \"/\", owner = \"app\" }]\n";
+        home.with(&format!("[workspace]\n{}{image}", step("b", "echo > o", "outputs = [\"o\"]")), &["build", ":i"])
+    }),
+    ("an image that runs as a user that is not there", |home| {
+        home.with("[workspace]\n[image.i]\nconfig = { user = \"app\" }\n", &["build", ":i"])
+    }),
+    ("a mode that is none", |home| {
+        let image = "[image.i]\nlayers = [{ from = \":b\", to = \"/\", mode = \"u+x\" }]\n";
+        home.with(&format!("[workspace]\n{image}"), &["build", ":i"])
+    }),
+    ("zstd in an image of Docker's format", |home| {
+        home.with("[workspace]\n[image.i]\nformat = \"docker\"\ncompression = \"zstd\"\n", &["build", ":i"])
+    }),
+    ("an annotation without a name", |home| {
+        home.with("[workspace]\n[image.i]\nannotations = { \"\" = \"x\" }\n", &["build", ":i"])
+    }),
+    ("a check in an image of OCI's format", |home| {
+        let image = "[image.i]\nconfig = { healthcheck = { test = \"true\" } }\n[image.j]\nformat = \"docker\"\n";
+        home.with(&format!("[workspace]\n{image}"), &["build", ":i"])
+    }),
+    ("an image for an architecture that nobody has", |home| {
+        home.with("[workspace]\n[image.i]\nplatforms = [\"linux/x86_64\"]\n", &["build", ":i"])
+    }),
+    ("an image for one platform twice", |home| {
+        let image = "[image.i]\nplatforms = [\"linux/arm64\", \"linux/arm64/v8\"]\n";
+        home.with(&format!("[workspace]\n{image}"), &["build", ":i"])
+    }),
+    ("what a step makes, for another machine", |home| {
+        let image = "[image.i]\nplatforms = [\"linux/riscv64\"]\nlayers = [{ from = \":b\", to = \"/\" }]\n";
+        let command = step("b", "echo > o", "outputs = [\"o\"]");
+        let output = home.with(&format!("[workspace]\n{command}{image}"), &["build", ":i"]);
+        assert!(!home.workspace().join("cas-out").exists());
+        output
+    }),
+    ("an image of one machine below one for another", |home| {
+        let image = "[image.i]\nbase = \":j\"\nplatforms = [\"linux/riscv64\"]\n[image.j]\n";
+        home.with(&format!("[workspace]\n{image}"), &["build", ":i"])
+    }),
+    ("the ID of two images", |home| {
+        home.with("[workspace]\n[image.i]\n[image.j]\n", &["build", ":i", ":j", "--iidfile", "../id"])
+    }),
     ("an npm package of an image", |home| {
         home.write("package.json", r#"{"name": "x", "version": "1.0.0"}"#);
         home.with("[workspace]\n[image.i]\n[npm.n]\nfrom = \":i\"\n", &["build", ":n"])

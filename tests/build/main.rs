@@ -12,6 +12,7 @@ mod daily;
 mod example;
 mod failures;
 mod foreign;
+mod images;
 mod init;
 mod npm;
 mod pnpm;
@@ -92,7 +93,7 @@ const GOLDEN: &str = "\
 image //:base sha256:54645f4e73fc441ea4df182bb10589de5be4412a6b8baf6f895522c78286ecf0  cas-out/base
 fetch //:data blake3:51f855e8f080df9cbc2a561b6ddaad85e1bbf884ea4b73f3455e8c86202d0422  cas-out/data/data.txt
 image //:plain sha256:dd9ef18cb02afbc70996d6fb7d683a4639bcd0fd54c6201efb1233701d8445d8  cas-out/plain
-image //:web sha256:e845326d492384f8d5ae65fbe266e27f175c3a6c26ebec9dc9cb24017b941062  cas-out/web
+image //:web sha256:274bb16bd24f7b276ef83bb518aaf87b0a59c93eb65ca27a6c81a74f5037502e  cas-out/web
 ";
 
 #[test]

@@ -308,7 +308,7 @@ fn configuration() {
     let manifest = b"[workspace]\nmembers = [\"a/*\"]\n[toolchain.t]\ndebian = { suite = \"s\", packages = [\"p\"], mirror = \"http://x\" }\n\
         [fetch.f]\nurl = \"https://x/y\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n[fetch.g]\nnpm = \"@a/b@1.0.0\"\n\
         [command.c]\ntoolchain = \":t\"\nrun = [\"x\"]\ndeps = [\"^c\", \"//a:b\"]\noutputs = [\"o/p\"]\ntimeout = \"90s\"\n\
-        [image.i]\nbase = \":t\"\nlayers = [{ from = \":c\", path = \"o\", to = \"/\" }]\nconfig = { expose = [\"80/tcp\"], user = \"1\" }\n[npm.n]\nfrom = \":c\"\n";
+        [image.i]\nbase = \":t\"\nlayers = [{ from = \":c\", path = \"o\", to = \"/\", mode = \"0644\", owner = \"a:1\" }]\nformat = \"docker\"\nconfig = { expose = [\"80/tcp\"], user = \"1\", stop_signal = \"SIGTERM\", healthcheck = { test = \"x\", interval = \"30s\" } }\n[npm.n]\nfrom = \":c\"\n";
     fuzz("cas-toml", &[manifest.to_vec()], |bytes| {
         if let Err(findings) = cas_config::Manifest::parse(&text(bytes)) {
             assert!(!findings.is_empty());
@@ -321,9 +321,19 @@ fn configuration() {
             assert_eq!(cas_config::Lock::parse(&lock.to_text()).unwrap(), lock);
         }
     });
-    let index = cas_oci::encode_index(&[cas_oci::IndexEntry::new("v1", &Descriptor::of(DigestFunction::Sha256, b"x"))]);
+    let index = cas_oci::encode_index(&[cas_oci::IndexEntry::new(
+        "v1",
+        cas_oci::MANIFEST_MEDIA_TYPE,
+        &Descriptor::of(DigestFunction::Sha256, b"x"),
+    )]);
     fuzz("oci-index", &[index], |bytes| {
-        let _ = cas_oci::parse_index(bytes);
+        if let Ok(entries) = cas_oci::parse_index(bytes) {
+            assert_eq!(cas_oci::parse_index(&cas_oci::encode_index(&entries)).unwrap(), entries);
+        }
+    });
+    let below = br#"{"config":{"User":"a","ExposedPorts":{"80/tcp":{}},"Env":["A=1"],"Cmd":"x","Healthcheck":{"Test":["NONE"],"Retries":1}},"history":[{"created_by":"x","empty_layer":true}]}"#;
+    fuzz("oci-config", &[below.to_vec()], |bytes| {
+        let _ = cas_oci::Inherited::parse(bytes);
     });
     fuzz(
         "words",

@@ -5,7 +5,11 @@ use crate::{Home, has, missing, run};
 const MANIFEST: &str = "[workspace]\n[fetch.data]\nurl = \"DATA\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n\
     [image.gzip]\nlayers = [{ from = \":data\", to = \"/srv/a b\" }, { from = \":data\", to = \"/\" }]\nconfig = { cmd = [\"/x\"], user = \"1000\" }\n\
     [image.zstd]\nbase = \":gzip\"\ncompression = \"zstd\"\nlayers = [{ from = \":data\", to = \"/top\" }]\n\
-    [image.none]\ncompression = \"none\"\nlayers = [{ from = \":data\", to = \"/srv/a b\" }, { from = \":data\", to = \"/\" }]\n";
+    [image.none]\ncompression = \"none\"\nlayers = [{ from = \":data\", to = \"/srv/a b\" }, { from = \":data\", to = \"/\" }]\n\
+    [image.docker]\nformat = \"docker\"\nlayers = [{ from = \":data\", to = \"/\", owner = \"5:6\" }]\n\
+    config = { healthcheck = { test = \"true\", interval = \"30s\" }, stop_signal = \"SIGINT\" }\n\
+    [image.several]\nplatforms = [\"linux/amd64\", \"linux/arm64\", \"linux/arm/v7\"]\nannotations = { a = \"b\" }\n\
+    layers = [{ from = \":data\", to = \"/\" }]\n";
 
 fn built() -> Home {
     let home = Home::new("");
@@ -66,6 +70,56 @@ fn skopeo_and_tar_read_what_is_exported() {
             _ => "data.txt\nsrv/\nsrv/a b/\nsrv/a b/data.txt\n",
         };
         assert_eq!(String::from_utf8_lossy(&listed.stdout), expected);
+    }
+}
+
+/// Docker's documents stay what they are, with the check that OCI's have no meaning for.
+#[test]
+fn skopeo_takes_documents_of_docker_for_what_they_are() {
+    if !has("skopeo") {
+        return missing("skopeo");
+    }
+    let home = built();
+    let source = format!("oci:{}/cas-out/docker:docker", home.workspace().display());
+    let copy = home.path("docker-dir");
+    let to = format!("dir:{}", copy.display());
+    run(std::process::Command::new("skopeo").args(["--insecure-policy", "copy", "--preserve-digests", &source, &to]));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(copy.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    let output = run(std::process::Command::new("skopeo").args(["inspect", "--config", "--raw", &to]));
+    let config: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(config["config"]["Healthcheck"]["Interval"], 30_000_000_000_u64);
+}
+
+/// An index is read for each of its platforms, and copied whole.
+#[test]
+fn skopeo_finds_every_platform_of_an_image() {
+    if !has("skopeo") {
+        return missing("skopeo");
+    }
+    let home = built();
+    let archive = format!("oci-archive:{}:v1", home.path("several.tar").display());
+    run(&mut home.cas(&["image", "export", ":several", &archive]));
+    for place in [format!("oci:{}/cas-out/several:several", home.workspace().display()), archive] {
+        for (arch, variant) in [("amd64", ""), ("arm64", ""), ("arm", "v7")] {
+            let arguments = ["--override-arch", arch, "--override-variant", variant, "inspect", "--config", &place];
+            let output = run(std::process::Command::new("skopeo").args(arguments));
+            let config: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(
+                (&config["architecture"], config["variant"].as_str().unwrap_or_default()),
+                (&arch.into(), variant)
+            );
+        }
+        let copy = format!("dir:{}", home.path("several-dir").display());
+        run(std::process::Command::new("skopeo").args([
+            "--insecure-policy",
+            "copy",
+            "--all",
+            "--preserve-digests",
+            &place,
+            &copy,
+        ]));
     }
 }
 

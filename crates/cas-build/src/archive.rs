@@ -40,8 +40,8 @@ pub(crate) fn oci(store: &Store, image: &Image, file: &Path, tag: &str) -> Resul
         }
         files.add(named(&part.blob), part.blob);
     }
-    files.add(named(&image.manifest), image.manifest);
-    let index = encode_index(&[IndexEntry::new(tag, &image.manifest)]);
+    files.add(named(image.document()), *image.document());
+    let index = encode_index(&[IndexEntry::new(tag, image.media_type(), image.document())]);
     files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index)?);
     files.add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
     write(store, &files.0, file)

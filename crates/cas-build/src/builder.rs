@@ -39,7 +39,7 @@ use crate::trace::Trace;
 use crate::trial::{Trial, Trials, with_arguments};
 use crate::{
     BuildError, Download, LOCK_FILE, Origin, Output, SecretSources, Taints, Toolchain, Workspace, foreign, host, image,
-    modules, part, roles, schedule, times,
+    modules, part, platforms, roles, schedule, times,
 };
 
 /// What a build may change.
@@ -207,6 +207,7 @@ impl Builder<'_> {
         let started = Instant::now();
         let graph = Graph::new(self.workspace, labels)?;
         roles::check(&graph)?;
+        platforms::check(&graph)?;
         self.done("graph", started);
         let started = Instant::now();
         let snapshot = self.snapshot(&graph)?;

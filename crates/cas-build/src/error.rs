@@ -339,6 +339,42 @@ pub enum BuildError {
         /// The image.
         name: String,
     },
+    /// An image names a user or group that its files do not know.
+    #[error("`{label}`: its {place} names the {kind} `{name}`, which the image does not have")]
+    UnknownAccount {
+        /// The image.
+        label: String,
+        /// What of it names them.
+        place: String,
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// An image is to be for a platform that what it is made of cannot be had for.
+    #[error("`{label}` cannot be made for {platform}: {why}")]
+    ForeignPlatform {
+        /// The image.
+        label: String,
+        /// The platform.
+        platform: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// An image is for several platforms, and one is wanted.
+    #[error("`{name}` is for several platforms")]
+    WhichPlatform {
+        /// The image.
+        name: String,
+        /// For which.
+        known: Vec<String>,
+    },
+    /// A layer is compressed in a way that the manifest cannot tell.
+    #[error("`{label}` has a layer of zstd below its own, which a manifest of Docker cannot tell")]
+    LayerFormat {
+        /// The image.
+        label: String,
+    },
     /// The image's user is not in its `/etc/passwd`.
     #[error("image `{name}` runs as `{user}`, which its `/etc/passwd` does not have")]
     User {
@@ -778,6 +814,18 @@ impl BuildError {
                 let known: Vec<String> = known.iter().take(MAX_NAMES).map(|name| quoted(name)).collect();
                 format!("it has {}", known.join(", "))
             }
+            Self::UnknownAccount { kind, name, .. } => {
+                let file = if *kind == "user" { "/etc/passwd" } else { "/etc/group" };
+                format!("write its number in place of `{name}`, or let the base or a layer up to this one have it in `{file}`")
+            }
+            Self::ForeignPlatform { .. } => {
+                "let each layer be of files that are fetched, or build the image on a machine of that platform".to_owned()
+            }
+            Self::WhichPlatform { known, .. } => {
+                let known: Vec<String> = known.iter().map(|name| format!("`--platform {name}`")).collect();
+                format!("say which: {}", known.join(", "))
+            }
+            Self::LayerFormat { .. } => "write `format = \"oci\"`".to_owned(),
             Self::ImageGone { .. } => "run `cas lock --update` to pin what is there now".to_owned(),
             Self::Registry(error) => return error.hint(),
             Self::PackageGone { .. } => "run `cas lock --update` to pin what the archive has now".to_owned(),

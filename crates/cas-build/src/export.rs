@@ -99,8 +99,14 @@ impl FromStr for Destination {
 ///
 /// # Errors
 ///
-/// [`BuildError::Record`] when part of the image is gone, [`BuildError::Fs`], [`BuildError::Store`].
+/// [`BuildError::Record`] when part of the image is gone, [`BuildError::WhichPlatform`] when it is for several platforms and the
+/// destination holds one, [`BuildError::Fs`], [`BuildError::Store`].
 pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> Result<(), BuildError> {
+    let holds_all = matches!(destination, Destination::Layout { .. } | Destination::Archive { .. });
+    if image.index.is_some() && !holds_all {
+        let known = image.all_platforms().map(|image| image.platform.to_string()).collect();
+        return Err(BuildError::WhichPlatform { name: image.reference.clone(), known });
+    }
     match destination {
         Destination::Layout { folder, tag } => layout(store, image, folder, tag),
         Destination::Archive { file, tag } => archive::oci(store, image, file, tag),
@@ -169,7 +175,7 @@ pub(crate) fn keep(
 fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), BuildError> {
     let blobs = folder.join("blobs/sha256");
     cas_fs::create_dir_all(&blobs)?;
-    let manifest = Part { blob: image.manifest, recipe: None };
+    let manifest = Part { blob: *image.document(), recipe: None };
     for part in self::blobs(store, image)?.into_iter().chain([manifest]) {
         place(&blobs, &part.blob, &mut |file| part.write(store, file))?;
     }
@@ -181,7 +187,7 @@ fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), 
         Err(error) => return Err(error.into()),
     };
     entries.retain(|entry| entry.tag.as_deref() != Some(tag));
-    entries.push(IndexEntry::new(tag, &image.manifest));
+    entries.push(IndexEntry::new(tag, image.media_type(), image.document()));
     cas_fs::write_atomic(&folder.join("oci-layout"), LAYOUT_FILE)?;
     // Last, so that whoever reads the index finds everything.
     cas_fs::write_atomic(&index, &encode_index(&entries))?;
@@ -251,9 +257,16 @@ impl Part {
     }
 }
 
-/// What a manifest names: the layers, lowest first, and the configuration.
+/// What a manifest names: the layers, lowest first, and the configuration; of several platforms all of that, and the manifests.
 pub(crate) fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildError> {
     let mut parts = Vec::new();
+    if let Some(index) = &image.index {
+        for image in &index.images {
+            parts.extend(blobs(store, image)?);
+            parts.push(Part { blob: image.manifest, recipe: None });
+        }
+        return Ok(parts);
+    }
     for layer in &image.layers {
         parts.push(match layer {
             ImageLayer::Made { recipe, .. } => {

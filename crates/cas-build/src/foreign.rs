@@ -20,6 +20,7 @@ use crate::ahead::read_ahead;
 use crate::behind::store_behind;
 use crate::image_place::{ImagePlace, open};
 use crate::outline::stand_in;
+use crate::platforms::{is_same, own};
 use crate::{BuildError, ImageLayer, Toolchain};
 
 /// Kind of the memos that tell what a pinned image gives.
@@ -30,12 +31,6 @@ pub(crate) const MAX_LAYER_BYTES: u64 = 64 << 30;
 const MAX_DEPTH: usize = 4;
 /// Layers that are fetched at once.
 const PARALLEL: usize = 4;
-
-/// The platform of this program, in Go's words.
-fn platform() -> TargetPlatform {
-    let (architecture, variant) = if cfg!(target_arch = "aarch64") { ("arm64", "v8") } else { ("amd64", "") };
-    TargetPlatform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: variant.to_owned() }
-}
 
 /// A pinned image with what it gives, and where it comes from.
 #[derive(Debug)]
@@ -52,6 +47,16 @@ pub(crate) struct Root {
     pub(crate) tree: Descriptor,
     /// The variables of its configuration.
     pub(crate) env: BTreeMap<String, String>,
+}
+
+/// The layers of an image of others.
+#[derive(Debug)]
+pub(crate) struct ForeignLayers {
+    pub(crate) layers: Vec<ImageLayer>,
+    /// What they give together.
+    pub(crate) tree: Descriptor,
+    /// The blob of its configuration.
+    pub(crate) config: Descriptor,
 }
 
 impl Root {
@@ -97,7 +102,7 @@ pub(crate) fn resolve(
         other => other,
     })?;
     // What is no image for this machine is not pinned.
-    image(store, origin, &document)?;
+    image(store, origin, &document, &own())?;
     Ok(LockedImage { target: label.to_string(), request: request(source), document })
 }
 
@@ -108,11 +113,11 @@ pub(crate) fn toolchain(
     origin: ImagePlace,
     pin: &LockedImage,
 ) -> Result<Toolchain, BuildError> {
-    let known = store.memo(ROOT_MEMO, key(function, pin).as_bytes())?;
+    let known = store.memo(ROOT_MEMO, key(function, pin, &own()).as_bytes())?;
     if let Some(root) = known.and_then(|value| Root::decode(&value)) {
         return Ok(named(root, pin, origin, None));
     }
-    let (root, tree) = make(store, function, &origin, pin)?;
+    let (root, tree) = make(store, function, &origin, pin, &own())?;
     Ok(named(root, pin, origin, Some(tree)))
 }
 
@@ -127,7 +132,7 @@ pub(crate) fn outline(
     origin: ImagePlace,
     pin: &LockedImage,
 ) -> Result<Toolchain, BuildError> {
-    let key = key(function, pin);
+    let key = key(function, pin, &own());
     let known = store.memo(ROOT_MEMO, key.as_bytes())?.and_then(|value| Root::decode(&value));
     let root = known.unwrap_or_else(|| {
         let tree = stand_in(function, ROOT_MEMO, &key);
@@ -142,13 +147,29 @@ pub(crate) fn tree(store: &Store, pinned: &Pinned) -> Result<Directory, BuildErr
     if let Some(tree) = store.find_tree(&root.tree)? {
         return Ok(tree);
     }
-    let (made, tree) = make(store, root.tree.digest.function(), place, pin)?;
+    let (made, tree) = make(store, root.tree.digest.function(), place, pin, &own())?;
     // The record named another one, which is corrected now: whoever went on with that name begins again.
     if made == *root { Ok(tree) } else { Err(StoreError::Missing(root.tree).into()) }
 }
 
-fn key(function: DigestFunction, pin: &LockedImage) -> String {
-    format!("1 {function} {} {}", platform(), pin.document)
+/// The name of the tree of a pinned image for another platform than that of this machine. All of it is in the store then.
+fn tree_for(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<Descriptor, BuildError> {
+    if is_same(platform, &own()) {
+        tree(store, pinned)?;
+        return Ok(pinned.root.tree);
+    }
+    let function = pinned.root.tree.digest.function();
+    let known = store.memo(ROOT_MEMO, key(function, &pinned.pin, platform).as_bytes())?;
+    if let Some(root) = known.and_then(|value| Root::decode(&value))
+        && store.find_tree(&root.tree)?.is_some()
+    {
+        return Ok(root.tree);
+    }
+    Ok(make(store, function, &pinned.place, &pinned.pin, platform)?.0.tree)
+}
+
+fn key(function: DigestFunction, pin: &LockedImage, platform: &TargetPlatform) -> String {
+    format!("1 {function} {platform} {}", pin.document)
 }
 
 fn make(
@@ -156,8 +177,9 @@ fn make(
     function: DigestFunction,
     origin: &ImagePlace,
     pin: &LockedImage,
+    platform: &TargetPlatform,
 ) -> Result<(Root, Directory), BuildError> {
-    let (manifest, config) = image(store, origin, &pin.document)?;
+    let (manifest, config) = image(store, origin, &pin.document, platform)?;
     if manifest.layers.len() != config.diff_ids.len() {
         let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
         return Err(origin.damaged(format!("its manifest has {layers} layers, its configuration {ids}")));
@@ -172,13 +194,15 @@ fn make(
     let env =
         env.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let root = Root { tree: store.put_tree(&tree, function)?, env };
-    store.put_memo(ROOT_MEMO, key(function, pin).as_bytes(), &root.encode())?;
+    store.put_memo(ROOT_MEMO, key(function, pin, platform).as_bytes(), &root.encode())?;
     Ok((root, tree))
 }
 
-/// The layers of a pinned image as they are; all of them are in the store then.
-pub(crate) fn layers(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<Vec<ImageLayer>, BuildError> {
-    let (manifest, config) = image(store, origin, document)?;
+/// The layers of a pinned image for a platform as they are, and what they give; all of that is in the store then.
+pub(crate) fn layers(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<ForeignLayers, BuildError> {
+    let origin = &pinned.place;
+    let tree = tree_for(store, pinned, platform)?;
+    let (manifest, config) = image(store, origin, &pinned.pin.document, platform)?;
     fetch(store, origin, &manifest)?;
     let layer = |(layer, diff_id): (&LayerBlob, &Digest)| {
         let kind = match compression(store, origin, &layer.blob)? {
@@ -192,7 +216,8 @@ pub(crate) fn layers(store: &Store, origin: &ImagePlace, document: &Descriptor) 
         };
         Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
     };
-    manifest.layers.iter().zip(&config.diff_ids).map(layer).collect()
+    let layers = manifest.layers.iter().zip(&config.diff_ids).map(layer).collect::<Result<_, _>>()?;
+    Ok(ForeignLayers { layers, tree, config: manifest.config })
 }
 
 /// How a layer is compressed, by its first bytes: media types are wrong now and then.
@@ -203,8 +228,13 @@ fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<
     Ok(Compression::detect(&head))
 }
 
-/// The image for this machine.
-fn image(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<(Manifest, ConfigView), BuildError> {
+/// The image for a platform.
+fn image(
+    store: &Store,
+    origin: &ImagePlace,
+    document: &Descriptor,
+    wanted: &TargetPlatform,
+) -> Result<(Manifest, ConfigView), BuildError> {
     let failed = |error| BuildError::Image { place: origin.place(), source: Box::new(error) };
     let load = |blob: &Descriptor| -> Result<Vec<u8>, BuildError> {
         origin.document(store, blob)?;
@@ -216,7 +246,7 @@ fn image(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<(M
             Document::Manifest(manifest) => {
                 origin.blob(store, &checked(origin, &manifest.config)?)?;
                 let config = ConfigView::parse(&store.load(&manifest.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
-                let (own, wanted) = (&config.platform, platform());
+                let own = &config.platform;
                 if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
                     return Err(BuildError::Platform {
                         place: origin.place(),
@@ -227,8 +257,7 @@ fn image(store: &Store, origin: &ImagePlace, document: &Descriptor) -> Result<(M
                 return Ok((manifest, config));
             }
             Document::Index(items) => {
-                let wanted = platform();
-                let found = choose(&items, &wanted).ok_or_else(|| {
+                let found = choose(&items, wanted).ok_or_else(|| {
                     let known =
                         items.iter().filter(|item| !item.is_attestation).filter_map(|item| item.platform.as_ref());
                     let known = known.map(ToString::to_string).collect();

@@ -1,47 +1,27 @@
-//! Images: layers, configuration and manifest; and the images that the store knows by name.
+//! Images: layers, configuration and manifest, for each platform, and an index over them.
 //!
-//! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
-//! toolchain of the machine that it was made with, `base TREE` where layers are of others, then for each of these `blob BLOB DIFFID
-//! MEDIATYPE ANNOTATIONS` (a JSON object), for each other one `layer RECIPE TREE`. The manifest and configuration are blobs.
+//! Not here: what is below (`image_base`), which images the store knows by name (`image_record`), which platforms can be had
+//! (`platforms`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_config::{Compression, Image as ImageTarget, Label};
+use cas_config::{Compression, Image as ImageTarget, Label, Owner};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
-use cas_oci::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
+use cas_oci::{
+    ImageConfig, LayerKind, LayerReference, TargetPlatform, encode_config, encode_image_index, encode_manifest,
+};
 use cas_store::Store;
 use cas_tar::{Codec, Recipe};
-use cas_tree::Directory;
+use cas_tree::{Directory, RelPath};
 
+use crate::accounts::{self, Accounts};
+use crate::image_base::{Base, Source, files};
 use crate::layer::{self, LayerError};
 use crate::stamp::stamp;
-use crate::{BuildError, Image, ImageLayer, Output, Taints, Workspace, part};
-
-impl Image {
-    /// The files of all layers together, and the function that names them.
-    pub(crate) fn tree(&self, store: &Store) -> Result<(Directory, DigestFunction), BuildError> {
-        let mut tree = self.base_tree.as_ref().map_or_else(|| Ok(Directory::root()), |tree| store.load_tree(tree))?;
-        let mut function = self.base_tree.map_or(DigestFunction::Blake3, |tree| tree.digest.function());
-        for layer in &self.layers {
-            if let ImageLayer::Made { tree: name, .. } = layer {
-                function = name.digest.function();
-                tree.apply_layer(&store.load_tree(name)?);
-            }
-        }
-        Ok((tree, function))
-    }
-}
-
-/// What a layer is made of.
-enum Source {
-    /// A tree.
-    Tree { tree: Arc<Directory>, name: Descriptor, created_by: String },
-    /// A layer of another image, taken as it is.
-    Layer(ImageLayer),
-}
+use crate::{BuildError, Image, ImageIndex, ImageLayer, Output, Taints, Workspace, image_record, part, platforms};
 
 /// Where an image is built.
 pub(crate) struct Context<'a> {
@@ -54,6 +34,14 @@ pub(crate) struct Context<'a> {
     pub(crate) variables: &'a BTreeMap<String, String>,
 }
 
+/// What a target gives to a layer, before its rights are looked at.
+struct LayerPart {
+    from: String,
+    tree: Directory,
+    /// The uppermost place that is of it.
+    top: Option<RelPath>,
+}
+
 /// Builds an image. `base` and `layers` are the outputs of what the target names, with their labels, in its order.
 pub(crate) fn build(
     context: &Context<'_>,
@@ -61,6 +49,43 @@ pub(crate) fn build(
     target: &ImageTarget,
     base: Option<(String, Output)>,
     layers: Vec<(String, Output)>,
+) -> Result<Image, BuildError> {
+    let Context { store, workspace, .. } = *context;
+    let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
+    let own = [platforms::plain()];
+    let wanted = if target.platforms.is_empty() { &own[..] } else { &target.platforms };
+    let mut parts = Vec::new();
+    for (layer, (from, output)) in target.layers.iter().zip(layers) {
+        platforms::check_part(workspace, label, layer, &from, &output, wanted)?;
+        let role = "a layer of an image";
+        let (tree, top) = part::Context { store, workspace, label, role }.placed_part(&from, &output, layer)?;
+        parts.push(LayerPart { from, tree, top });
+    }
+    let mut images = Vec::new();
+    for platform in wanted {
+        images.push(for_platform(context, label, target, platform, base.as_ref(), &parts, &taints)?);
+    }
+    // The one for this machine stands for all where one image is asked for.
+    let main = images.iter().position(|image| platforms::can_run(&image.platform)).unwrap_or(0);
+    let mut image = images[main].clone();
+    if images.len() > 1 {
+        let manifests: Vec<_> = images.iter().map(|image| (&image.platform, image.manifest)).collect();
+        let index = encode_image_index(target.format, &manifests, &target.annotations);
+        image.index = Some(ImageIndex { blob: store.put_bytes(DigestFunction::Sha256, &index)?, images });
+    }
+    image_record::put(store, &image)?;
+    Ok(image)
+}
+
+/// The image of one platform.
+fn for_platform(
+    context: &Context<'_>,
+    label: &Label,
+    target: &ImageTarget,
+    platform: &TargetPlatform,
+    base: Option<&(String, Output)>,
+    parts: &[LayerPart],
+    taints: &Taints,
 ) -> Result<Image, BuildError> {
     let Context { store, workspace, function, .. } = *context;
     let codec = match target.compression {
@@ -70,39 +95,93 @@ pub(crate) fn build(
         Compression::ZstdChunked => Codec::ZstdChunked3,
         Compression::Stargz => Codec::Stargz6,
     };
-    let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
-    let (mut sources, mut base_tree) = (Vec::new(), None);
-    match base {
-        None => {}
-        Some((from, Output::Toolchain(toolchain))) => {
-            if toolchain.host_identity().is_some() {
-                let role = "the base of an image: it shows programs of this machine";
-                return Err(BuildError::Role { label: from, kind: "toolchain", role });
+    let Base { mut sources, tree: base_tree, inherited } = Base::of(context, label, base, platform)?;
+    for (layer_index, (layer, part)) in target.layers.iter().zip(parts).enumerate() {
+        let LayerPart { from, tree, top } = part;
+        let owner = match &layer.rights.owner {
+            None => None,
+            Some(owner) => {
+                let place = || format!("layer {} (`{from}`)", layer_index + 1);
+                Some(numbers(context, label, place, owner, base_tree.as_ref(), &sources, Some(tree))?)
             }
-            let tree = toolchain.tree(store, context.fetcher)?;
-            match toolchain.foreign_layers(store)? {
-                // Whoever has the image already needs none of them again.
-                Some((name, layers)) => {
-                    base_tree = Some(name);
-                    sources.extend(layers.into_iter().map(Source::Layer));
-                }
-                None => sources.push(Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") }),
-            }
-        }
-        Some((_, Output::Image(image))) => {
-            base_tree = image.base_tree;
-            sources.extend(image.layers.iter().cloned().map(Source::Layer));
-        }
-        Some((from, output)) => {
-            return Err(BuildError::Role { label: from, kind: output.kind(), role: "the base of an image" });
-        }
-    }
-    for (layer, (from, output)) in target.layers.iter().zip(layers) {
-        let role = "a layer of an image";
-        let tree = part::Context { store, workspace, label, role }.part(&from, &output, layer)?;
+        };
+        let mut tree = tree.clone();
+        accounts::give(&mut tree, top.as_ref(), &layer.rights, owner);
         let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
         sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}") });
     }
+    if let Some(user) = &target.config.user {
+        let owner = Owner::parse(user).expect("it was checked with the text");
+        numbers(context, label, || "`config`".to_owned(), &owner, base_tree.as_ref(), &sources, None)?;
+    }
+    let (references, made) = described(store, label, platform, sources, codec)?;
+    let own = &target.config;
+    let mut config = ImageConfig {
+        user: own.user.clone(),
+        exposed_ports: own.expose.clone(),
+        env: own.env.clone(),
+        entrypoint: own.entrypoint.clone(),
+        cmd: own.cmd.clone(),
+        volumes: own.volumes.clone(),
+        working_dir: own.workdir.clone(),
+        labels: own.labels.clone(),
+        stop_signal: own.stop_signal.clone(),
+        healthcheck: own.healthcheck.clone(),
+        created: None,
+    }
+    .over(inherited.config);
+    stamp(workspace, context.variables, label, target, &mut config)?;
+    let config = encode_config(platform, &config, &inherited.history, &references);
+    let config = store.put_bytes(DigestFunction::Sha256, &config)?;
+    let manifest = encode_manifest(target.format, &config, &references, &target.annotations);
+    let manifest = manifest.ok_or_else(|| BuildError::LayerFormat { label: label.to_string() })?;
+    Ok(Image {
+        reference: label.to_string(),
+        manifest: store.put_bytes(DigestFunction::Sha256, &manifest)?,
+        config,
+        format: target.format,
+        platform: platform.clone(),
+        layers: made,
+        base_tree,
+        taints: taints.clone(),
+        index: None,
+    })
+}
+
+/// The numbers of an owner: names as the layers so far know them, and the layer that is at work.
+fn numbers(
+    context: &Context<'_>,
+    label: &Label,
+    place: impl Fn() -> String,
+    owner: &Owner,
+    base: Option<&Descriptor>,
+    below: &[Source],
+    own: Option<&Directory>,
+) -> Result<(u32, u32), BuildError> {
+    let mut known = Accounts::default();
+    if accounts::has_names(owner) {
+        let mut files = files(context.store, base, below)?;
+        if let Some(own) = own {
+            files.apply_layer(own);
+        }
+        known = Accounts::of(context.store, &files)?;
+    }
+    known.numbers(owner).map_err(|unknown| BuildError::UnknownAccount {
+        label: label.to_string(),
+        place: place(),
+        kind: unknown.kind,
+        name: unknown.name,
+    })
+}
+
+/// Layers as documents name them and as the store has them; those that are trees are made.
+fn described(
+    store: &Store,
+    label: &Label,
+    platform: &TargetPlatform,
+    sources: Vec<Source>,
+    codec: Codec,
+) -> Result<(Vec<LayerReference>, Vec<ImageLayer>), BuildError> {
     let (mut references, mut made) = (Vec::new(), Vec::new());
     for (layer_index, source) in sources.into_iter().enumerate() {
         let (layer, recipe, created_by) = match source {
@@ -121,7 +200,7 @@ pub(crate) fn build(
                 }
             },
             Source::Tree { tree, name, created_by } => {
-                let place = format!("{label} {layer_index}");
+                let place = format!("{label} {platform} {layer_index}");
                 let built = layer::build(store, &tree, &name, codec, &place);
                 let (recipe_name, recipe) = built.map_err(|error| match error {
                     LayerError::Entry(source) => BuildError::Layer { label: label.to_string(), layer_index, source },
@@ -133,24 +212,7 @@ pub(crate) fn build(
         references.push(reference(&recipe, created_by));
         made.push(layer);
     }
-    let mut config = ImageConfig {
-        user: target.config.user.clone(),
-        exposed_ports: target.config.expose.clone(),
-        env: target.config.env.clone(),
-        entrypoint: target.config.entrypoint.clone(),
-        cmd: target.config.cmd.clone(),
-        working_dir: target.config.workdir.clone(),
-        labels: target.config.labels.clone(),
-        created: None,
-    };
-    stamp(workspace, context.variables, label, target, &mut config)?;
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let platform = Platform { architecture: architecture.to_owned(), os: "linux".to_owned() };
-    let config = store.put_bytes(DigestFunction::Sha256, &encode_config(&platform, &config, &references))?;
-    let manifest = store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &references))?;
-    let image = Image { reference: label.to_string(), manifest, config, layers: made, base_tree, taints };
-    store.put_memo("image", image.reference.as_bytes(), &encode(&image))?;
-    Ok(image)
+    Ok((references, made))
 }
 
 /// How a manifest and a configuration name a layer made here.
@@ -162,114 +224,4 @@ pub(crate) fn reference(recipe: &Recipe, created_by: String) -> LayerReference {
     };
     let annotations = recipe.tail.as_ref().map(|tail| tail.annotations.clone()).unwrap_or_default();
     LayerReference { kind, blob: recipe.blob, diff_id: recipe.tar.digest, created_by, annotations }
-}
-
-fn encode(image: &Image) -> Vec<u8> {
-    let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
-    for host in &image.taints.hosts {
-        text.push_str(&format!("host {host}\n"));
-    }
-    for step in &image.taints.incremental {
-        text.push_str(&format!("incremental {step}\n"));
-    }
-    for tier in &image.taints.sandboxes {
-        text.push_str(&format!("sandbox {tier}\n"));
-    }
-    if let Some(tree) = &image.base_tree {
-        text.push_str(&format!("base {tree}\n"));
-    }
-    for layer in &image.layers {
-        text.push_str(&match layer {
-            ImageLayer::Made { recipe, tree } => format!("layer {recipe} {tree}\n"),
-            ImageLayer::Foreign { blob, diff_id, kind, annotations } => {
-                let annotations = serde_json::to_string(annotations).expect("strings have JSON");
-                format!("blob {blob} {diff_id} {} {annotations}\n", kind.media_type())
-            }
-        });
-    }
-    text.into_bytes()
-}
-
-/// The image that a record tells of.
-pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
-    let mut lines = std::str::from_utf8(record).ok()?.lines();
-    let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
-    let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;
-    let (mut layers, mut taints, mut base_tree) = (Vec::new(), Taints::default(), None);
-    for line in lines {
-        if let Some(tree) = line.strip_prefix("base ") {
-            base_tree = Some(tree.parse().ok()?);
-            continue;
-        }
-        if let Some(layer) = line.strip_prefix("blob ") {
-            let mut words = layer.splitn(4, ' ');
-            let (blob, diff_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            let kind = LayerKind::of(words.next()?)?;
-            let annotations = serde_json::from_str(words.next()?).ok()?;
-            layers.push(ImageLayer::Foreign { blob, diff_id, kind, annotations });
-            continue;
-        }
-        if let Some(host) = line.strip_prefix("host ") {
-            taints.hosts.insert(host.to_owned());
-            continue;
-        }
-        if let Some(step) = line.strip_prefix("incremental ") {
-            taints.incremental.insert(step.to_owned());
-            continue;
-        }
-        if let Some(tier) = line.strip_prefix("sandbox ") {
-            taints.sandboxes.insert(tier.to_owned());
-            continue;
-        }
-        let (recipe, tree) = line.strip_prefix("layer ")?.split_once(' ')?;
-        layers.push(ImageLayer::Made { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
-    }
-    Some(Image { reference: reference.to_owned(), manifest, config, layers, base_tree, taints })
-}
-
-/// The image of this name in the store: a full label, as `//apps/web:image`.
-///
-/// # Errors
-///
-/// [`BuildError::UnknownImage`], and what the store says.
-pub fn find_image(store: &Store, name: &str) -> Result<Arc<Image>, BuildError> {
-    let record = store.memo("image", name.as_bytes())?;
-    let image = record.and_then(|record| decode(name, &record));
-    image.map(Arc::new).ok_or_else(|| BuildError::UnknownImage { name: name.to_owned() })
-}
-
-/// The images in the store, by name.
-///
-/// # Errors
-///
-/// What the store says.
-pub fn list_images(store: &Store) -> Result<Vec<Image>, BuildError> {
-    let records = store.memos("image")?;
-    // A record that makes no sense names no image.
-    Ok(records.iter().filter_map(|(name, record)| decode(std::str::from_utf8(name).ok()?, record)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn records_are_read_as_they_were_written() {
-        let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
-        let annotations = BTreeMap::from([("a key".to_owned(), "a value\nof two lines".to_owned())]);
-        let foreign =
-            ImageLayer::Foreign { blob: of("b"), diff_id: of("d").digest, kind: LayerKind::Zstd, annotations };
-        let layers = vec![foreign, ImageLayer::Made { recipe: of("r"), tree: of("t") }];
-        let base_tree = Some(of("base"));
-        let hosts = BTreeSet::from(["//:host".to_owned()]);
-        let sandboxes = BTreeSet::from(["none".to_owned()]);
-        let taints = Taints { hosts, incremental: BTreeSet::from(["//a:b".to_owned()]), sandboxes };
-        let image =
-            Image { reference: "//:x".to_owned(), manifest: of("m"), config: of("c"), layers, base_tree, taints };
-        let record = encode(&image);
-        assert_eq!(decode("//:x", &record), Some(image));
-        assert_eq!(decode("//:x", &record[..record.len() - 4]), None);
-    }
 }

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use cas_blob::{Descriptor, OpenBlob, VerifyError};
 use cas_digest::DigestFunction;
 use cas_oci::{
-    Document, ImageSource, IndexItem, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, Reference, Repository,
-    encode_manifest, parse_saved,
+    Document, ImageFormat, ImageSource, IndexItem, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, Reference,
+    Repository, encode_manifest, parse_saved,
 };
 use cas_registry::{Body, Client, RegistryError};
 use cas_store::{Store, StoreError};
@@ -295,7 +295,8 @@ impl ImagePlace {
             let annotations = BTreeMap::new();
             layers.push(LayerReference { kind, blob, diff_id: blob.digest, created_by: String::new(), annotations });
         }
-        Ok(store.put_bytes(DigestFunction::Sha256, &encode_manifest(&config, &layers))?)
+        let manifest = encode_manifest(ImageFormat::Oci, &config, &layers, &BTreeMap::new());
+        Ok(store.put_bytes(DigestFunction::Sha256, &manifest.expect("OCI has a media type for each of these"))?)
     }
 
     /// The document of an index of a layout that is asked for.

@@ -5,6 +5,7 @@
 //!
 //! Not here: rendering and exit codes (`cas-cli`), formats of any kind (the format crates).
 
+mod accounts;
 mod ahead;
 mod archive;
 mod assemble;
@@ -29,7 +30,9 @@ mod healing;
 mod history;
 mod host;
 mod image;
+mod image_base;
 mod image_place;
+mod image_record;
 mod inputs;
 mod kept;
 mod layer;
@@ -43,6 +46,7 @@ mod npm;
 mod outline;
 mod output;
 mod part;
+mod platforms;
 mod recent;
 mod record;
 mod resources;
@@ -71,12 +75,12 @@ pub use export::{Destination, DestinationError, export_image, write_tarball};
 pub use graph::{deps_of, needs_of};
 pub use healing::healing;
 pub use history::history_folder;
-pub use image::{find_image, list_images};
 pub use image_place::ImageRegistries;
+pub use image_record::{find_image, list_images};
 pub use log::Log;
 pub use missed::Missed;
 pub use needs::{image_keeps, row_needs};
-pub use output::{Crates, Download, Files, Image, ImageLayer, Output, Package, Packages, Taints, Tarball};
+pub use output::{Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints, Tarball};
 pub use run::{RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};

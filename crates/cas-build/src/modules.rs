@@ -231,6 +231,19 @@ pub(crate) fn portable(
     Ok(tree.subtree(&modules).unwrap_or_else(Directory::root))
 }
 
+/// A package of the same part that is for some processors alone, by its name.
+pub(crate) fn bound(
+    packages: &Packages,
+    workspace: &Workspace,
+    label: &Label,
+    part: Part,
+) -> Result<Option<String>, BuildError> {
+    let layout = portable_layout(packages, workspace, label, part)?;
+    let known: BTreeMap<_, _> = packages.lockfile.packages().into_iter().collect();
+    let mut used = layout.packages.iter().filter_map(|(_, key)| known.get(key));
+    Ok(used.find(|package| package.is_bound).map(|package| package.name.clone()))
+}
+
 /// Names everything that [`portable`] is made of.
 pub(crate) fn portable_name(
     packages: &Packages,

@@ -14,7 +14,7 @@ use cas_tree::Node;
 
 use crate::debian_index::INDEX_MEMO;
 use crate::foreign::recorded_tree;
-use crate::image::decode as decode_image;
+use crate::image_record::decode as decode_image;
 use crate::layer_states::STATES_MEMO;
 use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
 
@@ -105,6 +105,13 @@ fn of_image(image: &Image, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, Sto
                 keeps.push(Keep::Tree(*tree));
             }
             ImageLayer::Foreign { blob, .. } => keeps.push(Keep::Blob(*blob)),
+        }
+    }
+    if let Some(index) = &image.index {
+        keeps.push(Keep::Blob(index.blob));
+        for image in &index.images {
+            let Some(more) = of_image(image, load)? else { return Ok(None) };
+            keeps.extend(more);
         }
     }
     Ok(Some(keeps))

@@ -15,6 +15,7 @@ use cas_config::{
 };
 use cas_digest::{Digest, DigestFunction};
 use cas_npm::{DependencyKind, Part};
+use cas_oci::ImageFormat;
 use cas_tree::Directory;
 
 use crate::builder::Shared;
@@ -27,7 +28,7 @@ use crate::step::Job;
 use crate::trace::Trace;
 use crate::{
     BuildError, Builder, Download, Files, Image, Output, Package, Taints, Toolchain, debian, foreign, modules, part,
-    stamp,
+    platforms, stamp,
 };
 
 /// What is known of a target without building it.
@@ -444,7 +445,10 @@ impl Builder<'_> {
         let label = shared.graph.label(target);
         let mut words = Trace::default();
         words.add("compression", "", format!("{:?}", image.compression));
+        words.add("format", "", format!("{:?}", image.format));
         words.add("config", "", format!("{:?}", image.config));
+        words.add("platforms", "", image.platforms.iter().map(|platform| format!("{platform} ")).collect::<String>());
+        words.add("annotations", "", format!("{:?}", image.annotations));
         if !image.stamp.is_empty() {
             words.extend(stamp::words(&self.sources(shared), &self.variables, label, image)?);
         }
@@ -455,15 +459,22 @@ impl Builder<'_> {
         if let Some((from, output)) = image.base.as_ref().and_then(|_| outputs.next()) {
             taints.extend(&Taints::of([&output]));
             words.add("base", "", &from);
+            // What it runs is inherited, and is no part of its files.
+            if let Output::Toolchain(toolchain) = &output
+                && let Some(document) = toolchain.document()
+            {
+                words.add("base", "document", document.to_string());
+            }
             parts.insert(from, whole_name(&output));
         }
         for (index, (layer, (from, output))) in image.layers.iter().zip(outputs).enumerate() {
             taints.extend(&Taints::of([&output]));
-            let place = format!("{from} {:?} {:?} {}", layer.path, layer.to, layer.production);
+            let place = format!("{from} {:?} {:?} {} {:?}", layer.path, layer.to, layer.production, layer.rights);
             words.add("layer", index.to_string(), place);
             let part = match &output {
                 Output::Files(files) if !files.tree(self.store)?.is_empty() => {
                     part::files_at(self.store, &from, files, layer)?
+                        .0
                         .encode(function)
                         .map_err(cas_store::StoreError::from)?
                         .root
@@ -534,7 +545,7 @@ fn whole_name(output: &Output) -> String {
         Output::Crates(crates) => crates.name.to_string(),
         Output::Tarball(tarball) => tarball.recipe.blob.to_string(),
         Output::Files(files) => files.name.to_string(),
-        Output::Image(image) => image.manifest.to_string(),
+        Output::Image(image) => image.document().to_string(),
     }
 }
 
@@ -560,9 +571,12 @@ fn no_image(label: &Label, name: Descriptor) -> Image {
         reference: label.to_string(),
         manifest: name,
         config: name,
+        format: ImageFormat::Oci,
+        platform: platforms::plain(),
         layers: Vec::new(),
         base_tree: None,
         taints: Taints::default(),
+        index: None,
     }
 }
 

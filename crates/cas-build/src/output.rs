@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use cas_blob::Descriptor;
 use cas_digest::Digest;
 use cas_npm::{Integrity, ModulesLock, Programs};
-use cas_oci::LayerKind;
+use cas_oci::{ImageFormat, LayerKind, TargetPlatform};
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 use cas_tree::{Directory, RelPath};
@@ -223,12 +223,27 @@ pub struct Image {
     pub manifest: Descriptor,
     /// The configuration's blob.
     pub config: Descriptor,
+    /// Whose documents these are.
+    pub format: ImageFormat,
+    /// What it is for.
+    pub platform: TargetPlatform,
     /// The layers, lowest first; those of others come before those made here.
     pub layers: Vec<ImageLayer>,
     /// What the layers of others give together.
     pub base_tree: Option<Descriptor>,
     /// What it was made with beside its inputs.
     pub taints: Taints,
+    /// Where it is for several platforms, all of them; the other fields tell of the one for this machine, or of the first one.
+    pub index: Option<ImageIndex>,
+}
+
+/// An image for several platforms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageIndex {
+    /// The index's blob.
+    pub blob: Descriptor,
+    /// The images in its order, without an index of their own.
+    pub images: Vec<Image>,
 }
 
 /// A layer of an image.

@@ -20,21 +20,32 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// The part of an output that `wanted` names, where it wants it.
     pub(crate) fn part(&self, from: &str, output: &Output, wanted: &ImageLayer) -> Result<Directory, BuildError> {
+        self.placed_part(from, output, wanted).map(|(tree, _)| tree)
+    }
+
+    /// The same, and the uppermost place that is of the output and no folder on the way to it; `None` for the root.
+    pub(crate) fn placed_part(
+        &self,
+        from: &str,
+        output: &Output,
+        wanted: &ImageLayer,
+    ) -> Result<(Directory, Option<RelPath>), BuildError> {
         let to = wanted.to.as_ref();
+        let whole = |tree: &Directory| Ok((placed(tree, to)?, to.cloned()));
         match output {
             Output::Download(download) => {
                 let mut tree = Directory::root();
                 let node = Node::file(download.blob, 0o644);
-                tree.insert(&place(to, &download.file_name), node, &Metadata::root_owned(0o755))
-                    .expect("the tree is empty");
-                Ok(tree)
+                let place = place(to, &download.file_name);
+                tree.insert(&place, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
+                Ok((tree, Some(place)))
             }
             Output::Files(files) => files_at(self.store, from, files, wanted),
-            Output::Package(package) => placed(&package.tree, to),
-            Output::Tarball(tarball) => placed(&tarball.tree, to),
+            Output::Package(package) => whole(&package.tree),
+            Output::Tarball(tarball) => whole(&tarball.tree),
             Output::Packages(packages) => {
                 let part = if wanted.production { Part::Production } else { Part::All };
-                placed(&modules::portable(self.store, packages, self.workspace, self.label, part)?, to)
+                whole(&modules::portable(self.store, packages, self.workspace, self.label, part)?)
             }
             Output::Toolchain(_) | Output::Image(_) | Output::Crates(_) => {
                 Err(BuildError::Role { label: from.to_owned(), kind: output.kind(), role: self.role })
@@ -52,13 +63,13 @@ fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildErro
     Ok(whole)
 }
 
-/// The part of a step's outputs that a layer takes, where it wants it.
+/// The part of a step's outputs that a layer takes, where it wants it, and the uppermost place that is of the part.
 pub(crate) fn files_at(
     store: &Store,
     from: &str,
     files: &Files,
     wanted_part: &ImageLayer,
-) -> Result<Directory, BuildError> {
+) -> Result<(Directory, Option<RelPath>), BuildError> {
     let outputs = files.tree(store)?;
     let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
     let package = RelPath::new(package).ok();
@@ -71,24 +82,24 @@ pub(crate) fn files_at(
     let place = |source| BuildError::Place { source };
     let parents = Metadata::root_owned(0o755);
     let Some(wanted) = wanted else {
-        return placed(outputs, wanted_part.to.as_ref());
+        return Ok((placed(outputs, wanted_part.to.as_ref())?, wanted_part.to.clone()));
     };
     match outputs.get(&wanted) {
         Some(Node::Directory(_)) => {
             let part = outputs.subtree(&wanted).expect("it is a directory");
-            tree = placed(&part, wanted_part.to.as_ref())?;
+            Ok((placed(&part, wanted_part.to.as_ref())?, wanted_part.to.clone()))
         }
         Some(node) => {
             let name = RelPath::from(wanted.name());
             let to = wanted_part.to.as_ref().map_or_else(|| name.clone(), |to| to.join_path(&name));
             tree.insert(&to, node.clone(), &parents).map_err(place)?;
+            Ok((tree, Some(to)))
         }
         None => {
             let path = wanted_part.path.as_ref().map_or_else(String::new, ToString::to_string);
-            return Err(BuildError::NoSuchOutput { label: from.to_owned(), path });
+            Err(BuildError::NoSuchOutput { label: from.to_owned(), path })
         }
     }
-    Ok(tree)
 }
 
 /// A file keeps its name below a folder; the root is a folder.

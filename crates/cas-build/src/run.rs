@@ -6,17 +6,16 @@ use std::path::PathBuf;
 
 use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier};
 use cas_store::Store;
-use cas_tree::{Directory, RelPath};
+use cas_tree::Directory;
 use serde::Deserialize;
 
-use crate::{BuildError, Image};
+use crate::accounts::{Account, Accounts};
+use crate::{BuildError, Image, platforms};
 
 /// Where programs are looked for when the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Longest configuration that is read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
-/// Longest `/etc/passwd` that is read.
-const MAX_PASSWD_BYTES: u64 = 1 << 20;
 
 /// What to run in an image.
 #[derive(Debug)]
@@ -51,12 +50,17 @@ struct Execution {
 ///
 /// # Errors
 ///
-/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
+/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
 /// store says.
 pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ending, BuildError> {
     if !request.tier.is_whole() {
         let (label, root) = (image.reference.clone(), image.reference.clone());
         return Err(BuildError::RootNotEntered { label, root, tier: request.tier });
+    }
+    if !platforms::can_run(&image.platform) {
+        let known = image.all_platforms().map(|image| image.platform.to_string()).collect();
+        let (place, wanted) = (image.reference.clone(), platforms::own().to_string());
+        return Err(BuildError::Platform { place, wanted, known });
     }
     let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
@@ -94,26 +98,16 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
 /// Numbers and home of the image's user; root where it says nothing.
 fn user(store: &Store, image: &Image, tree: &Directory, text: &str) -> Result<(u32, u32, String), BuildError> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
-    let path = RelPath::new("etc/passwd").expect("it is a path");
-    let passwd = match tree.get_file(&path) {
-        Some((_, blob)) => String::from_utf8_lossy(&store.load(&blob, MAX_PASSWD_BYTES)?).into_owned(),
-        None => String::new(),
-    };
     let wanted = if user.is_empty() { "0" } else { user };
-    let row = passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.len() >= 6 && (fields[0] == wanted || fields[2] == wanted));
+    let accounts = Accounts::of(store, tree)?;
     let unknown = || BuildError::User { name: image.reference.clone(), user: text.to_owned() };
     let number = |text: &str| text.parse::<u32>().ok();
-    let (uid, own_group, home) = match (&row, number(wanted)) {
-        (Some(fields), _) => {
-            let ids = number(fields[2]).zip(number(fields[3])).ok_or_else(unknown)?;
-            (ids.0, ids.1, fields[5].to_owned())
-        }
-        (None, Some(uid)) => (uid, 0, "/".to_owned()),
+    let Account { uid, gid: own_group, home } = match (accounts.user(wanted), number(wanted)) {
+        (Some(account), _) => account,
+        (None, Some(uid)) => Account { uid, gid: 0, home: "/".to_owned() },
         (None, None) => return Err(unknown()),
     };
-    let gid = if group.is_empty() { own_group } else { number(group).ok_or_else(unknown)? };
+    let by_name = || number(group).or_else(|| accounts.group(group)).ok_or_else(unknown);
+    let gid = if group.is_empty() { own_group } else { by_name()? };
     Ok((uid, gid, home))
 }

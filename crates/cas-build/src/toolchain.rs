@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cas_blob::{ActionLane, Descriptor};
 use cas_config::LockedDebian;
 use cas_fetch::Fetcher;
+use cas_oci::TargetPlatform;
 use cas_sandbox::Cancel;
 use cas_store::Store;
 use cas_tree::{Directory, MergeRule, Node};
 
-use crate::foreign::Pinned;
+use crate::foreign::{ForeignLayers, Pinned};
 use crate::step::StepRoot;
-use crate::{BuildError, ImageLayer, Taints, debian, foreign};
+use crate::{BuildError, Taints, debian, foreign};
 
 /// A root file system.
 #[derive(Debug)]
@@ -211,12 +212,31 @@ impl Toolchain {
     }
 
     /// The layers of the image that it is, byte for byte, and what they give; `None` for one that is something else.
-    pub(crate) fn foreign_layers(&self, store: &Store) -> Result<Option<(Descriptor, Vec<ImageLayer>)>, BuildError> {
+    pub(crate) fn foreign_layers(
+        &self,
+        store: &Store,
+        platform: &TargetPlatform,
+    ) -> Result<Option<ForeignLayers>, BuildError> {
         match &self.source {
-            Source::Image(pinned) => {
-                Ok(Some((pinned.root.tree, foreign::layers(store, &pinned.place, &pinned.pin.document)?)))
-            }
+            Source::Image(pinned) => foreign::layers(store, pinned, platform).map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// The image that it is, or that something was added to.
+    pub(crate) fn image_below(&self) -> Option<&Self> {
+        match &self.source {
+            Source::Image(_) => Some(self),
+            Source::Added(base, _) => base.image_below(),
+            Source::Debian { .. } | Source::Host(_) | Source::Merged(_) => None,
+        }
+    }
+
+    /// The document of that image.
+    pub(crate) fn document(&self) -> Option<&Descriptor> {
+        match &self.image_below()?.source {
+            Source::Image(pinned) => Some(&pinned.pin.document),
+            _ => None,
         }
     }
 

@@ -261,6 +261,17 @@ pub(crate) struct BuildArgs {
     /// Run the tests that the patterns select, too
     #[arg(long)]
     pub(crate) tests: bool,
+    /// Write down what was made of each image, as JSON
+    ///
+    /// By label: `containerimage.digest`, `containerimage.config.digest`, `containerimage.descriptor`, `image.name` and
+    /// `platforms`, as BuildKit names them. It is written at once, when everything was built.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Write the digest of an image's configuration, its ID for docker and podman, to a file
+    ///
+    /// One image of one platform has to be built. It is written at once, when everything was built.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -452,6 +463,9 @@ pub(crate) enum ImageCommand {
         /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it, or
         /// `tar:FILE` for the files alone
         destination: String,
+        /// Of an image for several platforms the one for this, as `linux/arm64`; without it layouts get all, and others none
+        #[arg(long)]
+        platform: Option<String>,
     },
 }
 

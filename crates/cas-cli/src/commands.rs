@@ -14,7 +14,7 @@ use cas_build::{
     Output, SecretSources, Taints, Trials, Workspace, export_image, find_image, healing, list_images, row_needs,
     write_tarball,
 };
-use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, Toolchain};
+use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, TargetPlatform, Toolchain};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
 use cas_registry::Client;
@@ -31,12 +31,13 @@ use crate::args::{
     SandboxCommand, Shard, StepArgs,
 };
 use crate::exit::Exit;
+use crate::image_file::ImageFiles;
 use crate::init;
 use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{affected, checkout, doctor, own_files, pages, rebuild, remarks, store, test, why};
+use crate::{affected, checkout, doctor, image_file, own_files, pages, rebuild, remarks, store, test, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 pub(crate) const SIGNAL_BASE: i32 = 128;
@@ -50,12 +51,14 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Import(ImportCommand::Nx(args)) => init::run(&global, Source::Nx, &args),
         Command::Build(args) => {
             let purpose = if args.tests { Purpose::Both } else { Purpose::Build };
-            let work = Work { purpose, trials: Trials::default(), shard: None, junit: None };
+            let images = ImageFiles { metadata: args.metadata_file, id: args.iidfile };
+            let work = Work { purpose, trials: Trials::default(), shard: None, junit: None, images };
             build_or_watch(&global, arguments, &args.common, work)
         }
         Command::Test(args) => {
             let trials = Trials { rerun: args.rerun, retry_count: args.retries, arguments: args.arguments };
-            let work = Work { purpose: Purpose::Test, trials, shard: args.shard, junit: args.junit };
+            let images = ImageFiles::default();
+            let work = Work { purpose: Purpose::Test, trials, shard: args.shard, junit: args.junit, images };
             build_or_watch(&global, arguments, &args.common, work)
         }
         Command::Checkout(args) => checkout::run(&global, &args),
@@ -250,6 +253,7 @@ struct Work {
     trials: Trials,
     shard: Option<Shard>,
     junit: Option<PathBuf>,
+    images: ImageFiles,
 }
 
 pub(crate) struct Options {
@@ -374,7 +378,7 @@ fn build_or_watch(
     work: Work,
 ) -> Result<Exit, Failure> {
     if args.watch {
-        let own: Vec<PathBuf> = args.trace.iter().chain(&work.junit).cloned().collect();
+        let own: Vec<PathBuf> = args.trace.iter().chain(&work.junit).chain(work.images.paths()).cloned().collect();
         return rebuild::run(global, arguments, &own);
     }
     if let Some(parent) = args.watched_by {
@@ -384,7 +388,7 @@ fn build_or_watch(
 }
 
 fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> {
-    let Work { purpose, trials, shard, junit } = work;
+    let Work { purpose, trials, shard, junit, images } = work;
     let timeline = args.trace.as_ref().map(|_| Timeline::new());
     let progress = Progress::with_timeline(timeline).on_terminal(global.format);
     let done = |name: &str, started: Instant| progress.event(Event::Span { name, kind: "build", started });
@@ -392,7 +396,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     let (workspace, package) = open_workspace(global)?;
     let workspace = ManuallyDrop::new(workspace);
     remarks::tell(&workspace);
-    let reports: Vec<&Path> = args.trace.iter().chain(&junit).map(PathBuf::as_path).collect();
+    let reports: Vec<&Path> = args.trace.iter().chain(&junit).chain(images.paths()).map(PathBuf::as_path).collect();
     own_files::check_secrets(&workspace, &args.inputs.secret, &here(global))?;
     own_files::check_reports(&workspace, &reports, &here(global))?;
     done("workspace", started);
@@ -420,6 +424,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         Some(shard) => test::part(labels, shard),
         None => labels,
     };
+    images.check(&workspace, &labels)?;
     if labels.is_empty() && purpose == Purpose::Test {
         render::note(&test::nothing(shard));
     }
@@ -449,9 +454,12 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     };
     let (Built { outputs, failures, untried, .. }, rows) = healed(&store, &mut work)?;
     // The process ends soon, and the kernel takes thousands of small pieces back at once.
-    let (_outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
+    let (outputs, rows) = (ManuallyDrop::new(outputs), ManuallyDrop::new(rows));
     if let Some(path) = junit {
         test::report(&here(global).join(path), &labels, &failures, &untried, &progress.notes)?;
+    }
+    if failures.is_empty() && untried.is_empty() {
+        images.write(&here(global), &outputs)?;
     }
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     progress.rest();
@@ -611,8 +619,11 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
         Output::Files(_) if kind == "test" => row["status"] = json!("passed"),
         Output::Files(files) => row["digest"] = json!(files.name.digest.to_string()),
         Output::Image(image) => {
-            row["digest"] = json!(image.manifest.digest.to_string());
+            row["digest"] = json!(image.document().digest.to_string());
             row["layers"] = json!(image.layers.len());
+            if image.index.is_some() {
+                row["platforms"] = image_file::platforms(image);
+            }
         }
     }
     row
@@ -731,12 +742,15 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
     let options = build_options(None, &InputArgs::default());
     match command {
         ImageCommand::Ls => {
-            let rows: Vec<Value> = list_images(&store)?
-                .iter()
-                .map(|image| {
-                    json!({ "name": image.reference, "digest": image.manifest.digest.to_string(), "layers": image.layers.len() })
-                })
-                .collect();
+            let row = |image: &Image| {
+                let digest = image.document().digest.to_string();
+                let mut row = json!({ "name": image.reference, "digest": digest, "layers": image.layers.len() });
+                if image.index.is_some() {
+                    row["platforms"] = image_file::platforms(image);
+                }
+                row
+            };
+            let rows: Vec<Value> = list_images(&store)?.iter().map(row).collect();
             print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
         }
         ImageCommand::Inspect { image } => {
@@ -746,20 +760,43 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
                 let bytes = store.load(&blob, limit_bytes)?;
                 serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: blob }.into())
             };
-            let document = json!({
+            let mut document = json!({
                 "name": image.reference,
-                "digest": image.manifest.digest.to_string(),
+                "digest": image.document().digest.to_string(),
                 "manifest": parse(image.manifest)?,
                 "config": parse(image.config)?,
             });
+            if let Some(index) = &image.index {
+                document["index"] = parse(index.blob)?;
+                let mut platforms = Vec::new();
+                for one in image.all_platforms() {
+                    platforms.push(json!({
+                        "platform": one.platform.to_string(),
+                        "digest": one.manifest.digest.to_string(),
+                        "manifest": parse(one.manifest)?,
+                        "config": parse(one.config)?,
+                    }));
+                }
+                document["platforms"] = json!(platforms);
+            }
             render::lines([serde_json::to_string_pretty(&document).expect("a value always has JSON")])?;
         }
-        ImageCommand::Export { image, destination } => {
+        ImageCommand::Export { image, destination, platform } => {
             let destination: Destination =
                 destination.parse().map_err(|error: cas_build::DestinationError| Failure::Usage(error.to_string()))?;
+            let platform = platform.as_deref().map(str::parse::<TargetPlatform>).transpose();
+            let platform = platform.map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
             let image = find(global, &store, &image, &options)?;
-            export_image(&store, &image, &destination)?;
-            let rows = [json!({ "name": image.reference, "digest": image.manifest.digest.to_string() })];
+            let chosen = match &platform {
+                None => &*image,
+                Some(wanted) => image.for_platform(wanted).ok_or_else(|| BuildError::Platform {
+                    place: image.reference.clone(),
+                    wanted: wanted.to_string(),
+                    known: image.all_platforms().map(|image| image.platform.to_string()).collect(),
+                })?,
+            };
+            export_image(&store, chosen, &destination)?;
+            let rows = [json!({ "name": image.reference, "digest": chosen.document().digest.to_string() })];
             print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
         }
     }

@@ -8,6 +8,7 @@ mod checkout;
 mod commands;
 mod doctor;
 mod exit;
+mod image_file;
 mod init;
 mod junit;
 mod live;

@@ -88,7 +88,7 @@ fn one(
     }
     folder.push(&*label.name);
     let (what, path) = match output {
-        Output::Image(image) => (format!("image {}", image.manifest), folder.clone()),
+        Output::Image(image) => (format!("image {}", image.document()), folder.clone()),
         Output::Tarball(tarball) => (format!("tarball {}", tarball.recipe.blob), folder.join(&tarball.file_name)),
         Output::Download(download) => (format!("file {}", download.blob), folder.join(&download.file_name)),
         Output::Files(files) if !files.paths.is_empty() => (format!("files {}", files.name), folder.clone()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cas_build::Workspace;
-use cas_config::{Label, TargetKind, is_secret_like};
+use cas_config::{ImageFormat, Label, TargetKind, is_secret_like};
 
 use crate::render;
 
@@ -18,6 +18,12 @@ pub(crate) fn tell(workspace: &Workspace) {
             render::note("hint: give it to the container when it is started, in place of `env` of `config`");
         }
     }
+    if let Some(label) = unheard_check(workspace) {
+        render::note(&format!(
+            "warning: `{label}` has a `healthcheck` and the format of OCI, which knows none: podman leaves it out"
+        ));
+        render::note("hint: write `format = \"docker\"`");
+    }
     for (name, labels) in exposed(workspace) {
         let more = match labels.len() - 1 {
             0 => String::new(),
@@ -31,6 +37,17 @@ pub(crate) fn tell(workspace: &Workspace) {
             "hint: name it in `secrets` of the step, instead of `env` or `env_in`: `secrets = [\"{name}\"]`"
         ));
     }
+}
+
+/// The first image whose check some engines do not look at.
+fn unheard_check(workspace: &Workspace) -> Option<Label> {
+    let mut targets = workspace.targets();
+    targets.find_map(|(label, target)| match &target.kind {
+        TargetKind::Image(image) if image.config.healthcheck.is_some() && image.format == ImageFormat::Oci => {
+            Some(label)
+        }
+        _ => None,
+    })
 }
 
 /// Those variables, each with the steps that get it.

@@ -129,6 +129,10 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::RootShape { .. }
         | BuildError::Platform { .. }
         | BuildError::WhichImage { .. }
+        | BuildError::UnknownAccount { .. }
+        | BuildError::LayerFormat { .. }
+        | BuildError::ForeignPlatform { .. }
+        | BuildError::WhichPlatform { .. }
         | BuildError::User { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::ToolchainFile { source, .. } if source.is_about_rights() => Exit::Host,

@@ -1,8 +1,8 @@
 //! From the text of `cas.toml` to its values: every error has its place, and all of them are told.
 //!
-//! Not here: what steps (`step`) and programs that stay (`run`) say of themselves.
+//! Not here: what steps (`step`), images (`image`) and programs that stay (`run`) say of themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use cas_digest::{Digest, DigestFunction};
@@ -13,9 +13,8 @@ use toml::Spanned;
 use crate::diagnostic::Diagnostic;
 use crate::label::{Reference, is_target_name};
 use crate::manifest::{
-    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, ImageRoot, Located,
-    LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, RootSource, Stamp, Target, TargetKind, Toolchain,
-    WorkspaceSection,
+    Addition, Debian, DebianArchive, Fetch, Host, ImageLayer, ImageRoot, Located, LockfileKind, MAX_MANIFEST_BYTES,
+    Manifest, Npm, NpmPackage, Rights, RootSource, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 use crate::moment::parse_moment;
 use crate::nearest::nearest;
@@ -277,7 +276,7 @@ impl Checker {
             raw::Addition { from: Some(from), path, to: Some(to), link: None, target: None } => {
                 let path = path.as_ref().and_then(|text| self.path(text));
                 let (from, to) = (self.located(&from)?, self.absolute(&to)?);
-                Some(Addition::Outputs(ImageLayer { from, path, to, production: false }))
+                Some(Addition::Outputs(ImageLayer { from, path, to, production: false, rights: Rights::default() }))
             }
             raw::Addition { from: None, path: None, to: None, link: Some(link), target: Some(target) } => {
                 if target.get_ref().is_empty() || target.get_ref().contains('\0') {
@@ -425,67 +424,6 @@ impl Checker {
         }
     }
 
-    fn image(&mut self, section: raw::Image) -> Image {
-        let base = section.base.and_then(|text| self.located(&text));
-        let mut layers = Vec::new();
-        for layer in section.layers {
-            let production = layer.purpose.is_some_and(|text| {
-                if text.get_ref() != "production" {
-                    let message = format!("unknown purpose `{}`", text.get_ref());
-                    self.report(Diagnostic::new(message, text.span()).with_hint("write \"production\""));
-                }
-                true
-            });
-            let path = layer.path.as_ref().and_then(|text| self.path(text));
-            let to = self.absolute(&layer.to);
-            if let (Some(from), Some(to)) = (self.located(&layer.from), to) {
-                layers.push(ImageLayer { from, path, to, production });
-            }
-        }
-        let compression = section.compression.map_or(Compression::Gzip, |text| {
-            Compression::from_name(text.get_ref()).unwrap_or_else(|| {
-                let finding = Diagnostic::new(format!("unknown compression `{}`", text.get_ref()), text.span());
-                let hint = "write \"gzip\", \"zstd\", \"zstd:chunked\", \"estargz\" or \"none\"";
-                self.report(finding.with_hint(hint));
-                Compression::Gzip
-            })
-        });
-        let raw::ImageConfig { entrypoint, cmd, user, workdir, env, expose, labels } = section.config;
-        if let Some(workdir) = &workdir {
-            self.absolute(workdir);
-        }
-        let mut ports = Vec::new();
-        for text in expose {
-            let port = text.get_ref();
-            let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-            if number.parse::<u16>().is_ok_and(|number| number > 0) && matches!(protocol, "tcp" | "udp") {
-                ports.push(format!("{number}/{protocol}"));
-            } else {
-                let finding = Diagnostic::new(format!("`{port}` is not a port"), text.span());
-                self.report(finding.with_hint("write `3000/tcp`"));
-            }
-        }
-        ports.sort();
-        ports.dedup();
-        let workdir = workdir.map(Spanned::into_inner);
-        let env = self.environment(env);
-        let config = ImageConfig { entrypoint, cmd, user, workdir, env, expose: ports, labels };
-        let stamp = section.stamp.iter().filter_map(|text| self.stamp(text)).collect::<BTreeSet<_>>();
-        Image { base, layers, compression, config, stamp: stamp.into_iter().collect() }
-    }
-
-    fn stamp(&mut self, text: &raw::Text) -> Option<Stamp> {
-        match text.get_ref().as_str() {
-            "revision" => Some(Stamp::Revision),
-            "version" => Some(Stamp::Version),
-            other => {
-                let finding = Diagnostic::new(format!("unknown stamp `{other}`"), text.span());
-                self.report(finding.with_hint("write \"revision\" or \"version\""));
-                None
-            }
-        }
-    }
-
     pub(crate) fn located(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
         self.reference(text.get_ref(), text.span())
     }
@@ -517,7 +455,7 @@ impl Checker {
     }
 
     /// A path from the root on, where `Some(None)` is the root itself.
-    fn absolute(&mut self, text: &raw::Text) -> Option<Option<RelPath>> {
+    pub(crate) fn absolute(&mut self, text: &raw::Text) -> Option<Option<RelPath>> {
         let below = text.get_ref().strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
         match below {
             Some("") => Some(None),

@@ -7,6 +7,7 @@
 
 mod check;
 mod diagnostic;
+mod image;
 mod label;
 mod lock;
 mod lock_changes;
@@ -19,15 +20,15 @@ mod secret;
 mod step;
 mod version;
 
-pub use cas_oci::ImageSource;
+pub use cas_oci::{Healthcheck, ImageFormat, ImageSource, TargetPlatform};
 pub use diagnostic::Diagnostic;
 pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
 pub use lock::{Lock, LockError, LockedDebian, LockedImage, LockedNpm, LockedPackage};
 pub use lock_changes::LockChange;
 pub use manifest::{
     Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, ImageRoot, Located,
-    LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, RootSource, Stamp, Target, TargetKind, Toolchain,
-    WorkspaceSection,
+    LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Owner, Principal, Rights, RootSource, Stamp, Target,
+    TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;
 pub use run::Run;

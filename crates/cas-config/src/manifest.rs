@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use cas_digest::{Digest, DigestFunction};
-use cas_oci::ImageSource;
+use cas_oci::{Healthcheck, ImageFormat, ImageSource, TargetPlatform};
 use cas_tree::RelPath;
 
 use crate::label::Reference;
@@ -241,8 +241,14 @@ pub struct Image {
     pub layers: Vec<ImageLayer>,
     /// How layers are compressed.
     pub compression: Compression,
+    /// Whose documents it has.
+    pub format: ImageFormat,
     /// What runs, and how.
     pub config: ImageConfig,
+    /// What its manifest says of it.
+    pub annotations: BTreeMap<String, String>,
+    /// What it is for, in this order; the platform of whoever builds where there is none.
+    pub platforms: Vec<TargetPlatform>,
     /// What is told of the commit and the version, sorted.
     pub stamp: Vec<Stamp>,
 }
@@ -267,6 +273,37 @@ pub struct ImageLayer {
     pub to: Option<RelPath>,
     /// Which part of a lockfile: that of `production`.
     pub production: bool,
+    /// What is said of rights and owners.
+    pub rights: Rights,
+}
+
+/// Rights and owner of what a layer puts somewhere; what is not said stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// The low 12 bits of the mode of files.
+    pub mode: Option<u32>,
+    /// Those of the mode of folders.
+    pub directory_mode: Option<u32>,
+    /// Whose everything is.
+    pub owner: Option<Owner>,
+}
+
+/// A user, and perhaps a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: Principal,
+    /// The group; without it that of the user.
+    pub group: Option<Principal>,
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// By number.
+    Number(u32),
+    /// By a name, which the files of an image know.
+    Name(Box<str>),
 }
 
 /// How layers are compressed.
@@ -300,10 +337,10 @@ impl Compression {
 /// `config` of an image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageConfig {
-    /// Program and first arguments.
-    pub entrypoint: Vec<String>,
-    /// Further arguments, or the program.
-    pub cmd: Vec<String>,
+    /// Program and first arguments; `None` where it is not said.
+    pub entrypoint: Option<Vec<String>>,
+    /// Further arguments, or the program; `None` where it is not said.
+    pub cmd: Option<Vec<String>>,
     /// `user`, `uid`, `user:group` or `uid:gid`.
     pub user: Option<String>,
     /// Absolute path.
@@ -314,6 +351,12 @@ pub struct ImageConfig {
     pub expose: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Absolute paths, sorted.
+    pub volumes: Vec<String>,
+    /// Like `SIGTERM`.
+    pub stop_signal: Option<String>,
+    /// How a container is asked whether it works.
+    pub healthcheck: Option<Healthcheck>,
 }
 
 /// `[npm.NAME]`

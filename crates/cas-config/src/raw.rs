@@ -161,8 +161,13 @@ pub(crate) struct Image {
     #[serde(default)]
     pub(crate) layers: Vec<Layer>,
     pub(crate) compression: Option<Text>,
+    pub(crate) format: Option<Text>,
     #[serde(default)]
     pub(crate) config: ImageConfig,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<Text, String>,
+    #[serde(default)]
+    pub(crate) platforms: Vec<Text>,
     #[serde(default)]
     pub(crate) stamp: Vec<Text>,
 }
@@ -175,16 +180,17 @@ pub(crate) struct Layer {
     pub(crate) to: Text,
     #[serde(rename = "for")]
     pub(crate) purpose: Option<Text>,
+    pub(crate) mode: Option<Text>,
+    pub(crate) dir_mode: Option<Text>,
+    pub(crate) owner: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageConfig {
-    #[serde(default)]
-    pub(crate) entrypoint: Vec<String>,
-    #[serde(default)]
-    pub(crate) cmd: Vec<String>,
-    pub(crate) user: Option<String>,
+    pub(crate) entrypoint: Option<Vec<String>>,
+    pub(crate) cmd: Option<Vec<String>>,
+    pub(crate) user: Option<Text>,
     pub(crate) workdir: Option<Text>,
     #[serde(default)]
     pub(crate) env: BTreeMap<Text, String>,
@@ -192,6 +198,21 @@ pub(crate) struct ImageConfig {
     pub(crate) expose: Vec<Text>,
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) volumes: Vec<Text>,
+    pub(crate) stop_signal: Option<Text>,
+    pub(crate) healthcheck: Option<Healthcheck>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Healthcheck {
+    pub(crate) test: Spanned<OneOrMany>,
+    pub(crate) interval: Option<Text>,
+    pub(crate) timeout: Option<Text>,
+    pub(crate) start_period: Option<Text>,
+    pub(crate) start_interval: Option<Text>,
+    pub(crate) retries: Option<u64>,
 }
 
 #[derive(Deserialize)]

@@ -414,7 +414,7 @@ impl Checker {
 }
 
 /// A whole number with one of the units; `None` for zero and for what is too large.
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+pub(crate) fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, factor) =
         units.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)))?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;

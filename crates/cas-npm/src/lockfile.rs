@@ -42,6 +42,8 @@ pub struct LockedPackage {
     pub bin: BTreeMap<String, String>,
     /// Whether it has programs that the lockfile does not name.
     pub has_unnamed_programs: bool,
+    /// Whether it is for some processors alone.
+    pub is_bound: bool,
 }
 
 /// Where a tarball comes from.
@@ -264,6 +266,7 @@ impl Lockfile {
 
     fn entry(location: &str, raw: raw::Entry) -> Result<Entry, LockfileError> {
         let fits = fits(&raw.os, &raw.cpu, &raw.libc);
+        let is_bound = !raw.cpu.is_empty();
         let installed_name = name_at(location);
         if location.contains(MODULES) && installed_name.is_none() {
             return Err(LockfileError::Path { path: location.to_owned() });
@@ -313,7 +316,8 @@ impl Lockfile {
                     return Err(LockfileError::Path { path: version });
                 }
                 let bin = bin.clone();
-                Kind::Package(LockedPackage { name, version, source, integrity, bin, has_unnamed_programs: false })
+                let has_unnamed_programs = false;
+                Kind::Package(LockedPackage { name, version, source, integrity, bin, has_unnamed_programs, is_bound })
             }
         };
         let dependencies = BTreeMap::from([

@@ -17,6 +17,11 @@ impl Default for OneOrMany {
 }
 
 impl OneOrMany {
+    /// Whether it says nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Many(many) if many.is_empty())
+    }
+
     /// Whether the list has this machine's word.
     fn allows(&self, word: &str) -> bool {
         let list = match self {

@@ -290,8 +290,8 @@ impl PnpmLockfile {
         {
             return Err(unsupported(version));
         }
-        let (bin, has_unnamed_programs) = (BTreeMap::new(), raw.has_bin);
-        Ok(LockedPackage { name, version, source, integrity, bin, has_unnamed_programs })
+        let (bin, has_unnamed_programs, is_bound) = (BTreeMap::new(), raw.has_bin, !raw.cpu.is_empty());
+        Ok(LockedPackage { name, version, source, integrity, bin, has_unnamed_programs, is_bound })
     }
 
     /// Every package that this machine can use, by name and version.

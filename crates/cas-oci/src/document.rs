@@ -10,7 +10,7 @@ use cas_digest::{Digest, DigestFunction};
 use serde::Deserialize;
 
 use crate::reference::digest_of;
-use crate::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE};
+use crate::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, TargetPlatform};
 
 /// Longest manifest, index or configuration that is read: what registries take.
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -65,25 +65,6 @@ pub struct IndexItem {
     pub tag: Option<String>,
     /// Whether it tells of another manifest, and is no image to run.
     pub is_attestation: bool,
-}
-
-/// A platform, in Go's words.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct TargetPlatform {
-    /// Like `linux`.
-    pub os: String,
-    /// Like `amd64`.
-    pub architecture: String,
-    /// Like `v8`.
-    #[serde(default)]
-    pub variant: String,
-}
-
-impl std::fmt::Display for TargetPlatform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
-    }
 }
 
 /// What of a configuration matters to whoever unpacks the image.

@@ -8,15 +8,22 @@
 
 mod document;
 mod image;
+mod inherit;
 mod layout;
+mod platform;
 mod reference;
 
 pub use document::{
     ConfigView, DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, Document, IndexItem, LayerBlob,
-    MAX_DOCUMENT_BYTES, Manifest, ParseDocumentError, SavedImage, TargetPlatform, choose, parse_saved,
+    MAX_DOCUMENT_BYTES, Manifest, ParseDocumentError, SavedImage, choose, parse_saved,
 };
-pub use image::{ImageConfig, LayerKind, LayerReference, Platform, encode_config, encode_manifest};
+pub use image::{
+    Healthcheck, ImageConfig, ImageFormat, LayerKind, LayerReference, encode_config, encode_image_index,
+    encode_manifest,
+};
+pub use inherit::{HistoryEntry, Inherited};
 pub use layout::{IndexEntry, LAYOUT_FILE, ParseIndexError, encode_index, parse_index};
+pub use platform::{ParsePlatformError, TargetPlatform};
 pub use reference::{DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, digest_of, is_name_with_tag};
 
 /// Media type of a manifest.

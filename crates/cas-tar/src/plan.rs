@@ -99,7 +99,7 @@ fn add_tree(builder: &mut Builder, tree: &Directory) -> Result<(), EntryError> {
             return Err(EntryError::WhiteoutName { path: path.to_string() });
         }
         header.clear();
-        let content = layer_header(&path, node, &mut header)?;
+        let content = layer_header(&path, node, tree, &mut header)?;
         builder.entry(path.as_bytes(), &header, content);
         if let Node::Directory(directory) = node {
             whiteouts(builder, Some(&path), directory);
@@ -204,10 +204,21 @@ fn whiteouts(builder: &mut Builder, parent: Option<&RelPath>, directory: &Direct
 }
 
 /// Writes the header of a node, and gives the content that follows.
-fn layer_header(path: &RelPath, node: &Node, into: &mut Vec<u8>) -> Result<Option<Descriptor>, EntryError> {
+///
+/// A link has the rights of what it names: some readers give the file those of the last of its names.
+fn layer_header(
+    path: &RelPath,
+    node: &Node,
+    tree: &Directory,
+    into: &mut Vec<u8>,
+) -> Result<Option<Descriptor>, EntryError> {
     let none = BTreeMap::new();
     let plain = Metadata::default();
-    let metadata = node.metadata().unwrap_or(&plain);
+    let named = match node {
+        Node::Link { target } => tree.get(target),
+        node => Some(node),
+    };
+    let metadata = named.and_then(Node::metadata).unwrap_or(&plain);
     let mut name = path.as_bytes().to_vec();
     let type_flag = match node {
         Node::File { .. } => b'0',

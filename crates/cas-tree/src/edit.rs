@@ -97,6 +97,20 @@ impl Directory {
         self.insert(path, Node::Directory(Arc::new(tree)), parents)
     }
 
+    /// Gives the node at `top` and all below it, or all below the root, the rights and owners that `change` tells.
+    ///
+    /// It is asked for every node that has its own; a hard link has its file's, also when that is elsewhere in the tree.
+    pub fn change_metadata(&mut self, top: Option<&RelPath>, change: &mut dyn FnMut(&Node) -> Metadata) {
+        match top {
+            None => self.entries.values_mut().for_each(|node| change_node(node, change)),
+            Some(path) => {
+                if let Some(node) = self.node_mut(path) {
+                    change_node(node, change);
+                }
+            }
+        }
+    }
+
     /// Makes every directory above `path` that is missing.
     pub(crate) fn make_parents(&mut self, path: &RelPath, parents: &Metadata) -> Result<(), EditError> {
         let mut directory = self;
@@ -144,6 +158,16 @@ impl Directory {
     }
 }
 
+fn change_node(node: &mut Node, change: &mut dyn FnMut(&Node) -> Metadata) {
+    if node.metadata().is_some() {
+        let metadata = change(node);
+        *node = std::mem::replace(node, Node::Whiteout).with_metadata(metadata);
+    }
+    if let Node::Directory(directory) = node {
+        Arc::make_mut(directory).entries.values_mut().for_each(|node| change_node(node, change));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use cas_blob::Descriptor;
@@ -182,6 +206,27 @@ mod tests {
             tree.insert(&path("a/b/c/d"), file("d"), &Metadata::default()),
             Err(EditError::NotADirectory { path: path("a/b/c") })
         );
+    }
+
+    #[test]
+    fn rights_change_from_a_place_on_and_not_beside_or_above_it() {
+        let modes = |top: Option<&str>| {
+            let mut tree = Directory::root();
+            put(&mut tree, "a/b/c", file("c"));
+            put(&mut tree, "a/b/link", Node::Link { target: path("a/b/c") });
+            put(&mut tree, "a/other", file("o"));
+            tree.change_metadata(top.map(path).as_ref(), &mut |node| {
+                let old = node.metadata().expect("it has its own");
+                Metadata { uid: old.uid + 7, ..old.clone() }
+            });
+            assert_eq!(tree.metadata.uid, 0, "the root is nobody's part");
+            let owner = |node: &Node| node.metadata().map(|metadata| metadata.uid);
+            tree.walk().map(|(path, node)| format!("{path} {:?}", owner(node).unwrap_or(1))).collect::<Vec<_>>()
+        };
+        assert_eq!(modes(Some("a/b")), ["a 0", "a/b 7", "a/b/c 7", "a/b/link 1", "a/other 0"]);
+        assert_eq!(modes(Some("a/b/c")), ["a 0", "a/b 0", "a/b/c 7", "a/b/link 1", "a/other 0"]);
+        assert_eq!(modes(None), ["a 7", "a/b 7", "a/b/c 7", "a/b/link 1", "a/other 7"]);
+        assert_eq!(modes(Some("x")), ["a 0", "a/b 0", "a/b/c 0", "a/b/link 1", "a/other 0"]);
     }
 
     #[test]

@@ -1,0 +1,191 @@
+//! Images that the store knows by name.
+//!
+//! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
+//! toolchain of the machine that it was made with, `platform P` where its section names platforms, `format docker` where it has Docker's
+//! documents, `base TREE` where layers are of others, then for each of these `blob BLOB DIFFID MEDIATYPE ANNOTATIONS` (a JSON object), for each other one `layer
+//! RECIPE TREE`. Where it is of several platforms, the line `index D` comes behind, and then all of these lines for each of them. All
+//! documents are blobs.
+
+use std::sync::Arc;
+
+use cas_blob::Descriptor;
+use cas_oci::{ImageFormat, LayerKind};
+use cas_store::Store;
+
+use crate::{BuildError, Image, ImageIndex, ImageLayer, Taints, platforms};
+
+/// Puts an image into the store under its name.
+pub(crate) fn put(store: &Store, image: &Image) -> Result<(), BuildError> {
+    Ok(store.put_memo("image", image.reference.as_bytes(), &encode(image))?)
+}
+
+fn encode(image: &Image) -> Vec<u8> {
+    let mut text = lines(image);
+    if let Some(index) = &image.index {
+        text.push_str(&format!("index {}\n", index.blob));
+        index.images.iter().for_each(|image| text.push_str(&lines(image)));
+    }
+    text.into_bytes()
+}
+
+/// What is told of one platform.
+fn lines(image: &Image) -> String {
+    let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
+    for host in &image.taints.hosts {
+        text.push_str(&format!("host {host}\n"));
+    }
+    for step in &image.taints.incremental {
+        text.push_str(&format!("incremental {step}\n"));
+    }
+    for tier in &image.taints.sandboxes {
+        text.push_str(&format!("sandbox {tier}\n"));
+    }
+    if image.platform != platforms::plain() {
+        text.push_str(&format!("platform {}\n", image.platform));
+    }
+    if image.format == ImageFormat::Docker {
+        text.push_str("format docker\n");
+    }
+    if let Some(tree) = &image.base_tree {
+        text.push_str(&format!("base {tree}\n"));
+    }
+    for layer in &image.layers {
+        text.push_str(&match layer {
+            ImageLayer::Made { recipe, tree } => format!("layer {recipe} {tree}\n"),
+            ImageLayer::Foreign { blob, diff_id, kind, annotations } => {
+                let annotations = serde_json::to_string(annotations).expect("strings have JSON");
+                format!("blob {blob} {diff_id} {} {annotations}\n", kind.media_type())
+            }
+        });
+    }
+    text
+}
+
+/// The image that a record tells of.
+pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
+    let lines: Vec<&str> = std::str::from_utf8(record).ok()?.lines().collect();
+    let Some(at) = lines.iter().position(|line| line.starts_with("index ")) else { return one(reference, &lines) };
+    let (own, rest) = lines.split_at(at);
+    let (blob, rest) = rest.split_first()?;
+    let blob: Descriptor = blob.strip_prefix("index ")?.parse().ok()?;
+    let starts: Vec<usize> = (0..rest.len()).filter(|at| rest[*at].starts_with("manifest ")).collect();
+    let ends = starts.iter().skip(1).copied().chain([rest.len()]);
+    let images: Option<Vec<Image>> =
+        starts.iter().zip(ends).map(|(from, to)| one(reference, &rest[*from..to])).collect();
+    let images = images.filter(|images| !images.is_empty())?;
+    Some(Image { index: Some(ImageIndex { blob, images }), ..one(reference, own)? })
+}
+
+/// What is told of one platform.
+fn one(reference: &str, lines: &[&str]) -> Option<Image> {
+    let mut lines = lines.iter();
+    let manifest: Descriptor = lines.next()?.strip_prefix("manifest ")?.parse().ok()?;
+    let config: Descriptor = lines.next()?.strip_prefix("config ")?.parse().ok()?;
+    let mut image = Image {
+        reference: reference.to_owned(),
+        manifest,
+        config,
+        format: ImageFormat::Oci,
+        platform: platforms::plain(),
+        layers: Vec::new(),
+        base_tree: None,
+        taints: Taints::default(),
+        index: None,
+    };
+    for line in lines {
+        let (word, rest) = line.split_once(' ')?;
+        match word {
+            "base" => image.base_tree = Some(rest.parse().ok()?),
+            "platform" => image.platform = rest.parse().ok()?,
+            "format" if rest == "docker" => image.format = ImageFormat::Docker,
+            "host" => drop(image.taints.hosts.insert(rest.to_owned())),
+            "incremental" => drop(image.taints.incremental.insert(rest.to_owned())),
+            "sandbox" => drop(image.taints.sandboxes.insert(rest.to_owned())),
+            "blob" => {
+                let mut words = rest.splitn(4, ' ');
+                let (blob, diff_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                let kind = LayerKind::of(words.next()?)?;
+                let annotations = serde_json::from_str(words.next()?).ok()?;
+                image.layers.push(ImageLayer::Foreign { blob, diff_id, kind, annotations });
+            }
+            "layer" => {
+                let (recipe, tree) = rest.split_once(' ')?;
+                image.layers.push(ImageLayer::Made { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
+            }
+            _ => return None,
+        }
+    }
+    Some(image)
+}
+
+/// The image of this name in the store: a full label, as `//apps/web:image`.
+///
+/// # Errors
+///
+/// [`BuildError::UnknownImage`], and what the store says.
+pub fn find_image(store: &Store, name: &str) -> Result<Arc<Image>, BuildError> {
+    let record = store.memo("image", name.as_bytes())?;
+    let image = record.and_then(|record| decode(name, &record));
+    image.map(Arc::new).ok_or_else(|| BuildError::UnknownImage { name: name.to_owned() })
+}
+
+/// The images in the store, by name.
+///
+/// # Errors
+///
+/// What the store says.
+pub fn list_images(store: &Store) -> Result<Vec<Image>, BuildError> {
+    let records = store.memos("image")?;
+    // A record that makes no sense names no image.
+    Ok(records.iter().filter_map(|(name, record)| decode(std::str::from_utf8(name).ok()?, record)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use cas_digest::DigestFunction;
+
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let of = |text: &str| Descriptor::of(DigestFunction::Blake3, text.as_bytes());
+        let annotations = std::collections::BTreeMap::from([(
+            "a key".to_owned(),
+            "a value
+of two lines"
+                .to_owned(),
+        )]);
+        let (blob, diff_id) = (of("b"), of("d").digest);
+        let foreign = ImageLayer::Foreign { blob, diff_id, kind: LayerKind::Zstd, annotations };
+        let layers = vec![foreign, ImageLayer::Made { recipe: of("r"), tree: of("t") }];
+        let hosts = BTreeSet::from(["//:host".to_owned()]);
+        let sandboxes = BTreeSet::from(["none".to_owned()]);
+        let taints = Taints { hosts, incremental: BTreeSet::from(["//a:b".to_owned()]), sandboxes };
+        let image = Image {
+            reference: "//:x".to_owned(),
+            manifest: of("m"),
+            config: of("c"),
+            format: ImageFormat::Docker,
+            platform: platforms::plain(),
+            layers,
+            base_tree: Some(of("base")),
+            taints,
+            index: None,
+        };
+        let record = encode(&image);
+        assert_eq!(decode("//:x", &record).as_ref(), Some(&image));
+        assert_eq!(decode("//:x", &record[..record.len() - 4]), None);
+        let other = Image {
+            manifest: of("other"),
+            platform: "linux/riscv64".parse().expect("it is one"),
+            layers: Vec::new(),
+            base_tree: None,
+            ..image.clone()
+        };
+        let index = ImageIndex { blob: of("i"), images: vec![image.clone(), other] };
+        let several = Image { index: Some(index), ..image };
+        assert_eq!(decode("//:x", &encode(&several)), Some(several));
+    }
+}

@@ -1,0 +1,113 @@
+//! Files that tell whoever comes after a build what images it made: `--metadata-file` and `--iidfile`.
+//!
+//! Names of fields are those of BuildKit's `--metadata-file` (moby/buildkit `exporter/containerimage/exptypes`), by label as in bake's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cas_build::{BuildError, Image, Output, Workspace};
+use cas_config::{Label, TargetKind};
+use serde_json::{Value, json};
+
+use crate::render::Failure;
+
+/// Which of them are wanted.
+#[derive(Debug, Default)]
+pub(crate) struct ImageFiles {
+    /// What is told of all.
+    pub(crate) metadata: Option<PathBuf>,
+    /// The digest of the configuration of the only one.
+    pub(crate) id: Option<PathBuf>,
+}
+
+impl ImageFiles {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.metadata.iter().chain(&self.id)
+    }
+
+    /// Refuses, before anything is built, what could not be told.
+    pub(crate) fn check(&self, workspace: &Workspace, labels: &[Label]) -> Result<(), Failure> {
+        if self.id.is_none() {
+            return Ok(());
+        }
+        let image = |label: &Label| match &workspace.target(label)?.kind {
+            TargetKind::Image(image) => Some((label.clone(), image.platforms.len())),
+            _ => None,
+        };
+        let images: Vec<(Label, usize)> = labels.iter().filter_map(image).collect();
+        match &images[..] {
+            [(label, platform_count)] if *platform_count > 1 => Err(Failure::Usable(
+                format!("`{label}` is for {platform_count} platforms, and `--iidfile` is for one"),
+                "use `--metadata-file`".to_owned(),
+            )),
+            [_] => Ok(()),
+            others => Err(Failure::Usable(
+                format!("`--iidfile` is for one image, and these targets have {}", others.len()),
+                "name one, or use `--metadata-file`".to_owned(),
+            )),
+        }
+    }
+
+    /// Writes them; each is replaced at once.
+    pub(crate) fn write(&self, here: &Path, outputs: &BTreeMap<Label, Output>) -> Result<(), Failure> {
+        let images = outputs.iter().filter_map(|(label, output)| match output {
+            Output::Image(image) => Some((label, image)),
+            _ => None,
+        });
+        let images: Vec<_> = images.collect();
+        if let Some(path) = &self.metadata {
+            let all: serde_json::Map<String, Value> =
+                images.iter().map(|(label, image)| (label.to_string(), metadata(image))).collect();
+            let text = serde_json::to_string_pretty(&all).expect("a value always has JSON");
+            cas_fs::write_atomic(&here.join(path), format!("{text}\n").as_bytes()).map_err(BuildError::from)?;
+        }
+        if let (Some(path), [(_, image)]) = (&self.id, &images[..]) {
+            let id = image.config.digest.to_string();
+            cas_fs::write_atomic(&here.join(path), id.as_bytes()).map_err(BuildError::from)?;
+        }
+        Ok(())
+    }
+}
+
+fn metadata(image: &Image) -> Value {
+    let document = image.document();
+    let mut told = json!({
+        "containerimage.descriptor": {
+            "mediaType": image.media_type(),
+            "digest": document.digest.to_string(),
+            "size": document.size,
+        },
+        "containerimage.digest": document.digest.to_string(),
+        "image.name": image.reference,
+        "platforms": platforms(image),
+    });
+    // Of several platforms each has its own.
+    if image.index.is_none() {
+        told["containerimage.config.digest"] = json!(image.config.digest.to_string());
+        told["containerimage.descriptor"]["platform"] = platform(image);
+    }
+    told
+}
+
+fn platform(image: &Image) -> Value {
+    let mut told = json!({ "architecture": image.platform.architecture, "os": image.platform.os });
+    if !image.platform.variant.is_empty() {
+        told["variant"] = json!(image.platform.variant);
+    }
+    told
+}
+
+/// What an image is for, in its order.
+pub(crate) fn platforms(image: &Image) -> Value {
+    image
+        .all_platforms()
+        .map(|image| {
+            json!({
+                "platform": image.platform.to_string(),
+                "digest": image.manifest.digest.to_string(),
+                "size": image.manifest.size,
+                "config": image.config.digest.to_string(),
+            })
+        })
+        .collect()
+}

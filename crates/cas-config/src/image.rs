@@ -1,0 +1,450 @@
+//! What `[image.NAME]` says: layers with their rights and owners, the configuration, the form of the documents.
+//!
+//! Not here: whether the users exist that it names (`cas-build`, in the files of the image).
+
+use std::collections::BTreeSet;
+
+use cas_oci::{Healthcheck, ImageFormat, TargetPlatform};
+use toml::Spanned;
+
+use crate::check::Checker;
+use crate::diagnostic::Diagnostic;
+use crate::manifest::{Compression, Image, ImageConfig, ImageLayer, Owner, Principal, Rights, Stamp};
+use crate::nearest::nearest;
+use crate::raw;
+use crate::step::with_unit;
+
+/// Signals of Linux with names that are the same on every machine; `SIGRTMIN+N` beside them.
+const SIGNALS: [&str; 30] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+];
+/// Highest number of a real-time signal behind `SIGRTMIN`.
+const MAX_REAL_TIME: u8 = 30;
+/// Times of a check.
+const UNITS: [(&str, u64); 4] =
+    [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+
+impl Checker {
+    pub(crate) fn image(&mut self, section: raw::Image) -> Image {
+        let base = section.base.and_then(|text| self.located(&text));
+        let layers = section.layers.into_iter().filter_map(|layer| self.layer(layer)).collect();
+        let format = section.format.as_ref().map_or(ImageFormat::Oci, |text| self.format(text));
+        let compression = section.compression.map_or(Compression::Gzip, |text| self.compression(&text, format));
+        let config = self.image_config(section.config);
+        for (key, _) in &section.annotations {
+            if key.get_ref().is_empty() {
+                let finding = Diagnostic::new("an annotation has no name", key.span());
+                self.report(finding.with_hint("write `\"org.opencontainers.image.title\" = \"web\"`"));
+            }
+        }
+        if let (ImageFormat::Docker, Some((key, _))) = (format, section.annotations.first_key_value()) {
+            let finding = Diagnostic::new("a manifest of Docker has no annotations", key.span());
+            self.report(finding.with_hint("write `labels` of `config`, or `format = \"oci\"`"));
+        }
+        let annotations = section.annotations.into_iter().map(|(key, value)| (key.into_inner(), value)).collect();
+        let stamp = section.stamp.iter().filter_map(|text| self.stamp(text)).collect::<BTreeSet<_>>();
+        let (platforms, stamp) = (self.platforms(&section.platforms), stamp.into_iter().collect());
+        Image { base, layers, compression, format, config, annotations, platforms, stamp }
+    }
+
+    fn platforms(&mut self, texts: &[raw::Text]) -> Vec<TargetPlatform> {
+        let mut platforms: Vec<TargetPlatform> = Vec::new();
+        for text in texts {
+            match text.get_ref().parse::<TargetPlatform>() {
+                Ok(platform) => {
+                    if let Some(other) = platforms.iter().find(|other| other.normalized() == platform.normalized()) {
+                        let message = format!("`{platform}` is the same platform as `{other}`");
+                        self.report(Diagnostic::new(message, text.span()).with_hint("name it once"));
+                    }
+                    platforms.push(platform);
+                }
+                Err(error) => {
+                    self.report(Diagnostic::new(error.to_string(), text.span()).with_hint(error.hint()));
+                }
+            }
+        }
+        platforms
+    }
+
+    fn layer(&mut self, layer: raw::Layer) -> Option<ImageLayer> {
+        let production = layer.purpose.is_some_and(|text| {
+            if text.get_ref() != "production" {
+                let message = format!("unknown purpose `{}`", text.get_ref());
+                self.report(Diagnostic::new(message, text.span()).with_hint("write \"production\""));
+            }
+            true
+        });
+        let path = layer.path.as_ref().and_then(|text| self.path(text));
+        let rights = Rights {
+            mode: layer.mode.as_ref().and_then(|text| self.mode(text)),
+            directory_mode: layer.dir_mode.as_ref().and_then(|text| self.mode(text)),
+            owner: layer.owner.as_ref().and_then(|text| self.owner(text)),
+        };
+        let to = self.absolute(&layer.to);
+        let (from, to) = (self.located(&layer.from)?, to?);
+        Some(ImageLayer { from, path, to, production, rights })
+    }
+
+    /// Rights as chmod(1) has them, in octal.
+    fn mode(&mut self, text: &raw::Text) -> Option<u32> {
+        let digits = text.get_ref();
+        let is_octal = matches!(digits.len(), 3 | 4) && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        let mode = is_octal.then(|| u32::from_str_radix(digits, 8).ok()).flatten();
+        if mode.is_none() {
+            let finding = Diagnostic::new(format!("`{digits}` is not a mode"), text.span());
+            self.report(finding.with_hint("write three or four octal digits, as `0644`"));
+        }
+        mode
+    }
+
+    fn owner(&mut self, text: &raw::Text) -> Option<Owner> {
+        let owner = Owner::parse(text.get_ref());
+        if owner.is_none() {
+            let finding = Diagnostic::new(format!("`{}` is not an owner", text.get_ref()), text.span());
+            self.report(finding.with_hint("write `user`, `user:group`, `1000` or `1000:1000`"));
+        }
+        owner
+    }
+
+    fn format(&mut self, text: &raw::Text) -> ImageFormat {
+        match text.get_ref().as_str() {
+            "oci" => ImageFormat::Oci,
+            "docker" => ImageFormat::Docker,
+            other => {
+                let finding = Diagnostic::new(format!("unknown format `{other}`"), text.span());
+                self.report(finding.with_hint("write \"oci\" or \"docker\""));
+                ImageFormat::Oci
+            }
+        }
+    }
+
+    fn compression(&mut self, text: &raw::Text, format: ImageFormat) -> Compression {
+        let Some(compression) = Compression::from_name(text.get_ref()) else {
+            let finding = Diagnostic::new(format!("unknown compression `{}`", text.get_ref()), text.span());
+            let hint = "write \"gzip\", \"zstd\", \"zstd:chunked\", \"estargz\" or \"none\"";
+            self.report(finding.with_hint(hint));
+            return Compression::Gzip;
+        };
+        // Both with a table of contents need annotations of layers.
+        let has_docker = matches!(compression, Compression::Gzip | Compression::None);
+        if format == ImageFormat::Docker && !has_docker {
+            let what = if compression == Compression::Zstd { "zstd" } else { text.get_ref() };
+            let finding = Diagnostic::new(format!("a manifest of Docker has no layers of {what}"), text.span());
+            self.report(finding.with_hint("write \"gzip\" or \"none\", or `format = \"oci\"`"));
+        }
+        compression
+    }
+
+    fn image_config(&mut self, section: raw::ImageConfig) -> ImageConfig {
+        let raw::ImageConfig { entrypoint, cmd, user, workdir, env, expose, labels, volumes, stop_signal, healthcheck } =
+            section;
+        if let Some(workdir) = &workdir {
+            self.absolute(workdir);
+        }
+        let mut ports = Vec::new();
+        for text in expose {
+            let port = text.get_ref();
+            let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+            if number.parse::<u16>().is_ok_and(|number| number > 0) && matches!(protocol, "tcp" | "udp") {
+                ports.push(format!("{number}/{protocol}"));
+            } else {
+                let finding = Diagnostic::new(format!("`{port}` is not a port"), text.span());
+                self.report(finding.with_hint("write `3000/tcp`"));
+            }
+        }
+        ports.sort();
+        ports.dedup();
+        let mut folders = Vec::new();
+        for text in volumes {
+            match self.absolute(&text) {
+                Some(Some(path)) => folders.push(format!("/{path}")),
+                Some(None) => self.report(Diagnostic::new("the whole root is no volume", text.span())),
+                None => {}
+            }
+        }
+        folders.sort();
+        folders.dedup();
+        ImageConfig {
+            entrypoint,
+            cmd,
+            user: user.map(|text| self.user(text)),
+            workdir: workdir.map(Spanned::into_inner),
+            env: self.environment(env),
+            expose: ports,
+            labels,
+            volumes: folders,
+            stop_signal: stop_signal.map(|text| self.signal(text)),
+            healthcheck: healthcheck.and_then(|check| self.healthcheck(check)),
+        }
+    }
+
+    fn user(&mut self, text: raw::Text) -> String {
+        if Owner::parse(text.get_ref()).is_none() {
+            let finding = Diagnostic::new(format!("`{}` is not a user", text.get_ref()), text.span());
+            self.report(finding.with_hint("write `user`, `user:group`, `1000` or `1000:1000`"));
+        }
+        text.into_inner()
+    }
+
+    /// A signal as OCI image-spec 1.1, config.md has it: by name, or `SIGRTMIN+N`.
+    fn signal(&mut self, text: raw::Text) -> String {
+        let name = text.get_ref().as_str();
+        let real_time = name.strip_prefix("SIGRTMIN+").and_then(|rest| rest.parse::<u8>().ok());
+        if !SIGNALS.contains(&name) && real_time.is_none_or(|number| number > MAX_REAL_TIME) {
+            let finding = Diagnostic::new(format!("`{name}` is not a signal"), text.span());
+            let prefixed = format!("SIG{}", name.to_ascii_uppercase());
+            self.report(match nearest(&prefixed, SIGNALS).or_else(|| nearest(name, SIGNALS)) {
+                Some(near) => finding.with_hint(format!("did you mean `{near}`?")),
+                None => finding.with_hint("write `SIGTERM`, or `SIGRTMIN+3`"),
+            });
+        }
+        text.into_inner()
+    }
+
+    fn healthcheck(&mut self, section: raw::Healthcheck) -> Option<Healthcheck> {
+        let raw::Healthcheck { test, interval, timeout, start_period, start_interval, retries } = section;
+        let span = test.span();
+        let test = match test.into_inner() {
+            raw::OneOrMany::One(text) => vec!["CMD-SHELL".to_owned(), text],
+            raw::OneOrMany::Many(words) => words,
+        };
+        let is_fine = match test.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["NONE"] => true,
+            ["CMD", program, ..] => !program.is_empty(),
+            ["CMD-SHELL", text] => !text.trim().is_empty(),
+            _ => false,
+        };
+        if !is_fine {
+            let finding = Diagnostic::new("this is no check", span);
+            self.report(finding.with_hint("write `[\"CMD\", \"/bin/check\"]`, a text for the shell, or `[\"NONE\"]`"));
+        }
+        let mut time = |text: Option<raw::Text>| {
+            let Some(text) = text else { return 0 };
+            // Docker's engine reads it as a signed number.
+            let parsed = with_unit(text.get_ref(), &UNITS).filter(|time| i64::try_from(*time).is_ok());
+            if parsed.is_none() {
+                let finding = Diagnostic::new(format!("`{}` is not a time", text.get_ref()), text.span());
+                self.report(finding.with_hint("write `500ms`, `30s` or `5m`"));
+            }
+            parsed.unwrap_or_default()
+        };
+        Some(Healthcheck {
+            test,
+            interval_ns: time(interval),
+            timeout_ns: time(timeout),
+            start_period_ns: time(start_period),
+            start_interval_ns: time(start_interval),
+            retries: retries.unwrap_or_default(),
+        })
+    }
+
+    fn stamp(&mut self, text: &raw::Text) -> Option<Stamp> {
+        match text.get_ref().as_str() {
+            "revision" => Some(Stamp::Revision),
+            "version" => Some(Stamp::Version),
+            other => {
+                let finding = Diagnostic::new(format!("unknown stamp `{other}`"), text.span());
+                self.report(finding.with_hint("write \"revision\" or \"version\""));
+                None
+            }
+        }
+    }
+}
+
+impl Owner {
+    /// Reads `user` or `user:group`, each by name or number; `None` for what is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(Principal::parse(group)?)),
+            None => (text, None),
+        };
+        Some(Self { user: Principal::parse(user)?, group })
+    }
+}
+
+impl Principal {
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty()
+            || text.contains(|letter: char| letter == ':' || letter.is_whitespace() || letter.is_control())
+        {
+            return None;
+        }
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // The last number means "as it is" to chown(2).
+            return text.parse().ok().filter(|number| *number != u32::MAX).map(Self::Number);
+        }
+        Some(Self::Name(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Manifest, TargetKind};
+
+    fn image(text: &str) -> Result<Image, Vec<Diagnostic>> {
+        let manifest = Manifest::parse(&format!("[image.a]\n{text}\n"))?;
+        match &manifest.targets["a"].kind {
+            TargetKind::Image(image) => Ok(image.clone()),
+            other => panic!("it is a {}", other.name()),
+        }
+    }
+
+    #[test]
+    fn everything_is_read() {
+        let image = image(
+            r#"
+format = "docker"
+compression = "none"
+layers = [{ from = ":x", to = "/app", mode = "4755", dir_mode = "750", owner = "app:1000" }, { from = ":y", to = "/" }]
+config = { entrypoint = [], volumes = ["/data/", "/a", "/a"], stop_signal = "SIGRTMIN+3", healthcheck = { test = "wget x", interval = "500ms", timeout = "2m", retries = 3 } }
+"#,
+        )
+        .expect("it is right");
+        assert_eq!((image.format, image.compression), (ImageFormat::Docker, Compression::None));
+        let rights = &image.layers[0].rights;
+        let owner = Owner { user: Principal::Name("app".into()), group: Some(Principal::Number(1000)) };
+        assert_eq!(
+            (rights.mode, rights.directory_mode, rights.owner.as_ref()),
+            (Some(0o4755), Some(0o750), Some(&owner))
+        );
+        assert_eq!(image.layers[1].rights, Rights::default());
+        let config = image.config;
+        assert_eq!((config.entrypoint, config.cmd), (Some(Vec::new()), None));
+        assert_eq!(config.volumes, ["/a", "/data"]);
+        let check = config.healthcheck.expect("there is one");
+        assert_eq!(check.test, ["CMD-SHELL", "wget x"]);
+        assert_eq!((check.interval_ns, check.timeout_ns, check.start_period_ns), (500_000_000, 120_000_000_000, 0));
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_place_and_the_way_out() {
+        let layer = |more: &str| format!("layers = [{{ from = \":x\", to = \"/\", {more} }}]");
+        let config = |more: &str| format!("config = {{ {more} }}");
+        for (text, place, message, hint) in [
+            (
+                layer("mode = \"0888\""),
+                "\"0888\"",
+                "`0888` is not a mode",
+                "write three or four octal digits, as `0644`",
+            ),
+            (layer("mode = \"+x\""), "\"+x\"", "`+x` is not a mode", "write three or four octal digits, as `0644`"),
+            (
+                layer("dir_mode = \"00755\""),
+                "\"00755\"",
+                "`00755` is not a mode",
+                "write three or four octal digits, as `0644`",
+            ),
+            (
+                layer("owner = \"app:\""),
+                "\"app:\"",
+                "`app:` is not an owner",
+                "write `user`, `user:group`, `1000` or `1000:1000`",
+            ),
+            (
+                layer("owner = \"4294967295\""),
+                "\"4294967295\"",
+                "`4294967295` is not an owner",
+                "write `user`, `user:group`, `1000` or `1000:1000`",
+            ),
+            (
+                config("user = \"a:b:c\""),
+                "\"a:b:c\"",
+                "`a:b:c` is not a user",
+                "write `user`, `user:group`, `1000` or `1000:1000`",
+            ),
+            (config("stop_signal = \"term\""), "\"term\"", "`term` is not a signal", "did you mean `SIGTERM`?"),
+            (
+                config("stop_signal = \"SIGRTMIN+31\""),
+                "\"SIGRTMIN+31\"",
+                "`SIGRTMIN+31` is not a signal",
+                "write `SIGTERM`, or `SIGRTMIN+3`",
+            ),
+            (config("volumes = [\"/\"]"), "\"/\"", "the whole root is no volume", ""),
+            (config("volumes = [\"data\"]"), "\"data\"", "`data` is not an absolute path", "begin it with `/`"),
+            (
+                config("healthcheck = { test = [\"/bin/true\"] }"),
+                "[\"/bin/true\"]",
+                "this is no check",
+                "write `[\"CMD\", \"/bin/check\"]`, a text for the shell, or `[\"NONE\"]`",
+            ),
+            (
+                config("healthcheck = { test = \"x\", interval = \"0s\" }"),
+                "\"0s\"",
+                "`0s` is not a time",
+                "write `500ms`, `30s` or `5m`",
+            ),
+            ("format = \"oci1\"".to_owned(), "\"oci1\"", "unknown format `oci1`", "write \"oci\" or \"docker\""),
+            (
+                "format = \"docker\"\ncompression = \"zstd\"".to_owned(),
+                "\"zstd\"",
+                "a manifest of Docker has no layers of zstd",
+                "write \"gzip\" or \"none\", or `format = \"oci\"`",
+            ),
+            (
+                "platforms = [\"linux/arm64\", \"linux/arm64/v8\"]".to_owned(),
+                "\"linux/arm64/v8\"",
+                "`linux/arm64/v8` is the same platform as `linux/arm64`",
+                "name it once",
+            ),
+            (
+                "platforms = [\"linux/x64/v8\"]".to_owned(),
+                "\"linux/x64/v8\"",
+                "unknown architecture `x64`",
+                "known: 386, amd64, arm, arm64, loong64, mips, mips64, mips64le, mipsle, ppc64, ppc64le, riscv64, s390x",
+            ),
+            (
+                "annotations = { \"\" = \"x\" }".to_owned(),
+                "\"\"",
+                "an annotation has no name",
+                "write `\"org.opencontainers.image.title\" = \"web\"`",
+            ),
+            (
+                "format = \"docker\"\nannotations = { a = \"x\" }".to_owned(),
+                "a",
+                "a manifest of Docker has no annotations",
+                "write `labels` of `config`, or `format = \"oci\"`",
+            ),
+        ] {
+            let findings = image(&text).expect_err(&text);
+            let finding = &findings[0];
+            let whole = format!("[image.a]\n{text}\n");
+            let at = finding.span.clone().map(|span| &whole[span]).unwrap_or_default();
+            assert_eq!(
+                (at, finding.message.as_str(), finding.hint.as_deref().unwrap_or_default()),
+                (place, message, hint),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! What images say: what they take over from the one below, whose their files are, and in which documents it stands.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cas_blob::Descriptor;
+use cas_digest::DigestFunction;
+use serde_json::{Value, json};
+
+use crate::{Home, text};
+
+/// Users of an image, with a file for each as a target.
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:,,,:/home/app:/bin/sh\n";
+const GROUP: &str = "root:x:0:\napp:x:1001:\nweb:x:33:app\n";
+
+/// A workspace whose targets `data`, `passwd` and `group` are files beside it.
+fn home(images: &str) -> Home {
+    let home = Home::new("");
+    let mut manifest = "[workspace]\n".to_owned();
+    for (name, content) in [("data", "data\n"), ("passwd", PASSWD), ("group", GROUP)] {
+        let path = home.folder.path().join("files").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        let sha256 = Descriptor::of(DigestFunction::Sha256, content.as_bytes()).digest.to_hex();
+        manifest.push_str(&format!("[fetch.{name}]\nurl = \"file://{}\"\nsha256 = \"{sha256}\"\n", path.display()));
+    }
+    home.write("cas.toml", &format!("{manifest}{images}"));
+    home
+}
+
+fn inspect(home: &Home, image: &str) -> Value {
+    let output = home.cas(&["image", "inspect", image]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Puts a document into a layout, and gives what names it.
+fn put(layout: &Path, media_type: &str, document: &Value) -> Value {
+    let bytes = document.to_string().into_bytes();
+    let digest = Descriptor::of(DigestFunction::Sha256, &bytes).digest;
+    fs::write(layout.join("blobs/sha256").join(digest.to_hex()), &bytes).unwrap();
+    json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() })
+}
+
+/// Writes an image into the layout `layout` beside the workspace, and gives it another configuration there.
+fn others(home: &Home, image: &str, change: impl Fn(&mut Value)) {
+    let exported = home.cas(&["image", "export", image, "oci:../layout:v1"]);
+    assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
+    let layout = home.folder.path().join("layout");
+    let blob = |value: &Value| layout.join("blobs").join(value["digest"].as_str().unwrap().replace(':', "/"));
+    let mut index = read(&layout.join("index.json"));
+    let mut manifest = read(&blob(&index["manifests"][0]));
+    let mut config = read(&blob(&manifest["config"]));
+    change(&mut config);
+    manifest["config"] = put(&layout, "application/vnd.oci.image.config.v1+json", &config);
+    let mut entry = put(&layout, "application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
+    index["manifests"][0] = entry;
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+}
+
+#[test]
+fn what_the_image_below_says_is_taken_over() {
+    let home = home(
+        "[image.base]\nlayers = [{ from = \":data\", to = \"/srv\" }, { from = \":passwd\", to = \"/etc\" }]\n\
+         [image.web]\nbase = \":root\"\nlayers = [{ from = \":data\", to = \"/web\" }]\n\
+         config = { cmd = [\"own\"], env = { A = \"own\" }, labels = { b = \"own\" }, expose = [\"443\"] }\n\
+         [image.more]\nbase = \":web\"\nconfig = { entrypoint = [\"/more\"], user = \"7\" }\n\
+         [image.added]\nbase = \":with\"\n\
+         [toolchain.root]\nimage = \"oci:../layout:v1\"\n\
+         [toolchain.with]\nimage = \"oci:../layout:v1\"\nadd = [{ link = \"/x\", target = \"srv\" }]\n",
+    );
+    others(&home, "//:base", |config| {
+        config["config"] = json!({
+            "User": "app", "ExposedPorts": { "80/tcp": {} }, "Env": ["PATH=/srv", "A=below"], "Entrypoint": ["/init"],
+            "Cmd": ["below"], "Volumes": { "/data": {} }, "WorkingDir": "/srv", "Labels": { "a": "below", "b": "below" },
+            "StopSignal": "SIGINT", "Healthcheck": { "Test": ["CMD", "true"], "Interval": 1_000_000_000_u64 },
+            "OnBuild": ["RUN x"],
+        });
+        config["history"] = json!([
+            { "created": "2020-01-01T00:00:00Z", "created_by": "ADD data" },
+            { "created": "2020-01-01T00:00:00Z", "created_by": "ENV A=below", "empty_layer": true },
+            { "created_by": "ADD passwd", "author": "me" },
+        ]);
+    });
+    let below = inspect(&home, "//:base");
+    let web = inspect(&home, "//:web");
+    assert_eq!(
+        web["config"]["config"],
+        json!({
+            "User": "app", "ExposedPorts": { "443/tcp": {}, "80/tcp": {} }, "Env": ["A=own", "PATH=/srv"],
+            "Entrypoint": ["/init"], "Cmd": ["own"], "Volumes": { "/data": {} }, "WorkingDir": "/srv",
+            "Labels": { "a": "below", "b": "own" }, "StopSignal": "SIGINT",
+            "Healthcheck": { "Test": ["CMD", "true"], "Interval": 1_000_000_000_u64 },
+        })
+    );
+    let layers = |image: &Value| image["manifest"]["layers"].as_array().unwrap().clone();
+    assert_eq!(layers(&web)[..2], layers(&below)[..], "byte for byte");
+    let history = web["config"]["history"].as_array().unwrap();
+    let by: Vec<&str> = history.iter().map(|entry| entry["created_by"].as_str().unwrap()).collect();
+    assert_eq!(by, ["ADD data", "ENV A=below", "ADD passwd", "cas //:data"]);
+    assert_eq!((&history[0]["created"], &history[1]["empty_layer"]), (&json!("2020-01-01T00:00:00Z"), &json!(true)));
+    assert_eq!((history[2].get("created"), &history[2]["author"]), (None, &json!("me")));
+    // An image of the workspace is one of these too; another program has other arguments.
+    let more = inspect(&home, "//:more");
+    let config = &more["config"]["config"];
+    assert_eq!((&config["Entrypoint"], config.get("Cmd"), &config["User"]), (&json!(["/more"]), None, &json!("7")));
+    assert_eq!((&config["WorkingDir"], &config["Env"]), (&json!("/srv"), &json!(["A=own", "PATH=/srv"])));
+    assert_eq!(more["config"]["history"], web["config"]["history"]);
+    // With something added it is one layer.
+    let added = inspect(&home, "//:added");
+    assert_eq!((layers(&added).len(), added["config"]["history"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(added["config"]["config"]["Entrypoint"], json!(["/init"]));
+    // Another program below is another image above, though no file changed.
+    others(&home, "//:base", |config| config["config"] = json!({ "Cmd": ["other"] }));
+    assert_eq!(home.cas(&["lock", "--update"]).status.code(), Some(0));
+    assert_eq!(inspect(&home, "//:added")["config"]["config"], json!({ "Cmd": ["other"] }));
+}
+
+/// Lines of `tar` about a layer of a layout.
+fn listed(home: &Home, image: &str, layer_index: usize) -> Vec<String> {
+    assert_eq!(home.cas(&["image", "export", image, "dir:../listed"]).status.code(), Some(0));
+    let folder = home.folder.path().join("listed");
+    let manifest = read(&folder.join("manifest.json"));
+    let digest = manifest["layers"][layer_index]["digest"].as_str().unwrap().replace("sha256:", "");
+    let output = Command::new("tar").args(["tvzf", &digest, "--numeric-owner"]).current_dir(folder).output().unwrap();
+    let words = |line: &str| {
+        line.split_whitespace()
+            .enumerate()
+            .filter(|(at, _)| [0, 1, 5].contains(at))
+            .map(|(_, word)| word.to_owned())
+            .collect::<Vec<_>>()
+    };
+    text(&output.stdout).lines().map(|line| words(line).join(" ")).collect()
+}
+
+#[test]
+fn layers_have_the_rights_and_owners_that_they_are_given() {
+    let accounts = "{ from = \":passwd\", to = \"/etc\", mode = \"0600\", owner = \"app:web\" }";
+    let home = home(&format!(
+        "[image.base]\nlayers = [{{ from = \":group\", to = \"/etc\" }}]\n\
+         [image.web]\nbase = \":base\"\nlayers = [{accounts}, {{ from = \":data\", to = \"/srv/app\", mode = \"4755\", dir_mode = \"0700\", owner = \"app\" }}]\n\
+         config = {{ user = \"app:web\" }}\n\
+         [image.numbers]\nlayers = [{{ from = \":data\", to = \"/\", owner = \"5:6\" }}, {{ from = \":data\", to = \"/x\", owner = \"7\" }}]\nconfig = {{ user = \"1234:5\" }}\n"
+    ));
+    // Its own file knows the user, the one below the group.
+    assert_eq!(listed(&home, "//:web", 1), ["drwxr-xr-x 0/0 etc/", "-rw------- 1000/33 etc/passwd"]);
+    // A file is put into folders that are not its own.
+    assert_eq!(
+        listed(&home, "//:web", 2),
+        ["drwxr-xr-x 0/0 srv/", "drwxr-xr-x 0/0 srv/app/", "-rwsr-xr-x 1000/1001 srv/app/data"]
+    );
+    assert_eq!(listed(&home, "//:numbers", 0), ["-rw-r--r-- 5/6 data"]);
+    assert_eq!(listed(&home, "//:numbers", 1), ["drwxr-xr-x 0/0 x/", "-rw-r--r-- 7/7 x/data"]);
+    let plain = inspect(&home, "//:web")["manifest"]["layers"][0].clone();
+    assert_eq!(plain, inspect(&home, "//:base")["manifest"]["layers"][0]);
+}
+
+#[test]
+fn documents_of_docker_have_its_media_types_wherever_they_are_written() {
+    let home = home(
+        "[image.web]\nformat = \"docker\"\nlayers = [{ from = \":data\", to = \"/\" }]\n\
+         config = { healthcheck = { test = [\"CMD\", \"/x\"], interval = \"30s\" }, volumes = [\"/v\"], stop_signal = \"SIGINT\" }\n\
+         [image.small]\nformat = \"docker\"\nbase = \":web\"\ncompression = \"none\"\nlayers = [{ from = \":data\", to = \"/a\" }]\n\
+         [image.zstd]\ncompression = \"zstd\"\nlayers = [{ from = \":data\", to = \"/\" }]\n\
+         [image.over]\nbase = \":zstd\"\nformat = \"docker\"\n\
+         [image.titled]\nannotations = { \"org.opencontainers.image.title\" = \"web\", a = \"\" }\n",
+    );
+    const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    const GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    const PLAIN: &str = "application/vnd.docker.image.rootfs.diff.tar";
+    let small = inspect(&home, "//:small");
+    let types: Vec<&str> = small["manifest"]["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["mediaType"].as_str().unwrap())
+        .collect();
+    assert_eq!((small["manifest"]["mediaType"].as_str(), types), (Some(MANIFEST), vec![GZIP, PLAIN]));
+    assert_eq!(small["manifest"]["config"]["mediaType"], "application/vnd.docker.container.image.v1+json");
+    assert_eq!(
+        small["config"]["config"],
+        json!({ "Volumes": { "/v": {} }, "StopSignal": "SIGINT", "Healthcheck": { "Test": ["CMD", "/x"], "Interval": 30_000_000_000_u64 } })
+    );
+    // A layout may hold both; what is there stays what it is.
+    for (image, tag) in [("//:small", "docker"), ("//:titled", "oci"), ("//:web", "again")] {
+        assert_eq!(home.cas(&["image", "export", image, &format!("oci:both:{tag}")]).status.code(), Some(0));
+    }
+    let index = read(&home.workspace().join("both/index.json"));
+    let types: Vec<&str> =
+        index["manifests"].as_array().unwrap().iter().map(|entry| entry["mediaType"].as_str().unwrap()).collect();
+    assert_eq!(types, [MANIFEST, "application/vnd.oci.image.manifest.v1+json", MANIFEST]);
+    for destination in ["dir:d", "docker-archive:d.tar:acme/web:v1", "oci-archive:o.tar:v1"] {
+        let output = home.cas(&["image", "export", "//:small", destination]);
+        assert_eq!(output.status.code(), Some(0), "{destination}: {}", text(&output.stderr));
+    }
+    assert_eq!(read(&home.workspace().join("d/manifest.json"))["mediaType"], MANIFEST);
+    let titled = inspect(&home, "//:titled");
+    assert_eq!(titled["manifest"]["annotations"], json!({ "a": "", "org.opencontainers.image.title": "web" }));
+    assert_eq!(titled["config"]["config"], json!({}));
+    let output = home.cas(&["build", ":over"]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("a manifest of Docker cannot tell"), "{stderr}");
+    assert!(stderr.contains("hint: write `format = \"oci\"`"), "{stderr}");
+}
+
+/// Puts the image into the layout beside the workspace behind an index, with one for riscv64 beside it.
+fn several(home: &Home, image: &str) {
+    others(home, image, |config| config["config"] = json!({ "Cmd": ["here"] }));
+    let layout = home.folder.path().join("layout");
+    let mut index = read(&layout.join("index.json"));
+    let here = index["manifests"][0].clone();
+    let blob = |value: &Value| layout.join("blobs").join(value["digest"].as_str().unwrap().replace(':', "/"));
+    let mut manifest = read(&blob(&here));
+    let mut config = read(&blob(&manifest["config"]));
+    let own = config["architecture"].clone();
+    config["architecture"] = json!("riscv64");
+    config["config"] = json!({ "Cmd": ["there"] });
+    // It has the first layer alone.
+    config["rootfs"]["diff_ids"].as_array_mut().unwrap().truncate(1);
+    manifest["layers"].as_array_mut().unwrap().truncate(1);
+    manifest["config"] = put(&layout, "application/vnd.oci.image.config.v1+json", &config);
+    let mut there = put(&layout, "application/vnd.oci.image.manifest.v1+json", &manifest);
+    there["platform"] = json!({ "os": "linux", "architecture": "riscv64" });
+    let here = json!({ "mediaType": here["mediaType"], "digest": here["digest"], "size": here["size"],
+                       "platform": { "os": "linux", "architecture": own } });
+    let list = json!({ "schemaVersion": 2, "manifests": [there, here] });
+    let mut entry = put(&layout, "application/vnd.oci.image.index.v1+json", &list);
+    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
+    index["manifests"] = json!([entry]);
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+}
+
+fn own_platform() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
+}
+
+#[test]
+fn an_image_for_several_platforms_is_an_index_of_them() {
+    let own = own_platform();
+    let both = format!("platforms = [\"linux/riscv64\", \"{own}\"]\n");
+    let platforms = format!("{both}annotations = {{ a = \"b\" }}\n");
+    let home = home(&format!(
+        "[image.base]\nlayers = [{{ from = \":data\", to = \"/srv\" }}, {{ from = \":passwd\", to = \"/etc\" }}]\n\
+         [toolchain.root]\nimage = \"oci:../layout:v1\"\n\
+         [image.web]\nbase = \":root\"\nlayers = [{{ from = \":data\", to = \"/web\" }}]\n{platforms}\
+         [image.more]\nbase = \":web\"\nlayers = [{{ from = \":group\", to = \"/etc\" }}]\n{platforms}\
+         [image.plain]\nlayers = [{{ from = \":data\", to = \"/\" }}]\n{both}format = \"docker\"\n\
+         [image.there]\nbase = \":plain\"\nplatforms = [\"linux/riscv64\"]\n\
+         [image.user]\nbase = \":web\"\nconfig = {{ user = \"app\" }}\n{platforms}"
+    ));
+    several(&home, "//:base");
+    let web = inspect(&home, "//:web");
+    let items = web["index"]["manifests"].as_array().unwrap();
+    let told: Vec<String> = items
+        .iter()
+        .map(|item| format!("{} {}", item["platform"]["architecture"].as_str().unwrap(), item["annotations"]))
+        .collect();
+    assert_eq!(told, ["riscv64 {\"a\":\"b\"}".to_owned(), format!("{} {{\"a\":\"b\"}}", &own[6..])]);
+    let (there, here) = (&web["platforms"][0], &web["platforms"][1]);
+    assert_eq!((&there["platform"], &here["platform"]), (&json!("linux/riscv64"), &json!(own)));
+    assert_eq!(
+        (&there["config"]["config"]["Cmd"], &here["config"]["config"]["Cmd"]),
+        (&json!(["there"]), &json!(["here"]))
+    );
+    assert_eq!(there["config"]["architecture"], "riscv64");
+    let layers = |image: &Value| image["manifest"]["layers"].as_array().unwrap().clone();
+    assert_eq!((layers(there).len(), layers(here).len()), (2, 3));
+    assert_eq!(layers(there)[1], layers(here)[2], "equal trees are equal layers");
+    assert_eq!(web["manifest"], here["manifest"], "the one for this machine stands for all");
+    // On an image of the workspace each is on its own.
+    let more = inspect(&home, "//:more");
+    assert_eq!(layers(&more["platforms"][0])[..2], layers(there)[..]);
+    assert_eq!(layers(&more["platforms"][1])[..3], layers(here)[..]);
+    // One platform makes a manifest, and what is below it has it.
+    let alone = inspect(&home, "//:there");
+    assert_eq!((alone.get("index"), &alone["config"]["architecture"]), (None, &json!("riscv64")));
+    let ran = home.cas(&["run", "//:there"]);
+    let stderr = text(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && stderr.contains("it is for linux/riscv64"), "{stderr}");
+    // Names are looked up in the files of each.
+    let user = home.cas(&["build", ":user"]);
+    let stderr = text(&user.stderr);
+    assert!(user.status.code() == Some(2) && stderr.contains("names the user `app`"), "{stderr}");
+
+    // Layouts hold all of it, also after the store was cleared; others one.
+    assert_eq!(home.cas(&["store", "gc"]).status.code(), Some(0));
+    for destination in ["oci:all:v1", "oci-archive:all.tar:v1"] {
+        let output = home.cas(&["image", "export", "//:web", destination]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    let folder = home.workspace().join("all");
+    let entry = &read(&folder.join("index.json"))["manifests"][0];
+    assert_eq!(
+        (entry["mediaType"].as_str(), &entry["digest"]),
+        (Some("application/vnd.oci.image.index.v1+json"), &web["digest"])
+    );
+    let path = |value: &Value| folder.join("blobs").join(value["digest"].as_str().unwrap().replace(':', "/"));
+    for item in read(&path(entry))["manifests"].as_array().unwrap() {
+        let manifest = read(&path(item));
+        for part in manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]) {
+            assert_eq!(fs::metadata(path(part)).unwrap().len(), part["size"].as_u64().unwrap());
+        }
+    }
+    for destination in ["dir:d", "docker-archive:d.tar", "tar:t.tar"] {
+        let output = home.cas(&["image", "export", "//:web", destination]);
+        let stderr = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains("`//:web` is for several platforms"), "{stderr}");
+        assert!(stderr.contains("hint: say which: `--platform linux/riscv64`"), "{stderr}");
+        let output = home.cas(&["image", "export", "//:web", destination, "--platform", "linux/riscv64"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    assert_eq!(read(&home.workspace().join("d/manifest.json")), there["manifest"]);
+    let output = home.cas(&["image", "export", "//:web", "oci:one", "--platform", "linux/s390x"]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("hint: it is for linux/riscv64, linux/"), "{stderr}");
+    // Docker's list has its own media types.
+    let plain = inspect(&home, "//:plain");
+    assert_eq!(plain["index"]["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    let listed = home.cas(&["image", "ls"]);
+    assert!(text(&listed.stdout).contains(&format!("//:web {}", web["digest"].as_str().unwrap())));
+}
+
+#[test]
+fn what_was_built_is_told_to_whoever_comes_after() {
+    let own = own_platform();
+    let home = home(&format!(
+        "[image.one]\nlayers = [{{ from = \":data\", to = \"/\" }}]\n[image.two]\nplatforms = [\"{own}\", \"linux/riscv64\"]\n\
+         [image.broken]\nconfig = {{ user = \"app\" }}\n"
+    ));
+    let (metadata, id) = (home.folder.path().join("m.json"), home.folder.path().join("id"));
+    let build = |targets: &[&str], more: &[&str]| home.cas(&[&["build"], targets, more].concat());
+    let output = build(&[":one", ":two"], &["--metadata-file", "../m.json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = read(&metadata);
+    let one = inspect(&home, "//:one");
+    let config = one["manifest"]["config"]["digest"].clone();
+    let size = one["manifest"].to_string().len();
+    assert_eq!(
+        told["//:one"],
+        json!({
+            "containerimage.digest": one["digest"], "containerimage.config.digest": config, "image.name": "//:one",
+            "containerimage.descriptor": { "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": one["digest"],
+                "size": size, "platform": { "architecture": own[6..], "os": "linux" } },
+            "platforms": [{ "platform": own, "digest": one["digest"], "size": size, "config": config }],
+        })
+    );
+    let two = &told["//:two"];
+    assert_eq!(two["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(
+        (two["containerimage.digest"].clone(), two.get("containerimage.config.digest")),
+        (inspect(&home, "//:two")["digest"].clone(), None)
+    );
+    assert_eq!(two["platforms"][1]["platform"], "linux/riscv64");
+    // The ID is that of one image.
+    assert_eq!(build(&[":one", ":data"], &["--iidfile", "../id"]).status.code(), Some(0));
+    assert_eq!(fs::read_to_string(&id).unwrap(), config.as_str().unwrap());
+    for targets in [&[":two"][..], &[":data"], &[":one", ":two"]] {
+        let output = build(targets, &["--iidfile", "../none"]);
+        assert_eq!(output.status.code(), Some(2), "{targets:?}: {}", text(&output.stderr));
+        assert!(!home.folder.path().join("none").exists());
+    }
+    // A failure leaves what was there.
+    let before = fs::read(&metadata).unwrap();
+    assert_eq!(build(&[":one", ":broken"], &["--metadata-file", "../m.json"]).status.code(), Some(2));
+    assert_eq!(fs::read(&metadata).unwrap(), before);
+}
