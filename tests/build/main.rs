@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod analyze;
 mod archives;
 mod bad_input;
 mod cargo;

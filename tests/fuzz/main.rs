@@ -222,6 +222,7 @@ fn archives() {
             let _ = cas_tar::read_layer(&mut tree, &mut &bytes[..], limits, keep);
         }
         let _ = tree.finish();
+        let _ = cas_tar::read_entries(&mut &bytes[..], limits, &mut |_, _, content| keep(content), &mut |_| Ok(()));
     });
     let mut gzip = cas_tar::Codec::Gzip6.header().to_vec();
     let encoder = cas_tar::Codec::Gzip6.encoder(Vec::new(), 3).unwrap();
@@ -242,6 +243,42 @@ fn archives() {
             }
         },
     );
+}
+
+/// An image of one file, or of what a damaged archive holds.
+#[test]
+fn images_to_look_at() {
+    let seeds: [(&str, &str); 6] = [
+        ("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\nVersion: 1\n\nPackage: b\nVersion: 2\n"),
+        ("var/lib/dpkg/info/a.list", "/.\n/usr/bin/a\n/../x\n"),
+        ("lib/apk/db/installed", "P:b\nV:2\nF:usr/bin\nR:a\n\nP:c\nV:3\n"),
+        ("a/demo-1.dist-info/RECORD", "demo/a.py,,\n\"b,c\",,\n../../x,,\n"),
+        ("node_modules/a/package.json", r#"{"name":"a","version":"1"}"#),
+        ("node_modules/.package-lock.json", r#"{"packages":{"node_modules/a":{"dev":true}}}"#),
+    ];
+    let entry = |name: &str, content: &[u8]| cas_analyze::Entry {
+        path: Some(path(name)),
+        what: cas_analyze::What::Node(Node::file(Descriptor::of(DigestFunction::Sha256, content), 0o644)),
+        bytes: 512 + (content.len() as u64).next_multiple_of(512),
+        header_bytes: 512,
+        content: content.to_vec(),
+    };
+    for (name, seed) in seeds {
+        fuzz("analyze", &[seed.as_bytes().to_vec()], |bytes| {
+            let mut image = cas_analyze::Image::new();
+            image.begin_layer();
+            let mut total = 0;
+            for (other, content) in seeds.iter().chain(&[("root/.docker/config.json", "")]) {
+                let is_damaged = *other == name || content.is_empty();
+                let entry = entry(other, if is_damaged { bytes } else { content.as_bytes() });
+                total += entry.bytes;
+                image.add(entry).unwrap();
+            }
+            image.end_layer(cas_analyze::LayerFacts::default());
+            let report = cas_analyze::analyze(&image);
+            assert!(report.savings().0 <= total);
+        });
+    }
 }
 
 #[test]

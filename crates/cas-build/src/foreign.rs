@@ -221,7 +221,7 @@ pub(crate) fn layers(store: &Store, pinned: &Pinned, platform: &TargetPlatform) 
 }
 
 /// How a layer is compressed, by its first bytes: media types are wrong now and then.
-fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<Compression, BuildError> {
+pub(crate) fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<Compression, BuildError> {
     let mut head = Vec::new();
     let read = open(store, blob)?.take(6).read_to_end(&mut head);
     read.map_err(|error| origin.damaged(format!("layer `{}`: {error}", blob.digest)))?;
@@ -235,6 +235,26 @@ fn image(
     document: &Descriptor,
     wanted: &TargetPlatform,
 ) -> Result<(Manifest, ConfigView), BuildError> {
+    let (_, manifest, config) = chosen(store, origin, document, wanted)?;
+    let own = &config.platform;
+    if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
+        return Err(BuildError::Platform {
+            place: origin.place(),
+            wanted: wanted.to_string(),
+            known: vec![own.to_string()],
+        });
+    }
+    Ok((manifest, config))
+}
+
+/// The image that a document is, or that it names for a platform, with the name of its manifest. A document that is the
+/// manifest of an image itself is taken whatever it is for.
+pub(crate) fn chosen(
+    store: &Store,
+    origin: &ImagePlace,
+    document: &Descriptor,
+    wanted: &TargetPlatform,
+) -> Result<(Descriptor, Manifest, ConfigView), BuildError> {
     let failed = |error| BuildError::Image { place: origin.place(), source: Box::new(error) };
     let load = |blob: &Descriptor| -> Result<Vec<u8>, BuildError> {
         origin.document(store, blob)?;
@@ -246,15 +266,7 @@ fn image(
             Document::Manifest(manifest) => {
                 origin.blob(store, &checked(origin, &manifest.config)?)?;
                 let config = ConfigView::parse(&store.load(&manifest.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
-                let own = &config.platform;
-                if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
-                    return Err(BuildError::Platform {
-                        place: origin.place(),
-                        wanted: wanted.to_string(),
-                        known: vec![own.to_string()],
-                    });
-                }
-                return Ok((manifest, config));
+                return Ok((blob, manifest, config));
             }
             Document::Index(items) => {
                 let found = choose(&items, wanted).ok_or_else(|| {
@@ -279,7 +291,7 @@ fn checked(origin: &ImagePlace, config: &Descriptor) -> Result<Descriptor, Build
 }
 
 /// Brings the layers of an image here, some at once.
-fn fetch(store: &Store, origin: &ImagePlace, manifest: &Manifest) -> Result<(), BuildError> {
+pub(crate) fn fetch(store: &Store, origin: &ImagePlace, manifest: &Manifest) -> Result<(), BuildError> {
     let mut missing: Vec<Descriptor> = Vec::new();
     for layer in &manifest.layers {
         if layer.blob.size > MAX_LAYER_BYTES {

@@ -467,6 +467,60 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         platform: Option<String>,
     },
+    /// Say what an image holds and wastes, and what to change
+    ///
+    /// Looks at every entry of every layer: what later layers overwrite or remove, equal files, caches of package managers,
+    /// compilers, documentation, and files that look like secrets, of which nothing but their path is told. Each piece of advice says
+    /// how many bytes the uncompressed layers have less when it is followed; for compressed layers that is an estimate.
+    Analyze(AnalyzeArgs),
+    /// Compare two images by configuration, packages and files
+    ///
+    /// How the files are cut into layers does not count. Ends with 0 when the images are equal and with 1 when they differ.
+    Diff(DiffArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AnalyzeArgs {
+    /// Image: a target, a name in the store, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]` or
+    /// `docker://HOST/PATH:TAG`
+    pub(crate) image: String,
+    /// Write a page for a browser as well, in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DiffArgs {
+    /// First image, named as for `analyze`
+    pub(crate) from: String,
+    /// Second image
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+}
+
+/// Which image is looked at.
+#[derive(Args, Debug)]
+pub(crate) struct LookArgs {
+    /// Of images of several platforms take that for this one, as `linux/arm64/v8` [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
+    pub(crate) platform: Option<cas_oci::TargetPlatform>,
+    /// Use no network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+fn parse_platform(text: &str) -> Result<cas_oci::TargetPlatform, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let (os, architecture, variant) = match parts[..] {
+        [os, architecture] => (os, architecture, ""),
+        [os, architecture, variant] => (os, architecture, variant),
+        _ => return Err("a platform is `OS/ARCHITECTURE` or `OS/ARCHITECTURE/VARIANT`, as `linux/arm64/v8`".to_owned()),
+    };
+    let (os, architecture, variant) = (os.to_owned(), architecture.to_owned(), variant.to_owned());
+    Ok(cas_oci::TargetPlatform { os, architecture, variant })
 }
 
 #[derive(Debug, Subcommand)]

@@ -37,7 +37,9 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{affected, checkout, doctor, image_file, own_files, pages, rebuild, remarks, store, test, why};
+use crate::{
+    affected, analyze, checkout, doctor, image_diff, image_file, own_files, pages, rebuild, remarks, store, test, why,
+};
 
 /// Signals are 128 and the number in a shell's exit codes.
 pub(crate) const SIGNAL_BASE: i32 = 128;
@@ -211,7 +213,7 @@ pub(crate) fn variables() -> BTreeMap<String, String> {
 
 /// Cargo's own folder.
 /// Files where docker, podman and skopeo keep logins, the first one first.
-fn logins() -> Vec<PathBuf> {
+pub(crate) fn logins() -> Vec<PathBuf> {
     let named = |name: &str| variable(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = named("HOME");
     let config = named("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
@@ -738,6 +740,11 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
 }
 
 fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
+    let command = match command {
+        ImageCommand::Analyze(args) => return analyze::run(global, &args),
+        ImageCommand::Diff(args) => return image_diff::run(global, &args),
+        other => other,
+    };
     let store = open_store(global)?;
     let options = build_options(None, &InputArgs::default());
     match command {
@@ -799,6 +806,7 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
             let rows = [json!({ "name": image.reference, "digest": chosen.document().digest.to_string() })];
             print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
         }
+        ImageCommand::Analyze(_) | ImageCommand::Diff(_) => unreachable!("they are done above"),
     }
     Ok(Exit::Done)
 }

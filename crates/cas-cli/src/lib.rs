@@ -3,12 +3,16 @@
 //! Not here: anything that a server or a test would also need (`cas-build` and below).
 
 mod affected;
+mod analyze;
+mod analyze_page;
 mod args;
 mod checkout;
 mod commands;
 mod doctor;
 mod exit;
+mod image_diff;
 mod image_file;
+mod image_look;
 mod init;
 mod junit;
 mod live;

@@ -34,7 +34,7 @@ fn parse(blob: &str) -> Result<Descriptor, Failure> {
 }
 
 /// A size for people: three digits and a unit.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let (mut whole, mut rest) = (bytes, 0);

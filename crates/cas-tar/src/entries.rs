@@ -179,6 +179,11 @@ impl<R: Read> Entries<R> {
         }
     }
 
+    /// Where the content of the current entry begins in the stream, and where its padding ends.
+    pub(crate) const fn bounds(&self) -> (u64, u64) {
+        (self.at, self.at + self.left + self.padding)
+    }
+
     /// The content of the current entry.
     pub(crate) fn content(&mut self) -> Content<'_, R> {
         Content { entries: self }

@@ -34,7 +34,9 @@ pub use decompress::{Compression, decompress};
 pub use group::{Group, Piece, copy_pieces};
 pub use header::EntryError;
 pub use plan::{LayerPlan, Profile, npm_plan};
-pub use read::{ReadTarError, ReadTarLimits, read_layer, read_tree};
+pub use read::{
+    KeepContent, LayerEntry, LayerItem, ReadTarError, ReadTarLimits, Span, read_entries, read_layer, read_tree,
+};
 pub use recipe::{Frame, ParseRecipeError, Recipe, RecipeTail};
 pub use scan::ScanForm;
 pub use seekable::{ChunkIndex, ContentIndex};

@@ -124,7 +124,7 @@ pub fn read_tree<E: Error + 'static>(
         let path = path.clone();
         |source| ReadTarError::Place { path, source }
     };
-    each(source, limits, keep, &mut |item| match item {
+    each(source, limits, &mut |_, _, content| keep(content), &mut |item, _| match item {
         Item::Root(metadata) => {
             tree.metadata = metadata;
             Ok(())
@@ -162,7 +162,7 @@ pub fn read_layer<E: Error + 'static>(
     keep: &mut dyn FnMut(&mut dyn Read) -> Result<Descriptor, E>,
 ) -> Result<(), ReadTarError<E>> {
     tree.next_layer();
-    each(source, limits, keep, &mut |item| {
+    each(source, limits, &mut |_, _, content| keep(content), &mut |item, _| {
         let (path, thing) = match item {
             Item::Root(metadata) => {
                 tree.root(metadata);
@@ -183,6 +183,79 @@ pub fn read_layer<E: Error + 'static>(
         };
         done.map_err(|source| ReadTarError::Unpack { path, source })
     })
+}
+
+/// Keeps the content of a regular file of an archive, told by its path and size, and names it.
+pub type KeepContent<'a, E> = dyn FnMut(&RelPath, u64, &mut dyn Read) -> Result<Descriptor, E> + 'a;
+
+/// Reads what a layer says, entry by entry, without a tree to put it over. `keep` is told the path and size of a regular file,
+/// reads its content and names it. Bytes after the end of the archive are not read.
+///
+/// # Errors
+///
+/// [`ReadTarError`]
+pub fn read_entries<E: Error + 'static>(
+    source: &mut dyn Read,
+    limits: ReadTarLimits,
+    keep: &mut KeepContent<'_, E>,
+    take: &mut dyn FnMut(LayerEntry) -> Result<(), ReadTarError<E>>,
+) -> Result<(), ReadTarError<E>> {
+    each(source, limits, keep, &mut |item, span| {
+        let (path, what) = match item {
+            Item::Root(metadata) => (None, LayerItem::Root(metadata)),
+            Item::Node(path, node) => (Some(path), LayerItem::Node(node)),
+            Item::Link(path, target) => (Some(path), LayerItem::Link(target)),
+        };
+        let what = match &path {
+            None => what,
+            Some(path) => match path.name().as_bytes() {
+                OPAQUE => LayerItem::Opaque,
+                name if name.starts_with(AUFS) => LayerItem::Note,
+                name => match name.strip_prefix(WHITEOUT) {
+                    Some(removed) => LayerItem::Whiteout(beside(path, removed)?),
+                    None => what,
+                },
+            },
+        };
+        take(LayerEntry { path, what, span })
+    })
+}
+
+/// An entry of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerEntry {
+    /// Its own name; of a whiteout with what makes it one. `None` is the root.
+    pub path: Option<RelPath>,
+    /// What it says.
+    pub what: LayerItem,
+    /// How much of the archive it is.
+    pub span: Span,
+}
+
+/// What an entry of a layer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerItem {
+    /// Rights and owners of the root.
+    Root(Metadata),
+    /// Something is there; a directory is empty.
+    Node(Node),
+    /// What is at this path has a further name.
+    Link(RelPath),
+    /// What lower layers have at this path is gone.
+    Whiteout(RelPath),
+    /// What lower layers have in the directory of the entry is gone.
+    Opaque,
+    /// A note of AUFS.
+    Note,
+}
+
+/// How many bytes of an archive an entry takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its headers, with what extends them.
+    pub header_bytes: u64,
+    /// All of it: headers, content and padding.
+    pub bytes: u64,
 }
 
 /// Another name in the directory of a path.
@@ -208,12 +281,16 @@ enum Item {
 fn each<E: Error + 'static>(
     source: &mut dyn Read,
     limits: ReadTarLimits,
-    keep: &mut dyn FnMut(&mut dyn Read) -> Result<Descriptor, E>,
-    take: &mut dyn FnMut(Item) -> Result<(), ReadTarError<E>>,
+    keep: &mut KeepContent<'_, E>,
+    take: &mut dyn FnMut(Item, Span) -> Result<(), ReadTarError<E>>,
 ) -> Result<(), ReadTarError<E>> {
     let mut entries = Entries::new(BufReader::with_capacity(BUFFER_BYTES, source));
     let (mut count, mut left, mut xattrs_left) = (0, limits.content_bytes, MAX_XATTR_BYTES);
+    let mut start = 0;
     while let Some(entry) = entries.next_entry().map_err(ReadTarError::Archive)? {
+        let (content_start, end) = entries.bounds();
+        let span = Span { header_bytes: content_start - start, bytes: end - start };
+        start = end;
         count += 1;
         if count > MAX_ENTRIES {
             return Err(ReadTarError::TooLarge { limit: MAX_ENTRIES, unit: "entries" });
@@ -227,7 +304,7 @@ fn each<E: Error + 'static>(
         let Some(path) = clean(&entry.name, &text)? else {
             // The root: its rights count, whatever else is said of it does not.
             if entry.kind == Kind::Directory {
-                take(Item::Root(metadata))?;
+                take(Item::Root(metadata), span)?;
             }
             continue;
         };
@@ -235,7 +312,7 @@ fn each<E: Error + 'static>(
             Kind::File => {
                 let (size, limit) = (entry.size, limits.content_bytes);
                 left = left.checked_sub(size).ok_or(ReadTarError::TooLarge { limit, unit: "bytes of content" })?;
-                let kept = keep(&mut entries.content());
+                let kept = keep(&path, size, &mut entries.content());
                 let blob = kept.map_err(|source| ReadTarError::Keep { path: text.clone(), source })?;
                 if blob.size != size {
                     return Err(ReadTarError::Archive(io::ErrorKind::UnexpectedEof.into()));
@@ -253,7 +330,7 @@ fn each<E: Error + 'static>(
             Kind::Link => {
                 let target = clean(&entry.target, &text)?;
                 let target = target.ok_or(ReadTarError::Field { path: text, field: "link target" })?;
-                take(Item::Link(path, target))?;
+                take(Item::Link(path, target), span)?;
                 continue;
             }
             Kind::Character | Kind::Block => {
@@ -264,7 +341,7 @@ fn each<E: Error + 'static>(
             Kind::Fifo => Node::Fifo { metadata },
             Kind::Other(flag) => return Err(ReadTarError::Kind { path: text, kind: char::from(flag) }),
         };
-        take(Item::Node(path, node))?;
+        take(Item::Node(path, node), span)?;
     }
     Ok(())
 }
@@ -290,4 +367,65 @@ fn clean<E: Error + 'static>(raw: &[u8], text: &str) -> Result<Option<RelPath>, 
         return Err(ReadTarError::Depth { name: text.chars().take(SHOWN_CHARACTERS).collect() });
     }
     RelPath::new(parts.join(&b'/')).map(Some).map_err(|source| ReadTarError::Name { name: text.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use cas_digest::DigestFunction;
+
+    use super::*;
+    use crate::{LayerStream, StreamEntry};
+
+    fn list(archive: &[u8]) -> Vec<LayerEntry> {
+        let keep = &mut |_: &RelPath, _: u64, content: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(Descriptor::of(DigestFunction::Sha256, &bytes))
+        };
+        let mut entries = Vec::new();
+        let take = &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        };
+        read_entries(&mut &archive[..], ReadTarLimits { content_bytes: 1 << 20 }, keep, take).expect("it is a layer");
+        entries
+    }
+
+    /// What is cut out of an archive leaves one without that entry, whatever its headers need.
+    #[test]
+    fn entries_take_what_their_spans_say() {
+        let root_owned = Metadata::root_owned;
+        let xattrs = BTreeMap::from([((*b"user.x").into(), vec![7; 3000].into())]);
+        let long = [b"d/".repeat(120), b"name".to_vec()].concat();
+        let mut archive = Vec::new();
+        let mut stream = LayerStream::new(&mut archive);
+        stream.entry(b".", &root_owned(0o700), StreamEntry::Directory).expect("memory");
+        stream.whiteout(b"a", b"gone").expect("memory");
+        stream.opaque(b"a").expect("memory");
+        stream.file(b"a/file", &root_owned(0o644), 513, &[1; 513][..]).expect("memory");
+        stream.file(&long, &Metadata { xattrs, ..root_owned(0o644) }, 512, &[2; 512][..]).expect("memory");
+        stream.entry(b"a/link", &root_owned(0o777), StreamEntry::Link(&long)).expect("memory");
+        stream.entry(b"a/empty", &root_owned(0o644), StreamEntry::File(0)).expect("memory");
+        stream.finish().expect("memory");
+        let entries = list(&archive);
+        let told: Vec<(bool, u64)> =
+            entries.iter().map(|entry| (entry.path.is_none(), entry.span.bytes - entry.span.header_bytes)).collect();
+        assert_eq!(told, [(true, 0), (false, 0), (false, 0), (false, 1024), (false, 512), (false, 0), (false, 0)]);
+        let path = |text: &str| RelPath::new(text).expect("it is a path");
+        assert_eq!(entries[1].what, LayerItem::Whiteout(path("a/gone")));
+        assert_eq!((&entries[2].what, &entries[2].path), (&LayerItem::Opaque, &Some(path("a/.wh..wh..opq"))));
+        assert_eq!(entries[3].span.header_bytes, 512);
+        assert!(entries[4].span.header_bytes > 3000 + 1024, "{:?}", entries[4].span);
+        assert_eq!(entries.iter().map(|entry| entry.span.bytes).sum::<u64>() + 1024, archive.len() as u64);
+        let mut start = 0;
+        for (index, entry) in entries.iter().enumerate() {
+            let end = start + usize::try_from(entry.span.bytes).expect("it is short");
+            let mut others = entries.clone();
+            others.remove(index);
+            assert_eq!(list(&[&archive[..start], &archive[end..]].concat()), others, "{:?}", entry.path);
+            start = end;
+        }
+    }
 }

@@ -86,6 +86,19 @@ impl Unpacking {
         self.hidden.clear();
     }
 
+    /// What is at a path now, with symbolic links on the way followed as for an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`UnpackError`] when the way leads nowhere.
+    pub fn get(&self, path: &RelPath) -> Result<Option<&Node>, UnpackError> {
+        let place = match path.parent() {
+            None => path.clone(),
+            Some(parent) => within(self.resolve(&parent, path)?.as_ref(), path),
+        };
+        Ok(self.tree.get(&place))
+    }
+
     /// Rights and owners of the root.
     pub fn root(&mut self, metadata: Metadata) {
         self.tree.metadata = metadata;

@@ -1,0 +1,28 @@
+//! What the layers of an image hold: what is wasted, what each package takes, what looks like a secret, what to change; and how
+//! two images differ.
+//!
+//! An [`Image`] is given its layers entry by entry, with the few contents that [`wanted`] asks for. [`analyze`] and
+//! [`compare`] look at it then. Rules, limits and what bytes are counted: docs/formats/image-analyze.md.
+//!
+//! Every function is pure, and what is read is input of others. Not here: archives (`cas-tar`), where images are
+//! (`cas-build`), rendering (`cas-cli`).
+
+mod advice;
+mod config;
+mod difference;
+mod image;
+mod package;
+mod report;
+mod rules;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+pub use advice::{Advice, AdviceKind, Level, LinkKind, Removal};
+pub use config::ConfigChange;
+pub use difference::{Difference, FileChange, FileState, PackageChange, compare};
+pub use image::{AddError, Entry, Fate, Image, LayerFacts, MAX_PARSED_BYTES, Skipped, What};
+pub use package::Package;
+pub use report::{LayerReport, PackageShare, Report, SecretFile, analyze};
+pub use rules::{Want, wanted};
+pub use secret::SecretKind;

@@ -1,0 +1,126 @@
+//! Images that commands look at: of the store, of the workspace, and of others by their names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cas_build::{BuildError, ImageContent, ImageRegistries, foreign_image, stored_image};
+use cas_oci::ImageSource;
+use cas_registry::Client;
+use cas_store::Store;
+
+use crate::args::{Global, InputArgs, LookArgs};
+use crate::commands::{build_options, find, here, logins, open_workspace};
+use crate::render::Failure;
+
+/// Ways to name a place of images.
+const TRANSPORTS: [&str; 4] = ["oci:", "oci-archive:", "docker-archive:", "docker://"];
+
+/// The image of others that a text names; else it names one of the store.
+fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
+    if text.starts_with("//") || text.starts_with(':') {
+        return Ok(None);
+    }
+    let has_transport = TRANSPORTS.iter().any(|transport| text.starts_with(transport));
+    match text.parse::<ImageSource>() {
+        Ok(source) => Ok(Some(source)),
+        Err(cas_oci::ParseReferenceError::NoHost { .. }) if !has_transport => Ok(None),
+        Err(error) => Err(Failure::Usable(error.to_string(), error.hint())),
+    }
+}
+
+/// The image that a text names.
+pub(crate) fn look(global: &Global, store: &Store, text: &str, args: &LookArgs) -> Result<ImageContent, Failure> {
+    let Some(source) = source(text)? else {
+        let options = build_options(None, &InputArgs { offline: args.offline, ..InputArgs::default() });
+        let image = find(global, store, text, &options)?;
+        return Ok(stored_image(store, &image)?);
+    };
+    // Mirrors are the workspace's, where there is one.
+    let mirrors = match open_workspace(global) {
+        Ok((workspace, _)) => workspace.mirrors,
+        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => BTreeMap::new(),
+        Err(other) => return Err(other),
+    };
+    let client = if args.offline { Client::offline() } else { Client::new(logins(), mirrors) };
+    let registries = Arc::new(ImageRegistries::new(client));
+    foreign_image(store, &source, &here(global), &registries, args.platform.as_ref()).map_err(|error| match error {
+        // A wrong name is no failure of the disk.
+        BuildError::Fs(error) if error.is_not_found() => {
+            let hint = "name a place that holds an image, or a target as `//package:name`";
+            Failure::Usable(format!("there is no image `{source}`: {error}"), hint.to_owned())
+        }
+        other => other.into(),
+    })
+}
+
+/// Bytes of a name, for people and JSON: `\x` and two digits for what is no UTF-8 or a control character, two backslashes for one.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' => text.push_str("\\\\"),
+                other => push(&mut text, other),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// A text of an image, without what a terminal would take for a command.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    text.chars().for_each(|character| push(&mut plain, character));
+    plain
+}
+
+fn push(text: &mut String, character: char) {
+    if character.is_control() {
+        let mut buffer = [0; 4];
+        for byte in character.encode_utf8(&mut buffer).bytes() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    } else {
+        text.push(character);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_without_what_terminals_obey() {
+        for (bytes, expected) in [
+            (&b"usr/bin/env"[..], "usr/bin/env"),
+            (b"a\\b", "a\\\\b"),
+            (b"a\x1b[2J\n", "a\\x1b[2J\\x0a"),
+            ("\u{e9}\u{9b}".as_bytes(), "\u{e9}\\xc2\\x9b"),
+            (b"a\xffb", "a\\xffb"),
+        ] {
+            assert_eq!(shown(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn labels_and_places_are_told_apart() {
+        for (text, is_place) in [
+            ("//apps/web:image", false),
+            (":image", false),
+            ("web:image", false),
+            ("oci:folder:tag", true),
+            ("docker-archive:a.tar", true),
+            ("docker://ghcr.io/a/b:1", true),
+            ("ghcr.io/a/b:1", true),
+            ("localhost:5000/a:1", true),
+        ] {
+            assert_eq!(source(text).expect("it is a name").is_some(), is_place, "{text}");
+        }
+        for wrong in ["oci:", "docker://node:18", "ghcr.io/a/b", "ghcr.io/A:1"] {
+            assert!(source(wrong).is_err(), "{wrong}");
+        }
+    }
+}
