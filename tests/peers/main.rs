@@ -10,6 +10,7 @@
 mod debian;
 mod execution;
 mod images;
+mod layers;
 mod reapi;
 mod tars;
 #[path = "../common/toolchain.rs"]

@@ -6,6 +6,7 @@
 mod adopt;
 mod bench;
 mod demo;
+mod judges;
 mod peers;
 mod run;
 mod test;
@@ -21,6 +22,7 @@ usage: cargo xtask <command>
   bench [NAME]    time cas beside its peers, and write docs/benchmarks
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
+  test --peers GROUP  run the tests of slow peers: `images`, or `all`
   vm [KERNEL [ROW]]  run the sandbox on other kernels and in hosts that lack something, in virtual machines
   lint            check formatting, and compile with every warning an error
 ";
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["bench", name] => bench::run(name),
         ["peers"] => peers::install(),
         ["test"] => test::run(None),
+        ["test", "--peers", group] => judges::run(group),
         ["test", filter] => test::run(Some(filter)),
         ["vm"] => vm::run("", ""),
         ["vm", kernel] => vm::run(kernel, ""),

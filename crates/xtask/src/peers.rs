@@ -7,10 +7,14 @@ use std::process::Command;
 use crate::run::{Failure, cargo, workspace};
 
 /// Programs of Debian and Ubuntu, with their packages.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("bwrap", "bubblewrap"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("zstd", "zstd"),
+    ("python3", "python3"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
     ("newuidmap", "uidmap"),

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test of the workspace, and one line that sums up.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -46,7 +47,15 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool, Failure> {
     arguments.extend(filter);
     // Captured output would hide what a test says about being skipped.
     arguments.extend(["--", "--nocapture"]);
-    let mut child = cargo(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (success, passed) = run_with(&arguments, &[])?;
+    if passed == 0 && filter.is_none() { Err("no test ran".into()) } else { Ok(success) }
+}
+
+/// Runs cargo with these arguments and variables and sums up; whether nothing failed, and how many tests passed.
+pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<(bool, u64), Failure> {
+    let mut command = cargo(arguments);
+    command.envs(variables.iter().copied());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let errors = child.stderr.take().expect("it is piped");
     // A test's word of being skipped may come on either stream.
     let errors = std::thread::spawn(move || {
@@ -73,12 +82,9 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool, Failure> {
     if !success && counts.failed == 0 {
         return Err("the tests could not be built or ended early".into());
     }
-    if counts.passed == 0 && filter.is_none() {
-        return Err("no test ran".into());
-    }
     let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
     println!("{} passed, {} failed{skipped}", counts.passed, counts.failed);
-    Ok(success)
+    Ok((success, counts.passed))
 }
 
 #[cfg(test)]

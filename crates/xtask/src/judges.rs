@@ -1,0 +1,94 @@
+//! `cargo xtask test --peers images`: layers before the libraries that clients of images are made of.
+//!
+//! They are in Go, which not every machine has, and not always a new one; so this is a tier of its own, and says what it skips.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{Failure, workspace};
+use crate::{peers, test};
+
+/// What the libraries need at least.
+const GO: (u32, u32) = (1, 26);
+/// Leaves out what needs C libraries.
+const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
+
+/// Runs the tests of a group of peers, or of all; whether none failed.
+pub(crate) fn run(group: &str) -> Result<bool, Failure> {
+    match group {
+        "images" | "all" => images(),
+        _ => Err(format!("there is no group `{group}` of peers: `images` is one, `all` is every one").into()),
+    }
+}
+
+fn images() -> Result<bool, Failure> {
+    let arguments = ["test", "--test", "peers", "--locked", "--", "--ignored", "--nocapture", "layers::"];
+    let Some(go) = go() else {
+        println!("SKIPPED: the judges of layers need Go {}.{}", GO.0, GO.1);
+        return Ok(true);
+    };
+    let program = build(&go)?;
+    let (success, passed) = test::run_with(&arguments, &[("CAS_JUDGE", program.as_os_str())])?;
+    if passed == 0 && success { Err("no judge was asked".into()) } else { Ok(success) }
+}
+
+/// Where a Go that is new enough is.
+fn go() -> Option<PathBuf> {
+    ["go", "/usr/local/go/bin/go"].map(PathBuf::from).into_iter().find(|go| {
+        let output = Command::new(go).arg("version").env("GOTOOLCHAIN", "local").output();
+        output.is_ok_and(|output| version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|found| found >= GO))
+    })
+}
+
+/// The version in `go version go1.26.8 linux/amd64`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_whitespace().nth(2)?.strip_prefix("go")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Builds the judges and lets them judge themselves; where the program is.
+///
+/// Versions of modules are those of `go.mod`, and their digests those of `go.sum`. Go builds what changed alone.
+fn build(go: &Path) -> Result<PathBuf, Failure> {
+    let folder = peers::folder().join("judges");
+    std::fs::create_dir_all(&folder)?;
+    let command = |words: &[&str], output: &Path| {
+        let mut command = Command::new(go);
+        command.args(words).arg("-o").arg(output).arg(".").current_dir(workspace().join("tests/judges"));
+        command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
+        command.env("GOFLAGS", OsString::from(format!("-mod=readonly -trimpath -buildvcs=false {TAGS}")));
+        command
+    };
+    let (program, tests) = (folder.join("judge"), folder.join("judge.test"));
+    println!("peers: building the judges of layers in {}", folder.display());
+    for (words, output) in [(&["build"][..], &program), (&["test", "-c"], &tests)] {
+        if !command(words, output).status()?.success() {
+            return Err(format!("go {} failed in tests/judges", words.join(" ")).into());
+        }
+    }
+    // Where they run is where the module is: no file is read there.
+    if !Command::new(&tests).current_dir(&folder).status()?.success() {
+        return Err("the judges of layers do not judge what their own libraries write as they should".into());
+    }
+    Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_go_are_compared_by_number() {
+        for (text, is_new) in [
+            ("go version go1.26.8 linux/amd64", true),
+            ("go version go1.27 linux/arm64", true),
+            ("go version go2.0.1 linux/arm64", true),
+            ("go version go1.19.8 linux/amd64", false),
+            ("go version go1.3 linux/amd64", false),
+            ("", false),
+        ] {
+            assert_eq!(version(text).is_some_and(|found| found >= GO), is_new, "{text}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Layers in each format, of hard trees, before the programs that read them.
+//!
+//! A corpus of tars ([`corpus`]) is made into images by `cas`, in each of [`judges::FORMATS`], and each image goes before
+//! each of [`judges::JUDGES`]. What is refused fails the test, but for [`KNOWN`] limits of a judge, which fail it when they
+//! are gone. The quick judges belong to the core tier; `cargo xtask test --peers images` asks all, and with `CAS_UPDATE=1`
+//! writes docs/interop/images.md. `CAS_LARGE=1` makes the large ones large, `CAS_SAMPLE=NAME,NAME` asks about these alone.
+
+mod corpus;
+mod judges;
+mod listing;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::{Home, has, missing, run, toolchain};
+use corpus::{Sample, Sizes};
+use judges::{Case, FORMATS, JUDGES, Verdict};
+
+/// Whether `cas image convert` makes the images from the layers as they are, and not `cas build` from their files.
+const CONVERT: bool = false;
+/// What a judge cannot take whoever wrote it: judge, image, a word of the refusal, and why.
+const KNOWN: [(&str, &str, &str, &str); 3] = [
+    ("GNU tar", "special", "fifo-again", FIFO),
+    ("Python tarfile", "special", "fifo", FIFO),
+    ("umoci", "special", "fifo-again", FIFO),
+];
+const FIFO: &str = "two names of one fifo are two fifos";
+/// Programs that write out each file of the many, slowly.
+const LONG: [&str; 2] = ["umoci", "podman"];
+const PAGE: &str = "docs/interop/images.md";
+
+/// A layout with the tag `t` over layers as they are.
+fn write_layout(folder: &Path, layers: &[PathBuf]) {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let describe = |path: &Path, media_type: &str| {
+        let (digest, size) = corpus::digest_of(path);
+        fs::hard_link(path, blobs.join(digest.to_hex()))
+            .unwrap_or_else(|_| drop(fs::copy(path, blobs.join(digest.to_hex()))));
+        json!({ "mediaType": format!("application/vnd.oci.image.{media_type}"), "digest": digest.to_string(), "size": size })
+    };
+    let document = |value: &serde_json::Value, media_type: &str| {
+        let path = folder.join("document");
+        fs::write(&path, value.to_string()).unwrap();
+        let described = describe(&path, media_type);
+        fs::remove_file(&path).unwrap();
+        described
+    };
+    let parts: Vec<serde_json::Value> = layers.iter().map(|path| describe(path, "layer.v1.tar")).collect();
+    let diff_ids: Vec<&serde_json::Value> = parts.iter().map(|part| &part["digest"]).collect();
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = json!({ "architecture": architecture, "os": "linux", "config": {},
+                         "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    let config = document(&config, "config.v1+json");
+    let manifest = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                           "config": config, "layers": parts });
+    let mut item = document(&manifest, "manifest.v1+json");
+    item["annotations"] = json!({ "org.opencontainers.image.ref.name": "t" });
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [item] });
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// The name of a target.
+fn target(sample: &str, format: &str) -> String {
+    format!("{sample}-{}", format.replace(':', "-"))
+}
+
+/// A workspace with an image for each sample and format, and the samples; the last one has no tars, `cas` made its files.
+fn images(home: &Home, with_large: bool) -> Vec<Sample> {
+    let (tars, layouts) = (home.path("tars"), home.path("layouts"));
+    fs::create_dir(&tars).unwrap();
+    let mut samples = corpus::write(&tars, Sizes::of_environment());
+    let only = std::env::var("CAS_SAMPLE").ok();
+    let is_wanted = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|part| part == name));
+    // They take minutes: the slow tier has them.
+    samples.retain(|sample| is_wanted(sample.name) && (with_large || !["many", "large"].contains(&sample.name)));
+    let mut manifest = "[workspace]\n".to_owned();
+    let mut image = |name: &str, base: &str, rest: &str| {
+        for format in &FORMATS {
+            let (target, compression) = (target(name, format.name), format.name);
+            manifest
+                .push_str(&format!("[image.{target}]\nbase = \":{base}\"\ncompression = \"{compression}\"\n{rest}"));
+        }
+    };
+    for sample in &samples {
+        image(sample.name, sample.name, "");
+    }
+    if let Some(package) = is_wanted("built").then(toolchain::package).flatten() {
+        image("built", "sh", "layers = [{ from = \":made\", path = \"made\", to = \"/srv\" }]\n");
+        fs::write(home.path("busybox.deb"), &package).unwrap();
+        fs::write(home.workspace().join("cas.lock"), toolchain::lock(&package)).unwrap();
+        let mirror = home.folder.path().display();
+        manifest.push_str(&format!(
+            "[toolchain.sh]\ndebian = {{ suite = \"test\", packages = [\"busybox\"], mirror = \"file://{mirror}\" }}\n\
+             [command.made]\ntoolchain = \":sh\"\noutputs = [\"made\"]\nrun = \"\"\"{MADE}\"\"\"\n"
+        ));
+        samples.push(Sample { name: "built", layers: Vec::new() });
+    }
+    for sample in samples.iter().filter(|sample| !sample.layers.is_empty()) {
+        let layout = layouts.join(sample.name);
+        write_layout(&layout, &sample.layers);
+        // Without the link the layers would be passed on as they are.
+        manifest.push_str(&format!(
+            "[toolchain.{}]\nimage = \"oci:{}:t\"\nadd = [{{ link = \"/added\", target = \"x\" }}]\n",
+            sample.name,
+            layout.display()
+        ));
+    }
+    fs::write(home.workspace().join("cas.toml"), manifest).unwrap();
+    if CONVERT {
+        for sample in samples.iter().filter(|sample| !sample.layers.is_empty()) {
+            for format in &FORMATS {
+                let to = home.workspace().join("cas-out").join(target(sample.name, format.name));
+                run(&mut home.cas(&[
+                    "image",
+                    "convert",
+                    &format!("oci:{}:t", layouts.join(sample.name).display()),
+                    "--compression",
+                    format.name,
+                    "--to",
+                    &format!("oci:{}:{}", to.display(), target(sample.name, format.name)),
+                ]));
+            }
+        }
+        run(&mut home.cas(
+            &[
+                &["build"],
+                &FORMATS
+                    .map(|format| format!(":built-{}", format.name.replace(':', "-")))
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()[..],
+            ]
+            .concat(),
+        ));
+    } else {
+        run(&mut home.cas(&["build"]));
+    }
+    samples
+}
+
+const MADE: &str = "
+mkdir -p 'made/a b' made/deep/deep/deep/deep made/empty
+echo 'it runs' > made/told
+echo content > 'made/a b/ä'
+ln -s '../told' 'made/a b/link'
+cp made/told made/deep/deep/deep/deep/copy
+chmod 755 made/deep/deep/deep/deep/copy
+touch made/nothing
+i=0; while [ $i -lt 300 ]; do echo $i > made/deep/$i; i=$((i+1)); done
+";
+
+/// Asks each judge about each image.
+fn asked(home: &Home, go: Option<&Path>) -> BTreeMap<(usize, usize), BTreeMap<&'static str, Verdict>> {
+    let mut outcomes: BTreeMap<(usize, usize), BTreeMap<&'static str, Verdict>> = BTreeMap::new();
+    let absent: Vec<&str> = ["python3", "tar", "umoci", "skopeo", "podman", "zstd", "gzip"]
+        .into_iter()
+        .filter(|program| !has(program))
+        .inspect(|program| missing(program))
+        .collect();
+    for sample in &images(home, go.is_some()) {
+        for (row, format) in FORMATS.iter().enumerate() {
+            let tag = target(sample.name, format.name);
+            let place = home.path(&format!("judged-{tag}"));
+            let given = home.path("layouts").join(sample.name);
+            let mut case = Case {
+                sample,
+                format,
+                layout: home.workspace().join("cas-out").join(&tag),
+                tag,
+                given: given.exists().then_some(given),
+                place: place.clone(),
+                tars: place.join("tars"),
+                go: go.map(Path::to_path_buf),
+            };
+            fs::create_dir_all(&case.tars).unwrap();
+            for (column, (_, program, judge)) in JUDGES.iter().enumerate() {
+                let verdict = if *program == "go" && go.is_none() {
+                    Verdict::NotFor("`cargo xtask test --peers images` asks it")
+                } else if sample.name == "many" && std::env::var_os("CAS_LARGE").is_none() && LONG.contains(program) {
+                    Verdict::NotFor("left out for the time that it takes; `CAS_LARGE=1` has it")
+                } else if absent.contains(program) {
+                    Verdict::Missing(program)
+                } else {
+                    case.place = place.join(column.to_string());
+                    fs::create_dir(&case.place).unwrap();
+                    let verdict = judge(&case).unwrap_or_else(Verdict::Refused);
+                    run(Command::new("rm").arg("-rf").arg(&case.place));
+                    verdict
+                };
+                outcomes.entry((row, column)).or_default().insert(sample.name, verdict);
+            }
+            run(Command::new("rm").arg("-rf").arg(&place));
+        }
+    }
+    outcomes
+}
+
+/// Why a judge refuses an image, where that is known.
+fn known(judge: &str, sample: &str, refusal: &str) -> Option<&'static str> {
+    let found =
+        KNOWN.iter().find(|(who, what, word, _)| judge.contains(who) && sample == *what && refusal.contains(word));
+    found.map(|(_, _, _, why)| *why)
+}
+
+/// The table of outcomes, a row for each format and judge, and what nobody knew of.
+fn table(outcomes: &BTreeMap<(usize, usize), BTreeMap<&'static str, Verdict>>) -> (String, Vec<String>) {
+    let mut rows = "| format | judge | outcome |\n|---|---|---|\n".to_owned();
+    let mut faults = Vec::new();
+    for ((row, column), verdicts) in outcomes {
+        let (format, judge) = (FORMATS[*row].name, JUDGES[*column].0);
+        let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        let mut count = 0;
+        for (sample, verdict) in verdicts {
+            let word = match verdict {
+                Verdict::Taken => {
+                    count += 1;
+                    continue;
+                }
+                Verdict::NotFor(why) => (*why).to_owned(),
+                Verdict::Missing(program) => format!("{program} is missing"),
+                Verdict::Refused(refusal) => known(judge, sample, refusal).map_or_else(
+                    || {
+                        faults.push(format!("{format}, {judge}, {sample}: {refusal}"));
+                        format!("refused: {refusal}")
+                    },
+                    ToOwned::to_owned,
+                ),
+            };
+            groups.entry(word).or_default().push(sample);
+        }
+        let mut words = Vec::new();
+        if count > 0 {
+            words.push(format!("{count} of {} taken", verdicts.len()));
+        }
+        for (why, samples) in groups {
+            words.push(if samples.len() == verdicts.len() { why } else { format!("{}: {why}", samples.join(", ")) });
+        }
+        rows.push_str(&format!("| `{format}` | {judge} | {} |\n", words.join("; ").replace('|', "\\|")));
+    }
+    (rows, faults)
+}
+
+fn judge(go: Option<&Path>) {
+    let home = Home::new("");
+    let outcomes = asked(&home, go);
+    let (rows, faults) = table(&outcomes);
+    eprintln!("{rows}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let gone: Vec<_> = KNOWN
+        .iter()
+        .filter(|(who, what, _, _)| {
+            let mut asked = outcomes.iter().filter(|((_, column), _)| JUDGES[*column].0.contains(who));
+            let refused = |verdicts: &BTreeMap<_, _>| matches!(verdicts.get(what), Some(Verdict::Refused(_)));
+            // Where nobody was asked nothing is known.
+            go.is_some() && std::env::var_os("CAS_SAMPLE").is_none() && !asked.any(|(_, verdicts)| refused(verdicts))
+        })
+        .collect();
+    assert!(gone.is_empty(), "these are taken now, and need no excuse: {gone:?}");
+    if go.is_some() && std::env::var_os("CAS_UPDATE").is_some() {
+        assert!(!rows.contains("is missing"), "the page is written where all judges are: run `cargo xtask peers`");
+        assert!(std::env::var_os("CAS_SAMPLE").is_none(), "the page is about all of them");
+        let text = format!("{}\n\n{rows}", HEAD.trim());
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+        fs::create_dir_all(page.parent().unwrap()).unwrap();
+        fs::write(page, text).unwrap();
+    }
+}
+
+const HEAD: &str = "
+# Layers before their readers
+
+What programs and libraries of others say about images of `cas`, in each format. `CAS_UPDATE=1 cargo xtask test --peers images` writes this
+page. The images are a corpus of hard trees (`tests/peers/layers/corpus.rs`): long names and links in GNU's and POSIX's headers, names that are
+no text, extended attributes, owners and modes, hard and symbolic links, sparse files, devices, folders behind what they hold, empty layers,
+whiteouts over three layers, 20,000 small files, a large one, a program, and a tree that a step made.
+
+";
+
+#[test]
+fn layers_are_taken_by_the_quick_judges() {
+    judge(None);
+}
+
+#[test]
+#[ignore = "cargo xtask test --peers images"]
+fn layers_are_taken_by_the_libraries_of_clients() {
+    let go = std::env::var_os("CAS_JUDGE").expect("CAS_JUDGE tells where the program of tests/judges is");
+    judge(Some(Path::new(&go)));
+}
