@@ -172,7 +172,7 @@ fn key(function: DigestFunction, pin: &LockedImage, platform: &TargetPlatform) -
     format!("1 {function} {platform} {}", pin.document)
 }
 
-fn make(
+pub(crate) fn make(
     store: &Store,
     function: DigestFunction,
     origin: &ImagePlace,
@@ -204,20 +204,28 @@ pub(crate) fn layers(store: &Store, pinned: &Pinned, platform: &TargetPlatform) 
     let tree = tree_for(store, pinned, platform)?;
     let (manifest, config) = image(store, origin, &pinned.pin.document, platform)?;
     fetch(store, origin, &manifest)?;
-    let layer = |(layer, diff_id): (&LayerBlob, &Digest)| {
-        let kind = match compression(store, origin, &layer.blob)? {
-            Compression::None => LayerKind::Plain,
-            Compression::Gzip => LayerKind::Gzip,
-            Compression::Zstd => LayerKind::Zstd,
-            Compression::Xz => {
-                let said = format!("layer `{}` is compressed with xz, which no manifest can tell", layer.blob.digest);
-                return Err(origin.damaged(said));
-            }
-        };
-        Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
-    };
-    let layers = manifest.layers.iter().zip(&config.diff_ids).map(layer).collect::<Result<_, _>>()?;
+    let pairs = manifest.layers.iter().zip(&config.diff_ids);
+    let layers = pairs.map(|(layer, diff_id)| self::layer(store, origin, layer, diff_id)).collect::<Result<_, _>>()?;
     Ok(ForeignLayers { layers, tree, config: manifest.config })
+}
+
+/// A layer of an image of others; it is in the store.
+pub(crate) fn layer(
+    store: &Store,
+    origin: &ImagePlace,
+    layer: &LayerBlob,
+    diff_id: &Digest,
+) -> Result<ImageLayer, BuildError> {
+    let kind = match compression(store, origin, &layer.blob)? {
+        Compression::None => LayerKind::Plain,
+        Compression::Gzip => LayerKind::Gzip,
+        Compression::Zstd => LayerKind::Zstd,
+        Compression::Xz => {
+            let said = format!("layer `{}` is compressed with xz, which no manifest can tell", layer.blob.digest);
+            return Err(origin.damaged(said));
+        }
+    };
+    Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
 }
 
 /// How a layer is compressed, by its first bytes: media types are wrong now and then.

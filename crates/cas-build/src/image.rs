@@ -88,13 +88,7 @@ fn for_platform(
     taints: &Taints,
 ) -> Result<Image, BuildError> {
     let Context { store, workspace, function, .. } = *context;
-    let codec = match target.compression {
-        Compression::Gzip => Codec::Gzip6,
-        Compression::Zstd => Codec::Zstd3,
-        Compression::None => Codec::Identity,
-        Compression::ZstdChunked => Codec::ZstdChunked3,
-        Compression::Stargz => Codec::Stargz6,
-    };
+    let codec = codec(target.compression);
     let Base { mut sources, tree: base_tree, inherited } = Base::of(context, label, base, platform)?;
     for (layer_index, (layer, part)) in target.layers.iter().zip(parts).enumerate() {
         let LayerPart { from, tree, top } = part;
@@ -213,6 +207,17 @@ fn described(
         made.push(layer);
     }
     Ok((references, made))
+}
+
+/// The codec of layers.
+pub(crate) const fn codec(compression: Compression) -> Codec {
+    match compression {
+        Compression::Gzip => Codec::Gzip6,
+        Compression::Zstd => Codec::Zstd3,
+        Compression::None => Codec::Identity,
+        Compression::ZstdChunked => Codec::ZstdChunked3,
+        Compression::Stargz => Codec::Stargz6,
+    }
 }
 
 /// How a manifest and a configuration name a layer made here.

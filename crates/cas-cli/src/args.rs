@@ -467,6 +467,15 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         platform: Option<String>,
     },
+    /// Bring an image of others into the store, byte for byte
+    ///
+    /// Each layer is looked into and must be what the configuration tells. The image can be run, exported and built upon then.
+    Import(ImportImageArgs),
+    /// Write an image out with its layers in another format
+    ///
+    /// What layers hold stays as it is, and so do their diffIDs and the configuration; but for `estargz`, which adds entries. The
+    /// manifest is a new one, so signatures and what else refers to the former one have to be made again.
+    Convert(ConvertArgs),
     /// Say what an image holds and wastes, and what to change
     ///
     /// Looks at every entry of every layer: what later layers overwrite or remove, equal files, caches of package managers,
@@ -477,6 +486,45 @@ pub(crate) enum ImageCommand {
     ///
     /// How the files are cut into layers does not count. Ends with 0 when the images are equal and with 1 when they differ.
     Diff(DiffArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportImageArgs {
+    /// Where the image is: `docker://HOST/PATH:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME:TAG]`
+    pub(crate) source: String,
+    /// What it is called in the store [default: as the source is written]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Of several platforms the one for this, as `linux/arm64/v8` [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
+    pub(crate) platform: Option<cas_oci::TargetPlatform>,
+    /// All platforms, under their index
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all: bool,
+    /// Use no network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConvertArgs {
+    /// Image, named as for `analyze`
+    pub(crate) image: String,
+    /// The format of its layers: `gzip`, `zstd`, `none`, `zstd:chunked` or `estargz`
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) compression: String,
+    /// Where to, as for `export`
+    #[arg(long, value_name = "DESTINATION")]
+    pub(crate) to: String,
+    /// Of several platforms the one for this, as `linux/arm64/v8` [default: all of an image of the store, that of this machine of others]
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
+    pub(crate) platform: Option<cas_oci::TargetPlatform>,
+    /// All platforms of an image of others
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all: bool,
+    /// Use no network
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 #[derive(Args, Debug)]

@@ -38,7 +38,8 @@ use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
 use crate::{
-    affected, analyze, checkout, doctor, image_diff, image_file, own_files, pages, rebuild, remarks, store, test, why,
+    affected, analyze, checkout, doctor, image_convert, image_diff, image_file, own_files, pages, rebuild, remarks,
+    store, test, why,
 };
 
 /// Signals are 128 and the number in a shell's exit codes.
@@ -743,6 +744,8 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
     let command = match command {
         ImageCommand::Analyze(args) => return analyze::run(global, &args),
         ImageCommand::Diff(args) => return image_diff::run(global, &args),
+        ImageCommand::Import(args) => return image_convert::import(global, &args),
+        ImageCommand::Convert(args) => return image_convert::convert(global, &args),
         other => other,
     };
     let store = open_store(global)?;
@@ -806,7 +809,9 @@ fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
             let rows = [json!({ "name": image.reference, "digest": chosen.document().digest.to_string() })];
             print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
         }
-        ImageCommand::Analyze(_) | ImageCommand::Diff(_) => unreachable!("they are done above"),
+        ImageCommand::Analyze(_) | ImageCommand::Diff(_) | ImageCommand::Import(_) | ImageCommand::Convert(_) => {
+            unreachable!("they are done above")
+        }
     }
     Ok(Exit::Done)
 }

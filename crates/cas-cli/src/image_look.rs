@@ -1,22 +1,19 @@
 //! Images that commands look at: of the store, of the workspace, and of others by their names.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use cas_build::{BuildError, ImageContent, ImageRegistries, foreign_image, stored_image};
+use cas_build::{ImageContent, foreign_image, stored_image};
 use cas_oci::ImageSource;
-use cas_registry::Client;
 use cas_store::Store;
 
 use crate::args::{Global, InputArgs, LookArgs};
-use crate::commands::{build_options, find, here, logins, open_workspace};
+use crate::commands::{build_options, find, here};
+use crate::image_convert::{no_place, registries};
 use crate::render::Failure;
 
 /// Ways to name a place of images.
 const TRANSPORTS: [&str; 4] = ["oci:", "oci-archive:", "docker-archive:", "docker://"];
 
 /// The image of others that a text names; else it names one of the store.
-fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
+pub(crate) fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
     if text.starts_with("//") || text.starts_with(':') {
         return Ok(None);
     }
@@ -35,22 +32,9 @@ pub(crate) fn look(global: &Global, store: &Store, text: &str, args: &LookArgs) 
         let image = find(global, store, text, &options)?;
         return Ok(stored_image(store, &image)?);
     };
-    // Mirrors are the workspace's, where there is one.
-    let mirrors = match open_workspace(global) {
-        Ok((workspace, _)) => workspace.mirrors,
-        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => BTreeMap::new(),
-        Err(other) => return Err(other),
-    };
-    let client = if args.offline { Client::offline() } else { Client::new(logins(), mirrors) };
-    let registries = Arc::new(ImageRegistries::new(client));
-    foreign_image(store, &source, &here(global), &registries, args.platform.as_ref()).map_err(|error| match error {
-        // A wrong name is no failure of the disk.
-        BuildError::Fs(error) if error.is_not_found() => {
-            let hint = "name a place that holds an image, or a target as `//package:name`";
-            Failure::Usable(format!("there is no image `{source}`: {error}"), hint.to_owned())
-        }
-        other => other.into(),
-    })
+    let (registries, _) = registries(global, args.offline)?;
+    let found = foreign_image(store, &source, &here(global), &registries, args.platform.as_ref());
+    found.map_err(|error| no_place(&source, error))
 }
 
 /// Bytes of a name, for people and JSON: `\x` and two digits for what is no UTF-8 or a control character, two backslashes for one.

@@ -21,7 +21,7 @@ use corpus::{Sample, Sizes};
 use judges::{Case, FORMATS, JUDGES, Verdict};
 
 /// Whether `cas image convert` makes the images from the layers as they are, and not `cas build` from their files.
-const CONVERT: bool = false;
+const CONVERT: bool = true;
 /// What a judge cannot take whoever wrote it: judge, image, a word of the refusal, and why.
 const KNOWN: [(&str, &str, &str, &str); 3] = [
     ("GNU tar", "special", "fifo-again", FIFO),

@@ -1,0 +1,123 @@
+//! `cas image import` and `cas image convert`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cas_build::{
+    BuildError, Destination, DestinationError, Image, ImageRegistries, Platforms, convert_image, export_image,
+    fetch_image, import_image,
+};
+use cas_config::Compression;
+use cas_digest::DigestFunction;
+use cas_oci::ImageSource;
+use cas_registry::Client;
+use cas_store::Store;
+use serde_json::json;
+
+use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs};
+use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
+use crate::exit::Exit;
+use crate::image_look::source;
+use crate::render::{self, Failure};
+
+/// Registries, with the workspace's mirrors where there is one, and the digest function of that.
+pub(crate) fn registries(global: &Global, offline: bool) -> Result<(Arc<ImageRegistries>, DigestFunction), Failure> {
+    let (mirrors, function) = match open_workspace(global) {
+        Ok((workspace, _)) => (workspace.mirrors, workspace.section.digest_function),
+        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {
+            (BTreeMap::new(), DigestFunction::Blake3)
+        }
+        Err(other) => return Err(other),
+    };
+    let client = if offline { Client::offline() } else { Client::new(logins(), mirrors) };
+    Ok((Arc::new(ImageRegistries::new(client)), function))
+}
+
+/// A place that holds no image is a wrong name, not a failure of the disk.
+pub(crate) fn no_place(source: &ImageSource, error: BuildError) -> Failure {
+    match error {
+        BuildError::Fs(error) if error.is_not_found() => {
+            let hint = "name a place that holds an image, or a target as `//package:name`";
+            Failure::Usable(format!("there is no image `{source}`: {error}"), hint.to_owned())
+        }
+        other => other.into(),
+    }
+}
+
+/// Brings an image of others into the store.
+pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Failure> {
+    let store = open_store(global)?;
+    let Some(source) = source(&args.source)? else {
+        let hint =
+            "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`";
+        return Err(Failure::Usable(format!("`{}` is not an image of others", args.source), hint.to_owned()));
+    };
+    let (registries, function) = registries(global, args.offline)?;
+    let platforms = wanted(args.platform.as_ref(), args.all);
+    let name = args.name.clone().unwrap_or_else(|| source.to_string());
+    let image = import_image(&store, function, &source, &here(global), &registries, &platforms, &name)
+        .map_err(|error| no_place(&source, error))?;
+    let rows = [json!({ "name": image.reference, "digest": image.document().digest.to_string() })];
+    print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
+    Ok(Exit::Done)
+}
+
+/// Writes an image out with its layers in another format.
+pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failure> {
+    let destination: Destination =
+        args.to.parse().map_err(|error: DestinationError| Failure::Usage(error.to_string()))?;
+    let compression = Compression::from_name(&args.compression).ok_or_else(|| {
+        let known: Vec<&str> = Compression::NAMES.iter().map(|(name, _)| *name).collect();
+        Failure::Usable(
+            format!("unknown compression `{}`", args.compression),
+            format!("write one of `{}`", known.join("`, `")),
+        )
+    })?;
+    let store = open_store(global)?;
+    let (image, function) = image(global, &store, args)?;
+    let converted = convert_image(&store, function, &image, compression)?;
+    if converted.is_docker_for_check && image.format != converted.image.format {
+        render::note("the image has a check, which OCI's documents do not tell: it is written with Docker's");
+    }
+    if converted.drops_check {
+        render::note(&format!(
+            "the image has a check, and layers of `{}` need OCI's documents: podman drops the check",
+            args.compression
+        ));
+    }
+    export_image(&store, &converted.image, &destination)?;
+    let (before, after) = (image.document().digest, converted.image.document().digest);
+    let rows = [json!({ "name": image.reference, "from": before.to_string(), "digest": after.to_string() })];
+    print(global, &rows, |row| {
+        let (name, from, to) = (text(&row["name"]), text(&row["from"]), text(&row["digest"]));
+        format!("{name} {from} is {to} now; signatures and other referrers name the former")
+    })?;
+    Ok(Exit::Done)
+}
+
+/// The image that is meant, and the digest function of its files.
+fn image(global: &Global, store: &Store, args: &ConvertArgs) -> Result<(Image, DigestFunction), Failure> {
+    let (registries, function) = registries(global, args.offline)?;
+    let Some(source) = source(&args.image)? else {
+        let options = build_options(None, &InputArgs { offline: args.offline, ..InputArgs::default() });
+        let image = find(global, store, &args.image, &options)?;
+        let Some(wanted) = &args.platform else { return Ok((Image::clone(&image), function)) };
+        let chosen = image.for_platform(wanted).ok_or_else(|| BuildError::Platform {
+            place: image.reference.clone(),
+            wanted: wanted.to_string(),
+            known: image.all_platforms().map(|image| image.platform.to_string()).collect(),
+        })?;
+        return Ok((chosen.clone(), function));
+    };
+    let platforms = wanted(args.platform.as_ref(), args.all);
+    let found = fetch_image(store, &source, &here(global), &registries, &platforms);
+    Ok((found.map_err(|error| no_place(&source, error))?, function))
+}
+
+fn wanted(platform: Option<&cas_oci::TargetPlatform>, all: bool) -> Platforms {
+    match (platform, all) {
+        (Some(platform), _) => Platforms::One(platform.clone()),
+        (None, true) => Platforms::All,
+        (None, false) => Platforms::Own,
+    }
+}
