@@ -134,7 +134,7 @@ mod tests {
         ] {
             let owner = Owner::parse(text).expect("it is one");
             let found = accounts.numbers(&owner);
-            let found = found.as_ref().map(|numbers| *numbers).map_err(|unknown| (unknown.kind, &*unknown.name));
+            let found = found.as_ref().copied().map_err(|unknown| (unknown.kind, &*unknown.name));
             assert_eq!(found, expected, "{text}");
             assert_eq!(has_names(&owner), text.contains(char::is_alphabetic), "{text}");
         }

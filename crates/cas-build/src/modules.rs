@@ -240,7 +240,7 @@ pub(crate) fn bound(
 ) -> Result<Option<String>, BuildError> {
     let layout = portable_layout(packages, workspace, label, part)?;
     let known: BTreeMap<_, _> = packages.lockfile.packages().into_iter().collect();
-    let mut used = layout.packages.iter().filter_map(|(_, key)| known.get(key));
+    let mut used = layout.packages.values().filter_map(|key| known.get(key));
     Ok(used.find(|package| package.is_bound).map(|package| package.name.clone()))
 }
 

@@ -60,7 +60,7 @@ impl Checker {
         let format = section.format.as_ref().map_or(ImageFormat::Oci, |text| self.format(text));
         let compression = section.compression.map_or(Compression::Gzip, |text| self.compression(&text, format));
         let config = self.image_config(section.config);
-        for (key, _) in &section.annotations {
+        for key in section.annotations.keys() {
             if key.get_ref().is_empty() {
                 let finding = Diagnostic::new("an annotation has no name", key.span());
                 self.report(finding.with_hint("write `\"org.opencontainers.image.title\" = \"web\"`"));

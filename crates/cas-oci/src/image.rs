@@ -201,7 +201,6 @@ struct Check<'a> {
     retries: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this form")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -410,7 +409,7 @@ mod tests {
         assert_eq!(parsed.layers()[0].annotations().as_ref().and_then(|all| all.get("a.b")), Some(&"1".to_owned()));
         assert_eq!(parsed.annotations().as_ref().map(|all| all.len()), Some(2));
         // Docker's has neither.
-        assert_eq!(encode_manifest(ImageFormat::Docker, &config, &[layer.clone()], &annotations), None);
+        assert_eq!(encode_manifest(ImageFormat::Docker, &config, std::slice::from_ref(&layer), &annotations), None);
         let layer = LayerReference { kind: LayerKind::Gzip, ..layer };
         let manifest = encode_manifest(ImageFormat::Docker, &config, &[layer], &annotations).expect("it has gzip");
         assert_eq!(
