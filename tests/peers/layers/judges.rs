@@ -63,6 +63,8 @@ pub(super) enum Verdict {
     Refused(String),
     /// Why it cannot be asked.
     NotFor(&'static str),
+    /// What `cas` does not make.
+    Unmade(&'static str),
     /// A program that is not installed.
     Missing(&'static str),
 }

@@ -68,8 +68,10 @@ pub(super) fn output(command: &mut Command) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it failed");
-    Err(last.chars().take(300).collect())
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // podman tells of each kind of archive that it is none.
+    let lines = lines.into_iter().filter(|line| !line.contains("not a directory")).collect::<Vec<_>>().join("; ");
+    Err(if lines.is_empty() { "it failed".to_owned() } else { lines.chars().take(600).collect() })
 }
 
 pub(super) fn by_python(tar: &Path) -> Result<Vec<Value>, String> {
