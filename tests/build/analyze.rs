@@ -15,7 +15,7 @@ const SECRET: &str = "hunter2-and-nobody-may-see-it";
 
 /// An entry of a layer.
 #[derive(Clone)]
-struct Item {
+pub(crate) struct Item {
     path: String,
     flag: u8,
     mode: u32,
@@ -23,21 +23,21 @@ struct Item {
     target: String,
 }
 
-fn item(path: &str, flag: u8, content: &[u8], target: &str) -> Item {
+pub(crate) fn item(path: &str, flag: u8, content: &[u8], target: &str) -> Item {
     let mode = if flag == b'5' { 0o755 } else { 0o644 };
     Item { path: path.to_owned(), flag, mode, content: content.to_vec(), target: target.to_owned() }
 }
 
-fn file(path: &str, content: impl AsRef<[u8]>) -> Item {
+pub(crate) fn file(path: &str, content: impl AsRef<[u8]>) -> Item {
     item(path, b'0', content.as_ref(), "")
 }
 
-fn folder(path: &str) -> Item {
+pub(crate) fn folder(path: &str) -> Item {
     item(path, b'5', b"", "")
 }
 
 /// Bytes that are no others' and do not compress to nothing.
-fn noise(seed: u32, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u32, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -47,7 +47,7 @@ fn noise(seed: u32, length: usize) -> Vec<u8> {
 }
 
 /// A tar as GNU tar would have it, times aside.
-fn tar(items: &[Item]) -> Vec<u8> {
+pub(crate) fn tar(items: &[Item]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for Item { path, flag, mode, content, target } in items {
         let name = if *flag == b'5' { format!("{path}/") } else { path.clone() };
@@ -71,7 +71,7 @@ fn tar(items: &[Item]) -> Vec<u8> {
     bytes
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut child = Command::new("gzip").arg("-nc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let bytes = bytes.to_vec();
@@ -82,7 +82,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Writes a layout with one image; what its layers are long, uncompressed.
-fn write(home: &Home, name: &str, layers: &[Vec<Item>], change: impl Fn(&mut Value)) -> Vec<u64> {
+pub(crate) fn write(home: &Home, name: &str, layers: &[Vec<Item>], change: impl Fn(&mut Value)) -> Vec<u64> {
     let folder = home.workspace().join(name);
     fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
     let put = |bytes: &[u8]| {
@@ -104,7 +104,7 @@ fn write(home: &Home, name: &str, layers: &[Vec<Item>], change: impl Fn(&mut Val
     tars.iter().map(|tar| tar.len() as u64).collect()
 }
 
-fn run(home: &Home, arguments: &[&str], code: i32) -> String {
+pub(crate) fn run(home: &Home, arguments: &[&str], code: i32) -> String {
     let output = home.cas(arguments);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}{}", text(&output.stderr), text(&output.stdout));
     text(&output.stdout)

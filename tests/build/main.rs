@@ -13,6 +13,7 @@ mod daily;
 mod example;
 mod failures;
 mod foreign;
+mod formats;
 mod images;
 mod init;
 mod npm;

@@ -8,7 +8,7 @@ use crate::{Home, text};
 
 const STEP: &str = "toolchain = \"//:sh\"\n";
 
-fn workspace(targets: &str) -> String {
+pub(crate) fn workspace(targets: &str) -> String {
     format!("[workspace]\nmembers = [\"libs/*\", \"apps/*\"]\n{}", targets.replace("STEP\n", STEP))
 }
 

@@ -399,3 +399,84 @@ impl Read for Slice {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_tree::{Directory, Metadata, Node, RelPath};
+
+    use super::*;
+
+    /// Files of which some are in memory and one is not.
+    fn tree(store: &Store, changed: Option<(&str, &str)>) -> Directory {
+        let mut tree = Directory::root();
+        let parents = Metadata::root_owned(0o755);
+        let mut add = |name: &str, bytes: &[u8]| {
+            let blob = store.put_bytes(DigestFunction::Blake3, bytes).expect("the store works");
+            let path = RelPath::new(name).expect("a path");
+            tree.insert(&path, Node::file(blob, 0o644), &parents).expect("no name is below a file");
+        };
+        for index in 0..40 {
+            add(&format!("d/{index:02}"), format!("{index} ").repeat(100_000).as_bytes());
+        }
+        add("large", &[7; 9 << 20]);
+        if let Some((name, content)) = changed {
+            add(name, content.as_bytes());
+        }
+        tree
+    }
+
+    fn made(store: &Store, tree: &Directory, codec: Codec, before: Option<&LayerStates>) -> Assembled {
+        let landmark = store.put_bytes(DigestFunction::Blake3, cas_tar::LANDMARK).expect("the store works");
+        let plan = match codec {
+            Codec::Stargz6 => LayerPlan::stargz(tree, landmark),
+            _ => LayerPlan::new(tree),
+        };
+        match assemble(store, DigestFunction::Blake3, codec, &plan.expect("a layer can tell it"), before) {
+            Ok(assembled) => assembled,
+            Err(LayerError::Entry(error)) => panic!("{error}"),
+            Err(LayerError::Build(error)) => panic!("{error}"),
+        }
+    }
+
+    /// What was kept of a layer changes what is read, never what comes out; also when it is of another layer, or cut.
+    #[test]
+    fn a_layer_is_the_same_whatever_was_kept() {
+        let home = tempfile::tempdir().expect("a folder can be made");
+        let store = Store::open(home.path()).expect("the folder is empty");
+        for codec in [Codec::Identity, Codec::Gzip6, Codec::Zstd3, Codec::ZstdChunked3, Codec::Stargz6] {
+            let first = made(&store, &tree(&store, None), codec, None);
+            assert!(first.states.groups.len() > 3, "{}", codec.id());
+            for changed in [("d/20", "new"), ("d/00a", "new"), ("z", "new"), ("d/39", "")] {
+                let tree = tree(&store, Some(changed));
+                let fresh = made(&store, &tree, codec, None);
+                let again = made(&store, &tree, codec, Some(&first.states));
+                assert_ne!(fresh.tar, first.tar);
+                let mut cut = first.states.clone();
+                cut.groups.truncate(2);
+                let other = LayerStates { groups: fresh.states.groups.iter().rev().cloned().collect() };
+                let cut = made(&store, &tree, codec, Some(&cut));
+                let other = made(&store, &tree, codec, Some(&other));
+                for one in [again, cut, other] {
+                    assert_eq!((one.tar, one.blob), (fresh.tar, fresh.blob), "{} {changed:?}", codec.id());
+                    assert_eq!((one.frames, one.tail), (fresh.frames.clone(), fresh.tail.clone()));
+                    assert_eq!(one.states, fresh.states);
+                }
+            }
+        }
+    }
+
+    /// The state of a group stands for what is before it: with another one the digests are others, so it is used.
+    #[test]
+    fn what_was_kept_is_gone_on_with() {
+        let home = tempfile::tempdir().expect("a folder can be made");
+        let store = Store::open(home.path()).expect("the folder is empty");
+        let tree = tree(&store, None);
+        let first = made(&store, &tree, Codec::Zstd3, None);
+        let mut wrong = first.states.clone();
+        wrong.groups.truncate(3);
+        wrong.groups[2].tar = Sha256::new().state();
+        let made = made(&store, &tree, Codec::Zstd3, Some(&wrong));
+        assert_ne!(made.tar.digest, first.tar.digest);
+        assert_eq!(made.blob.digest, first.blob.digest);
+    }
+}

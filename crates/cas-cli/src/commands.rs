@@ -652,7 +652,11 @@ pub(crate) fn find(global: &Global, store: &Store, name: &str, options: &Options
         }
         Err(other) => return Err(other),
     };
-    let patterns = patterns(&[name.to_owned()])?;
+    let patterns = match patterns(&[name.to_owned()]) {
+        Ok(patterns) => patterns,
+        // Images of others have names of their own.
+        Err(error) => return find_image(store, name).map_err(|_| error),
+    };
     let labels = match workspace.select(package.as_ref(), &patterns) {
         Ok(labels) => labels,
         Err(error) => return find_image(store, name).map_err(|_| error.into()),

@@ -9,7 +9,7 @@ use cas_build::{
 };
 use cas_config::Compression;
 use cas_digest::DigestFunction;
-use cas_oci::ImageSource;
+use cas_oci::{ImageSource, is_name_with_tag};
 use cas_registry::Client;
 use cas_store::Store;
 use serde_json::json;
@@ -52,6 +52,12 @@ pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Fa
             "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`";
         return Err(Failure::Usable(format!("`{}` is not an image of others", args.source), hint.to_owned()));
     };
+    if let Some(name) = &args.name
+        && !is_name_with_tag(name)
+    {
+        let hint = "write `NAME:TAG` in small letters, as `team/app:1`; labels are the workspace's";
+        return Err(Failure::Usable(format!("`{name}` is not a name with a tag"), hint.to_owned()));
+    }
     let (registries, function) = registries(global, args.offline)?;
     let platforms = wanted(args.platform.as_ref(), args.all);
     let name = args.name.clone().unwrap_or_else(|| source.to_string());

@@ -189,8 +189,8 @@ fn bytes_are_golden() {
 }
 
 const GOLDEN: [&str; 2] = [
-    "sha256:a40475bc600c8917aede6a00622dec949cd042292bebf271e7e3ee7c5d97473c/20830743",
-    "sha256:bc4960918b23fa89365c9d370f4fba1f03e1d8d95728dfa54d5ecb7e8ac28f12/20833763",
+    "sha256:ba1aef7c78dd71b5d25befa0134a55bcb40a34c5fd308e17db87257b6611866f/20830741",
+    "sha256:88961d03fae0b1a4316b331ae54f99848a7a0786cedd0ae157fac9e2c7830a04/20833763",
 ];
 
 /// What others wrote is cut as the same tree is here, and not one byte is lost.

@@ -1,0 +1,205 @@
+//! Layer formats: images of others converted and imported, and layers that are made again after a change.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::analyze::{file, folder, item, noise, run, tar, write};
+use crate::{Home, text};
+
+const FORMATS: [(&str, &str); 5] = [
+    ("none", "tar"),
+    ("gzip", "tar+gzip"),
+    ("zstd", "tar+zstd"),
+    ("zstd:chunked", "tar+zstd"),
+    ("estargz", "tar+gzip"),
+];
+
+fn document(home: &Home, layout: &str, digest: &Value) -> Value {
+    let digest = digest.as_str().unwrap().replace(':', "/");
+    serde_json::from_slice(&fs::read(home.workspace().join(layout).join("blobs").join(digest)).unwrap()).unwrap()
+}
+
+/// The entry of the index, the manifest and the configuration of a layout.
+fn documents(home: &Home, layout: &str) -> (Value, Value, Value) {
+    let index = fs::read(home.workspace().join(layout).join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let entry = index["manifests"][0].clone();
+    let manifest = document(home, layout, &entry["digest"]);
+    let config = document(home, layout, &manifest["config"]["digest"]);
+    (entry, manifest, config)
+}
+
+fn convert(home: &Home, from: &str, format: &str, to: &str) -> String {
+    run(home, &["image", "convert", from, "--compression", format, "--to", to], 0)
+}
+
+#[test]
+fn an_image_in_another_format_holds_the_same() {
+    let home = Home::new("[workspace]\n");
+    let layers = [
+        vec![folder("etc"), file("etc/a", "1"), file("etc/noise", noise(1, 3 << 20)), item("link", b'2', b"", "etc/a")],
+        vec![file("etc/.wh.a", ""), item("again", b'1', b"", "etc/noise"), file("empty", "")],
+    ];
+    write(&home, "given", &layers, |config| config["history"] = json!([{ "created_by": "somebody" }]));
+    let (_, given, given_config) = documents(&home, "given");
+    for (format, media_type) in FORMATS {
+        let to = format!("in-{}", format.replace(':', "-"));
+        convert(&home, "oci:given", format, &format!("oci:{to}"));
+        let (_, manifest, config) = documents(&home, &to);
+        assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+        for layer in manifest["layers"].as_array().unwrap() {
+            assert_eq!(layer["mediaType"], format!("application/vnd.oci.image.layer.v1.{media_type}"), "{format}");
+            let has_contents = format.contains("gz") && format != "gzip" || format.contains("chunked");
+            assert_eq!(layer["annotations"].is_object(), has_contents, "{format}");
+        }
+        if format == "estargz" {
+            assert_ne!(config["rootfs"]["diff_ids"], given_config["rootfs"]["diff_ids"]);
+            assert_eq!(config["history"], given_config["history"]);
+        } else {
+            assert_eq!(manifest["config"]["digest"], given["config"]["digest"], "{format}");
+            // What is gzip already stays as its maker compressed it.
+            assert_eq!(manifest["layers"][0]["digest"] == given["layers"][0]["digest"], format == "gzip", "{format}");
+        }
+        // Back and forth, and the same again: there is one way to write each format.
+        convert(&home, &format!("oci:{to}"), "none", &format!("oci:{to}-plain"));
+        convert(&home, &format!("oci:{to}-plain"), format, &format!("oci:{to}-again"));
+        let (again, ..) = documents(&home, &format!("{to}-again"));
+        let (first, ..) = documents(&home, &to);
+        assert_eq!(again["digest"] == first["digest"], format != "gzip", "{format}");
+        let difference = home.cas(&["image", "diff", "oci:given", &format!("oci:{to}"), "--format", "json"]);
+        let told = text(&difference.stdout);
+        // The table and the landmark of eStargz are files of the image for who does not know them.
+        assert_eq!(difference.status.code(), Some(i32::from(format == "estargz")), "{format}: {told}");
+    }
+}
+
+#[test]
+fn what_is_told_of_a_converted_image_names_both() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |_| {});
+    let (given, ..) = documents(&home, "given");
+    let said = convert(&home, "oci:given", "zstd", "oci:made");
+    let (made, ..) = documents(&home, "made");
+    let (from, to) = (given["digest"].as_str().unwrap(), made["digest"].as_str().unwrap());
+    assert_eq!(said, format!("oci:given {from} is {to} now; signatures and other referrers name the former\n"));
+}
+
+/// podman drops a check from OCI's documents.
+#[test]
+fn a_check_asks_for_dockers_documents() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |config| {
+        config["config"]["Healthcheck"] = json!({ "Test": ["CMD", "true"] });
+    });
+    for (format, is_docker) in [("gzip", true), ("none", true), ("zstd", false), ("estargz", false)] {
+        let output = home.cas(&["image", "convert", "oci:given", "--compression", format, "--to", "dir:made"]);
+        let said = text(&output.stderr);
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(home.workspace().join("made/manifest.json")).unwrap()).unwrap();
+        let media_type = manifest["mediaType"].as_str().unwrap();
+        assert_eq!(media_type == "application/vnd.docker.distribution.manifest.v2+json", is_docker, "{format}");
+        let expected = if is_docker { "it is written with Docker's" } else { "podman drops the check" };
+        assert!(said.contains(expected), "{format}: {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_converted_is_told() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |_| {});
+    write(&home, "lying", &[vec![file("a", "1")]], |config| {
+        config["rootfs"]["diff_ids"] = json!([format!("sha256:{}", "0".repeat(64))]);
+    });
+    write(&home, "short", &[vec![file("a", "1")]], |config| config["rootfs"]["diff_ids"] = json!([]));
+    write(&home, "twice", &[vec![file("a", "1"), file("a", "2")]], |_| {});
+    for (arguments, code, expected) in [
+        (["oci:given", "lzma", "oci:x"], 2, "unknown compression `lzma`"),
+        (["oci:given", "zstd", "x"], 2, "`x` is not a destination"),
+        (["oci:none", "zstd", "oci:x"], 2, "there is no image `oci:none`"),
+        (["oci:lying", "zstd", "oci:x"], 3, "its uncompressed bytes are"),
+        (["oci:short", "zstd", "oci:x"], 3, "its manifest has 1 layers, its configuration 0"),
+        (["oci:twice", "zstd:chunked", "oci:x"], 1, "another entry has its name, which zstd:chunked does not allow"),
+        (["//:nothing", "zstd", "oci:x"], 2, "nothing"),
+    ] {
+        let [from, format, to] = arguments;
+        let output = home.cas(&["image", "convert", from, "--compression", format, "--to", to]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!home.workspace().join("x").exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_imported_image_is_what_it_was() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")], vec![file("b", "2")]], |_| {});
+    run(&home, &["image", "import", "oci:given", "--name", "team/app:1"], 0);
+    run(&home, &["image", "export", "team/app:1", "oci:out"], 0);
+    assert_eq!(documents(&home, "given").0["digest"], documents(&home, "out").0["digest"]);
+    run(&home, &["image", "export", "team/app:1", "tar:files.tar"], 0);
+    let both = tar(&[file("a", "1"), file("b", "2")]);
+    assert_eq!(fs::read(home.workspace().join("files.tar")).unwrap().len(), both.len());
+    // What is not what it tells is not in the store afterwards.
+    write(&home, "lying", &[vec![file("a", "1")]], |config| {
+        config["rootfs"]["diff_ids"] = json!([format!("sha256:{}", "0".repeat(64))]);
+    });
+    for name in ["//:x", "lie", "Lie:1", ":x"] {
+        run(&home, &["image", "import", "oci:given", "--name", name], 2);
+    }
+    let output = home.cas(&["image", "import", "oci:lying", "--name", "lie:1"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("its uncompressed bytes are"), "{}", text(&output.stderr));
+    assert!(!run(&home, &["image", "ls"], 0).contains("lie"));
+}
+
+/// A layer that begins as it did before is hashed from the change on, and has the digest that it would have anyway.
+#[test]
+fn a_layer_after_a_change_is_the_layer_of_a_new_store() {
+    let mut manifest = String::new();
+    for (format, _) in FORMATS {
+        let name = format.replace(':', "-");
+        manifest.push_str(&format!(
+            "[image.{name}]\ncompression = \"{format}\"\nlayers = [{{ from = \":files\", to = \"/\" }}]\n"
+        ));
+    }
+    let manifest = crate::steps::workspace(&format!(
+        "[command.files]\nSTEP\ninputs = [\"src/**\"]\noutputs = [\"src-copy\"]\nrun = \"cp -r src src-copy\"\n{manifest}"
+    ));
+    let files: Vec<(String, Vec<u8>)> =
+        (0..60).map(|index| (format!("src/{index:02}"), noise(index, 120_000))).collect();
+    let digests = |home: &Home| -> Vec<String> {
+        let stdout = run(home, &["build"], 0);
+        let digests = stdout.split_whitespace().filter(|word| word.starts_with("sha256:"));
+        digests.map(str::to_owned).collect()
+    };
+    let put = |home: &Home, name: &str, bytes: &[u8]| {
+        let path = home.workspace().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    let Some(home) = Home::with_busybox(&manifest, &[]) else { return };
+    files.iter().for_each(|(name, bytes)| put(&home, name, bytes));
+    let first = digests(&home);
+    assert_eq!(first.len(), FORMATS.len());
+    let mut seen = vec![first];
+    for (name, bytes) in [("src/40", noise(900, 120_000)), ("src/10x", noise(901, 5_000)), ("src/59", Vec::new())] {
+        put(&home, name, &bytes);
+        let again = digests(&home);
+        assert!(!seen.contains(&again), "{name}");
+        seen.push(again.clone());
+        let other = Home::with_busybox(&manifest, &[]).expect("it was there before");
+        for (name, bytes) in &files {
+            put(&other, name, bytes);
+        }
+        for entry in fs::read_dir(home.workspace().join("src")).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("src/{}", entry.file_name().to_str().unwrap());
+            put(&other, &name, &fs::read(entry.path()).unwrap());
+        }
+        assert_eq!(digests(&other), again, "{name}");
+    }
+}
