@@ -143,3 +143,47 @@ fn umoci_unpacks_them() {
         }
     }
 }
+
+/// What podman keeps is a place of images, in both directions. Its storage is one of its own here.
+#[test]
+fn podman_keeps_images_and_gives_them_back() {
+    let is_root = run(std::process::Command::new("id").arg("-u")).stdout == b"0\n";
+    if !is_root {
+        eprintln!("SKIPPED: podman's storage needs root");
+        return;
+    }
+    if !has("podman") {
+        return missing("podman");
+    }
+    let home = built();
+    // The path of its run root may have 50 characters.
+    let run_root = tempfile::Builder::new().prefix("cas").tempdir_in("/tmp").unwrap();
+    let settings = home.path("storage.conf");
+    let root = home.path("podman").display().to_string();
+    let text =
+        format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{root}\"\nrunroot = \"{}\"\n", run_root.path().display());
+    std::fs::write(&settings, text).unwrap();
+    let cas = |arguments: &[&str]| {
+        let mut command = home.cas(arguments);
+        command.env("CONTAINERS_STORAGE_CONF", &settings);
+        command
+    };
+    for name in ["gzip", "zstd", "none"] {
+        let place = format!("containers-storage:acme/{name}:v1");
+        run(&mut cas(&["image", "export", &format!(":{name}"), &place]));
+        let mut podman = std::process::Command::new("podman");
+        podman.env("CONTAINERS_STORAGE_CONF", &settings).args(["image", "inspect", &format!("acme/{name}:v1")]);
+        let told: serde_json::Value = serde_json::from_slice(&run(&mut podman).stdout).unwrap();
+        let layers = if name == "zstd" { 3 } else { 2 };
+        assert_eq!(told[0]["RootFS"]["Layers"].as_array().unwrap().len(), layers, "{name}");
+        run(&mut cas(&["image", "import", &place, "--name", "back:1"]));
+        run(&mut cas(&["image", "diff", &format!("//:{name}"), &place]));
+        run(&mut cas(&["image", "convert", &place, "--compression", "zstd:chunked", "--to", "oci:back"]));
+    }
+    let output = cas(&["image", "import", "containers-storage:acme/none-such:v1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`podman` failed"), "{output:?}");
+    let output = cas(&["image", "import", "containers-storage:acme"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = cas(&["image", "import", "docker-daemon:acme/x:v1"]).env("PATH", "/nowhere").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("install docker, or go by an archive"), "{output:?}");
+}

@@ -369,6 +369,14 @@ pub enum BuildError {
         /// For which.
         known: Vec<String>,
     },
+    /// A program that keeps images failed.
+    #[error("`{program}` failed: {said}")]
+    Engine {
+        /// The program.
+        program: &'static str,
+        /// What it said.
+        said: String,
+    },
     /// A layer is compressed in a way that the manifest cannot tell.
     #[error("`{label}` has a layer of zstd below its own, which a manifest of Docker cannot tell")]
     LayerFormat {
@@ -824,6 +832,9 @@ impl BuildError {
             Self::WhichPlatform { known, .. } => {
                 let known: Vec<String> = known.iter().map(|name| format!("`--platform {name}`")).collect();
                 format!("say which: {}", known.join(", "))
+            }
+            Self::Engine { program, .. } => {
+                format!("install {program}, or go by an archive: `oci-archive:FILE` and `docker-archive:FILE` need no program")
             }
             Self::LayerFormat { .. } => "write `format = \"oci\"`".to_owned(),
             Self::ImageGone { .. } => "run `cas lock --update` to pin what is there now".to_owned(),

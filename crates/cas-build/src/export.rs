@@ -10,7 +10,7 @@ use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, is_name_with_tag, parse_ind
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 
-use crate::{BuildError, Image, ImageLayer, Tarball, archive, layer};
+use crate::{BuildError, Engine, Image, ImageLayer, Tarball, archive, layer};
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
@@ -44,6 +44,13 @@ pub enum Destination {
         /// What it is called there.
         name: Option<String>,
     },
+    /// `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`: what another program keeps.
+    Engine {
+        /// Which one.
+        engine: Engine,
+        /// What it is called there.
+        name: String,
+    },
     /// `tar:FILE`: the files of all layers together.
     RootFileSystem {
         /// The file, replaced.
@@ -54,7 +61,7 @@ pub enum Destination {
 /// Text that is not a destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not a destination: write `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` or `tar:FILE`"
+    "`{text}` is not a destination: write `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER`, `tar:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`"
 )]
 pub struct DestinationError {
     /// The text.
@@ -68,6 +75,10 @@ impl FromStr for Destination {
         let wrong = || DestinationError { text: text.to_owned() };
         let (transport, rest) = text.split_once(':').ok_or_else(wrong)?;
         let plain = |path: &str| (!path.is_empty()).then(|| PathBuf::from(path)).ok_or_else(wrong);
+        if let Some(engine) = Engine::of_transport(transport) {
+            let name = rest.to_owned();
+            return if is_name_with_tag(&name) { Ok(Self::Engine { engine, name }) } else { Err(wrong()) };
+        }
         match transport {
             "dir" => return Ok(Self::Directory { folder: plain(rest)? }),
             "tar" => return Ok(Self::RootFileSystem { file: plain(rest)? }),
@@ -102,7 +113,11 @@ impl FromStr for Destination {
 /// [`BuildError::Record`] when part of the image is gone, [`BuildError::WhichPlatform`] when it is for several platforms and the
 /// destination holds one, [`BuildError::Fs`], [`BuildError::Store`].
 pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> Result<(), BuildError> {
-    let holds_all = matches!(destination, Destination::Layout { .. } | Destination::Archive { .. });
+    let holds_all = match destination {
+        Destination::Layout { .. } | Destination::Archive { .. } => true,
+        Destination::Engine { engine, .. } => *engine == Engine::Podman,
+        _ => false,
+    };
     if image.index.is_some() && !holds_all {
         let known = image.all_platforms().map(|image| image.platform.to_string()).collect();
         return Err(BuildError::WhichPlatform { name: image.reference.clone(), known });
@@ -112,6 +127,7 @@ pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> 
         Destination::Archive { file, tag } => archive::oci(store, image, file, tag),
         Destination::Directory { folder } => directory(store, image, folder),
         Destination::DockerArchive { file, name } => archive::docker(store, image, file, name.as_deref()),
+        Destination::Engine { engine, name } => engine.load(store, image, name),
         Destination::RootFileSystem { file } => archive::root_file_system(store, image, file),
     }
 }
@@ -296,7 +312,14 @@ mod tests {
             |name: Option<&str>| Destination::DockerArchive { file: "x".into(), name: name.map(str::to_owned) };
         assert_eq!("docker-archive:x".parse(), Ok(docker(None)));
         assert_eq!("docker-archive:x:host:5000/a/b:v1".parse(), Ok(docker(Some("host:5000/a/b:v1"))));
+        let engine = |engine, name: &str| Destination::Engine { engine, name: name.to_owned() };
+        assert_eq!("containers-storage:a/b:1".parse(), Ok(engine(Engine::Podman, "a/b:1")));
+        assert_eq!("docker-daemon:host:5000/a:1".parse(), Ok(engine(Engine::Docker, "host:5000/a:1")));
         for text in [
+            "containers-storage:x",
+            "containers-storage:",
+            "docker-daemon:X:1",
+            "docker-daemon:--all:1",
             "docker-archive:x:name",
             "docker-archive:x:A:v1",
             "docker-archive:x:a//b:v1",

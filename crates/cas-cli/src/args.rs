@@ -460,8 +460,8 @@ pub(crate) enum ImageCommand {
     Export {
         /// Image: a target or a name
         image: String,
-        /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it, or
-        /// `tar:FILE` for the files alone
+        /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it,
+        /// `tar:FILE` for the files alone, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`
         destination: String,
         /// Of an image for several platforms the one for this, as `linux/arm64`; without it layouts get all, and others none
         #[arg(long)]

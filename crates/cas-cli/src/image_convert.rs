@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs};
 use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
 use crate::exit::Exit;
-use crate::image_look::source;
+use crate::image_look::found;
 use crate::render::{self, Failure};
 
 /// Registries, with the workspace's mirrors where there is one, and the digest function of that.
@@ -47,9 +47,8 @@ pub(crate) fn no_place(source: &ImageSource, error: BuildError) -> Failure {
 /// Brings an image of others into the store.
 pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let Some(source) = source(&args.source)? else {
-        let hint =
-            "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`";
+    let Some((source, _saved)) = found(&store, &args.source)? else {
+        let hint = "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`";
         return Err(Failure::Usable(format!("`{}` is not an image of others", args.source), hint.to_owned()));
     };
     if let Some(name) = &args.name
@@ -60,7 +59,7 @@ pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Fa
     }
     let (registries, function) = registries(global, args.offline)?;
     let platforms = wanted(args.platform.as_ref(), args.all);
-    let name = args.name.clone().unwrap_or_else(|| source.to_string());
+    let name = args.name.clone().unwrap_or_else(|| args.source.clone());
     let image = import_image(&store, function, &source, &here(global), &registries, &platforms, &name)
         .map_err(|error| no_place(&source, error))?;
     let rows = [json!({ "name": image.reference, "digest": image.document().digest.to_string() })];
@@ -104,7 +103,7 @@ pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failu
 /// The image that is meant, and the digest function of its files.
 fn image(global: &Global, store: &Store, args: &ConvertArgs) -> Result<(Image, DigestFunction), Failure> {
     let (registries, function) = registries(global, args.offline)?;
-    let Some(source) = source(&args.image)? else {
+    let Some((source, _saved)) = found(store, &args.image)? else {
         let options = build_options(None, &InputArgs { offline: args.offline, ..InputArgs::default() });
         let image = find(global, store, &args.image, &options)?;
         let Some(wanted) = &args.platform else { return Ok((Image::clone(&image), function)) };
@@ -116,8 +115,9 @@ fn image(global: &Global, store: &Store, args: &ConvertArgs) -> Result<(Image, D
         return Ok((chosen.clone(), function));
     };
     let platforms = wanted(args.platform.as_ref(), args.all);
-    let found = fetch_image(store, &source, &here(global), &registries, &platforms);
-    Ok((found.map_err(|error| no_place(&source, error))?, function))
+    let fetched = fetch_image(store, &source, &here(global), &registries, &platforms);
+    let image = fetched.map_err(|error| no_place(&source, error))?;
+    Ok((Image { reference: args.image.clone(), ..image }, function))
 }
 
 fn wanted(platform: Option<&cas_oci::TargetPlatform>, all: bool) -> Platforms {

@@ -1,7 +1,7 @@
 //! Images that commands look at: of the store, of the workspace, and of others by their names.
 
-use cas_build::{ImageContent, foreign_image, stored_image};
-use cas_oci::ImageSource;
+use cas_build::{Engine, ImageContent, Saved, foreign_image, stored_image};
+use cas_oci::{ImageSource, is_name_with_tag};
 use cas_store::Store;
 
 use crate::args::{Global, InputArgs, LookArgs};
@@ -12,8 +12,23 @@ use crate::render::Failure;
 /// Ways to name a place of images.
 const TRANSPORTS: [&str; 4] = ["oci:", "oci-archive:", "docker-archive:", "docker://"];
 
-/// The image of others that a text names; else it names one of the store.
-pub(crate) fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
+/// The image of others that a text names, which lives as long as the archive that comes with it; else it names one of the store.
+pub(crate) fn found(store: &Store, text: &str) -> Result<Option<(ImageSource, Option<Saved>)>, Failure> {
+    let Some((engine, name)) =
+        text.split_once(':').and_then(|(transport, name)| Some((Engine::of_transport(transport)?, name)))
+    else {
+        return Ok(source(text)?.map(|source| (source, None)));
+    };
+    if !is_name_with_tag(name) {
+        let hint = "write `NAME:TAG` in small letters, with the registry before it if it has one";
+        return Err(Failure::Usable(format!("`{name}` is not a name with a tag"), hint.to_owned()));
+    }
+    let saved = engine.save(store, name)?;
+    Ok(Some((saved.source(), Some(saved))))
+}
+
+/// The place of images of others that a text names.
+fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
     if text.starts_with("//") || text.starts_with(':') {
         return Ok(None);
     }
@@ -27,14 +42,16 @@ pub(crate) fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
 
 /// The image that a text names.
 pub(crate) fn look(global: &Global, store: &Store, text: &str, args: &LookArgs) -> Result<ImageContent, Failure> {
-    let Some(source) = source(text)? else {
+    let Some((source, _saved)) = found(store, text)? else {
         let options = build_options(None, &InputArgs { offline: args.offline, ..InputArgs::default() });
         let image = find(global, store, text, &options)?;
         return Ok(stored_image(store, &image)?);
     };
     let (registries, _) = registries(global, args.offline)?;
-    let found = foreign_image(store, &source, &here(global), &registries, args.platform.as_ref());
-    found.map_err(|error| no_place(&source, error))
+    let content = foreign_image(store, &source, &here(global), &registries, args.platform.as_ref());
+    let mut content = content.map_err(|error| no_place(&source, error))?;
+    content.name = text.to_owned();
+    Ok(content)
 }
 
 /// Bytes of a name, for people and JSON: `\x` and two digits for what is no UTF-8 or a control character, two backslashes for one.
