@@ -177,8 +177,12 @@ fn recipes_and_results() {
         tar: blob,
         blob,
         frames: vec![frame],
+        tail: None,
     };
-    fuzz("recipe", &[recipe.encode()], |bytes| {
+    let annotations = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+    let tail = cas_tar::RecipeTail { blob, tar_length: 0, annotations };
+    let with_tail = cas_tar::Recipe { codec: cas_tar::Codec::ZstdChunked3, tail: Some(tail), ..recipe.clone() };
+    fuzz("recipe", &[recipe.encode(), with_tail.encode()], |bytes| {
         if let Ok(recipe) = cas_tar::Recipe::decode(bytes) {
             assert_eq!(recipe.encode(), bytes, "one form alone");
         }
@@ -246,6 +250,78 @@ fn archives() {
 }
 
 /// An image of one file, or of what a damaged archive holds.
+/// Archives of others are planned without losing a byte, and what a table of contents cannot tell is an error.
+#[test]
+fn archives_of_others() {
+    #[derive(Default)]
+    struct Memory(std::sync::Mutex<BTreeMap<Descriptor, Vec<u8>>>);
+    impl cas_blob::OpenBlob for Memory {
+        fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, cas_blob::OpenBlobError> {
+            let found = self.0.lock().unwrap().get(blob).cloned();
+            found
+                .map_or(Err(cas_blob::OpenBlobError::Missing(*blob)), |bytes| Ok(Box::new(std::io::Cursor::new(bytes))))
+        }
+    }
+    let place = Memory::default();
+    let put = |bytes: &[u8]| {
+        let blob = Descriptor::of(DigestFunction::Blake3, bytes);
+        place.0.lock().unwrap().insert(blob, bytes.to_vec());
+        blob
+    };
+    let mut tree = tree();
+    put(b"x");
+    let parents = Metadata::root_owned(0o755);
+    for (name, content) in [("files/a", &b"content"[..]), ("files/b", &[7; 1500]), ("files/empty", b"")] {
+        tree.insert(&path(name), Node::file(put(content), 0o644), &parents).unwrap();
+    }
+    let seeds: Vec<Vec<u8>> = [cas_tar::LayerPlan::stargz(&tree, put(cas_tar::LANDMARK))]
+        .into_iter()
+        .chain([cas_tar::LayerPlan::new(&tree)])
+        .filter_map(|plan| {
+            let mut bytes = Vec::new();
+            for group in &plan.ok()?.groups {
+                cas_tar::copy_pieces(group.pieces(), &place, &mut bytes).ok()?;
+            }
+            Some(bytes)
+        })
+        .collect();
+    assert!(!seeds.is_empty());
+    fuzz("scan", &seeds, |bytes| {
+        let place = Memory::default();
+        let keep = &mut |content: &mut dyn Read| {
+            let mut kept = Vec::new();
+            content.take(1 << 20).read_to_end(&mut kept)?;
+            let blob = Descriptor::of(DigestFunction::Blake3, &kept);
+            place.0.lock().unwrap().insert(blob, kept);
+            Ok::<_, std::io::Error>(blob)
+        };
+        let limits = cas_tar::ReadTarLimits { content_bytes: 1 << 20 };
+        let whole = cas_tar::LayerPlan::scan(&mut &bytes[..], limits, cas_tar::ScanForm::Whole, keep);
+        let Ok(plan) = whole else { return };
+        let mut again = Vec::new();
+        for group in &plan.groups {
+            cas_tar::copy_pieces(group.pieces(), &place, &mut again).unwrap();
+        }
+        assert!(again == bytes, "every byte is there");
+        for codec in [cas_tar::Codec::ZstdChunked3, cas_tar::Codec::Stargz6] {
+            let mut groups = Vec::new();
+            for group in &plan.groups {
+                let (frame, encoded) = codec.encode(group, &place, Vec::new()).unwrap();
+                groups.push((frame.len() as u64, encoded.contents));
+            }
+            let groups: Vec<_> =
+                groups.iter().map(|(size, contents)| cas_tar::GroupIndex { size: *size, contents }).collect();
+            let _ = cas_tar::Tail::new(codec, &plan, &groups, &mut std::io::sink());
+        }
+    });
+    let digest = Descriptor::of(DigestFunction::Sha256, b"x").digest;
+    let chunk = cas_tar::ChunkIndex { size: 1, start: 0, end: 9, sha256: digest };
+    let index = cas_tar::ContentIndex { sha256: digest, crc64: 7, chunks: vec![chunk] };
+    fuzz("contents", &[cas_tar::ContentIndex::encode(&[index])], |bytes| {
+        let _ = cas_tar::ContentIndex::decode(bytes);
+    });
+}
+
 #[test]
 fn images_to_look_at() {
     let seeds: [(&str, &str); 6] = [

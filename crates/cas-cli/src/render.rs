@@ -188,6 +188,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::ReadTar(_)
         | BuildError::Layer { .. }
         | BuildError::NotArchived { .. }
+        | BuildError::Engine { .. }
         | BuildError::Compress(_) => Exit::Failed,
         BuildError::WouldRun { .. } | BuildError::InTheWay { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),
