@@ -86,6 +86,12 @@ fn step(name: &str, run: &str, more: &str) -> String {
     format!("[command.{name}]\ntoolchain = \"//:sh\"\nrun = \"{run}\"\n{more}\n")
 }
 
+/// Runs an image with options.
+fn of_a_run(home: &Home, options: &[&str]) -> Option<Output> {
+    let image = "[workspace]\n[image.i]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\", \"-c\", \"true\"] }\n";
+    home.with(image, &[&["run", ":i"], options].concat())
+}
+
 fn two_that_write_one_file() -> String {
     let one = step("a", "mkdir d; echo a > d/f", "outputs = [\"d\"]");
     let other = step("b", "mkdir d; echo b > d/f", "outputs = [\"d\"]");
@@ -262,6 +268,17 @@ const TARGETS: &[(&str, Scene)] = &[
     }),
     ("an image that runs as a user that is not there", |home| {
         home.with("[workspace]\n[image.i]\nconfig = { user = \"app\" }\n", &["build", ":i"])
+    }),
+    ("a run as a user that the image does not have", |home| of_a_run(home, &["--user", "app"])),
+    ("a run in a folder that is relative", |home| of_a_run(home, &["--workdir", "app"])),
+    ("a run with a variable without a name", |home| of_a_run(home, &["--env", "=x"])),
+    ("a run with variables of a file that is not there", |home| of_a_run(home, &["--env-file", "nope"])),
+    ("a run with variables of a shell's file", |home| {
+        home.write("vars", "A=b\nexport C=d\n");
+        of_a_run(home, &["--env-file", "vars"])
+    }),
+    ("a step that is run as another user", |home| {
+        home.with(&format!("[workspace]\n{}", step("b", "true", "")), &["run", ":b", "--user", "1"])
     }),
     ("a mode that is none", |home| {
         let image = "[image.i]\nlayers = [{ from = \":b\", to = \"/\", mode = \"u+x\" }]\n";

@@ -21,6 +21,7 @@ mod pnpm;
 mod random;
 mod registry;
 mod roots;
+mod run_image;
 mod secrets;
 mod shapes;
 mod since;

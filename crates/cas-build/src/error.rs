@@ -383,8 +383,8 @@ pub enum BuildError {
         /// The image.
         label: String,
     },
-    /// The image's user is not in its `/etc/passwd`.
-    #[error("image `{name}` runs as `{user}`, which its `/etc/passwd` does not have")]
+    /// The image's user or group is not in its `/etc/passwd` or `/etc/group`.
+    #[error("image `{name}` is to run as `{user}`, which its `/etc/passwd` and `/etc/group` do not have")]
     User {
         /// The image.
         name: String,
@@ -945,6 +945,7 @@ impl BuildError {
             Self::Unportable { .. } => "let the step write other names, or name a part of them in `scratch`".to_owned(),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
+            Self::User { .. } => "write numbers, which need no line there: `--user 1000:1000`".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),
             Self::Sandbox(error) => return error.hint().map(|hint| hint.to_string()),
             Self::Store(error) | Self::Keep { source: error, .. } => return error.hint().map(str::to_owned),

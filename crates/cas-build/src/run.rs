@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier};
 use cas_store::Store;
@@ -24,10 +24,23 @@ pub struct RunRequest {
     pub command: Vec<String>,
     /// Variables over those of the image.
     pub env: BTreeMap<String, String>,
+    /// What else is not as the image says.
+    pub changes: RunChanges,
     /// Where the program's streams go.
     pub streams: Streams,
     /// How much of a sandbox it gets. Nothing but the whole one has the image's root.
     pub tier: Tier,
+}
+
+/// What a run has in the place of what the image's configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunChanges {
+    /// A program in the place of entrypoint and command; [`RunRequest::command`] are its arguments then.
+    pub entrypoint: Option<String>,
+    /// User, and perhaps group behind a colon, by names that the image's files know or by numbers.
+    pub user: Option<String>,
+    /// Working directory, an absolute path; made where the image lacks it.
+    pub working_directory: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -66,12 +79,16 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;
     let (tree, function) = image.tree(store)?;
-    let command =
-        if request.command.is_empty() { [execution.entrypoint, execution.cmd].concat() } else { request.command };
+    let RunChanges { entrypoint, user, working_directory } = request.changes;
+    let command = match entrypoint {
+        Some(program) => [vec![program], request.command].concat(),
+        None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
+        None => request.command,
+    };
     if command.is_empty() {
         return Err(BuildError::NoCommand { name: image.reference.clone() });
     }
-    let (uid, gid, home) = user(store, image, &tree, &execution.user)?;
+    let (uid, gid, home) = account(store, image, &tree, &user.unwrap_or(execution.user))?;
     let name = store.put_tree(&tree, function)?;
     let root = store.materialize(&name, &tree)?;
     let scratch = cas_fs::temporary_dir_in(store.scratch(), "run-")?;
@@ -84,10 +101,12 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
         }
     }
     environment.extend(request.env.into_iter().map(|(name, value)| (name.into(), value.into())));
-    let working_directory =
-        if execution.working_dir.is_empty() { PathBuf::from("/") } else { PathBuf::from(execution.working_dir) };
+    let own_directory = Some(execution.working_dir).filter(|path| !path.is_empty()).map_or("/".into(), PathBuf::from);
+    let working_directory = working_directory.unwrap_or(own_directory);
     let overlay = Overlay { lowers: vec![root], scratch: scratch.clone() };
-    let spec = Spec { environment, working_directory, uid, gid, ..Spec::new(overlay, command) };
+    // As other programs that run images have it. Where it cannot be made it cannot be entered, which is said.
+    let folders = inside(&working_directory).into_iter().collect();
+    let spec = Spec { environment, working_directory, uid, gid, folders, ..Spec::new(overlay, command) };
     let outcome = Runner::this_program().run(&spec, request.streams, cancel);
     let removed = cas_fs::remove_tree(&scratch);
     let outcome = outcome?;
@@ -95,8 +114,14 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     Ok(outcome.ending)
 }
 
-/// Numbers and home of the image's user; root where it says nothing.
-fn user(store: &Store, image: &Image, tree: &Directory, text: &str) -> Result<(u32, u32, String), BuildError> {
+/// A path from the root on, if it is one that is clean and not the root itself.
+fn inside(path: &Path) -> Option<PathBuf> {
+    let inside = path.strip_prefix("/").ok().filter(|inside| *inside != Path::new(""))?;
+    inside.components().all(|part| matches!(part, Component::Normal(_))).then(|| inside.to_owned())
+}
+
+/// Numbers and home of a user; root where nothing is said.
+fn account(store: &Store, image: &Image, tree: &Directory, text: &str) -> Result<(u32, u32, String), BuildError> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
     let wanted = if user.is_empty() { "0" } else { user };
     let accounts = Accounts::of(store, tree)?;

@@ -425,11 +425,32 @@ pub(crate) struct RunArgs {
     /// Arguments behind those of the target's command; for an image, a command instead of its own
     #[arg(last = true, value_name = "ARGUMENT")]
     pub(crate) command: Vec<String>,
-    /// Set a variable in the program's environment, over what its section says
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    /// Set a variable in the program's environment, over what its section says; `NAME` alone has the value that it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// Set the variables of a file: `NAME=VALUE` or `NAME` a line
+    ///
+    /// Lines that are empty or begin with `#` say nothing. Of several files the later one wins, and `--env` wins over all.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) image: RunImageArgs,
     #[command(flatten)]
     pub(crate) inputs: InputArgs,
+}
+
+/// What can be said of a run of an image alone.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RunImageArgs {
+    /// For an image: run a program instead of its entrypoint and command, with the arguments behind `--`
+    #[arg(long, value_name = "PROGRAM", help_heading = "Images")]
+    pub(crate) entrypoint: Option<String>,
+    /// For an image: run as this user, by a name that the image has or by number
+    #[arg(long, value_name = "USER[:GROUP]", help_heading = "Images")]
+    pub(crate) user: Option<String>,
+    /// For an image: begin in this folder, which is made if the image lacks it
+    #[arg(long, value_name = "PATH", help_heading = "Images")]
+    pub(crate) workdir: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

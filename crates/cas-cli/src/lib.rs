@@ -25,6 +25,7 @@ mod rebuild;
 mod remarks;
 mod render;
 mod run;
+mod run_image;
 mod screen;
 mod signals;
 mod store;

@@ -20,19 +20,19 @@ use crate::exit::Exit;
 use crate::live::{Live, program_folders};
 use crate::progress::Progress;
 use crate::render::{self, Failure};
+use crate::run_image;
 
 /// What runs where somebody looks around.
 const SHELL: &str = "/bin/sh";
 
 pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
-    let mut env = BTreeMap::new();
-    for text in &args.env {
-        let (name, value) =
-            text.split_once('=').ok_or_else(|| Failure::Usage(format!("`{text}` is not `NAME=VALUE`")))?;
-        env.insert(name.to_owned(), value.to_owned());
-    }
+    let env = run_image::variables(&args.env_file, &args.env)?;
     let options = build_options(None, &args.inputs);
     if let Some((workspace, label)) = target(global, &args.target)? {
+        let kind = &workspace.target(&label).expect("it was resolved").kind;
+        if !matches!(kind, TargetKind::Image(_)) {
+            run_image::refuse(&args.image, &label, kind.name())?;
+        }
         match &workspace.target(&label).expect("it was resolved").kind {
             TargetKind::Run(run) if run.is_live => {
                 let store = open_store(global)?;
@@ -52,8 +52,10 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
         }
     }
     let store = open_store(global)?;
+    // Before the image is built, which may take long.
+    let changes = run_image::changes(&args.image)?;
     let image = find(global, &store, &args.target, &options)?;
-    let request = RunRequest { command: args.command, env, streams: streams()?, tier: options.tier };
+    let request = RunRequest { command: args.command, env, changes, streams: streams()?, tier: options.tier };
     Ok(exit(run_image(&store, &image, request, &cancel_on_signals()?)?))
 }
 

@@ -152,8 +152,9 @@ impl Runner {
         spec.check()?;
         let maps = IdMaps::of(spec)?;
         let secrets = Path::new(SECRETS_DIRECTORY).strip_prefix("/").expect("it is absolute");
-        let more: &[&Path] = if spec.secrets.is_empty() { &[] } else { &[secrets] };
-        spec.root.prepare(Skeleton::MountPoints, more)?;
+        let secrets = (!spec.secrets.is_empty()).then_some(secrets);
+        let more: Vec<&Path> = spec.folders.iter().map(PathBuf::as_path).chain(secrets).collect();
+        spec.root.prepare(Skeleton::MountPoints, &more)?;
         if let Some(source) = &spec.source {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;

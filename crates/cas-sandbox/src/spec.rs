@@ -134,6 +134,8 @@ pub struct Spec {
     /// Folders and files of the host that are shown at their own paths, read-only, with all that is mounted below them. The
     /// root must have a folder or file at each, to be covered by it. A step that sees one depends on the host.
     pub host_paths: Vec<PathBuf>,
+    /// Folders that there are even if the root lacks them, each a path from the root on.
+    pub folders: Vec<PathBuf>,
     /// What it may read and nobody may keep.
     pub secrets: Vec<Secret>,
     /// Folders that stay from one run to the next. Only with [`Spec::source`].
@@ -176,6 +178,7 @@ impl Spec {
             root,
             source: None,
             host_paths: Vec::new(),
+            folders: Vec::new(),
             secrets: Vec::new(),
             private: Vec::new(),
             command: command.into_iter().map(Into::into).collect(),
@@ -204,6 +207,9 @@ impl Spec {
             |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_))) && path != Path::new("");
         if let Some(private) = self.private.iter().find(|private| !is_inside(&private.inside)) {
             return Err(SpecError::Private { path: private.inside.clone() });
+        }
+        if let Some(path) = self.folders.iter().find(|path| !is_inside(path)) {
+            return Err(SpecError::Folder { path: path.clone() });
         }
         if let Some(owner) = self.owners.iter().find(|owner| !is_inside(&owner.inside)) {
             return Err(SpecError::Owner { path: owner.inside.clone() });
@@ -321,6 +327,12 @@ pub enum SpecError {
     /// A folder that stays is not inside of the sources.
     #[error("folder `{}` is not one below `{SOURCE_DIRECTORY}`", path.display())]
     Private {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder that is to be there is not below the root.
+    #[error("folder `{}` is no path below the root", path.display())]
+    Folder {
         /// The path.
         path: PathBuf,
     },
