@@ -277,6 +277,12 @@ const TARGETS: &[(&str, Scene)] = &[
         home.write("vars", "A=b\nexport C=d\n");
         of_a_run(home, &["--env-file", "vars"])
     }),
+    ("a volume of a folder that is not there", |home| of_a_run(home, &["--volume", "nope:/x"])),
+    ("a volume without a place", |home| of_a_run(home, &["--volume", "x"])),
+    ("a volume at a path that leaves the root", |home| of_a_run(home, &["--volume", ".:/x/../.."])),
+    ("a volume over the root", |home| of_a_run(home, &["--volume", ".:/"])),
+    ("a volume in `/dev`", |home| of_a_run(home, &["--volume", ".:/dev/shm"])),
+    ("two volumes at one place", |home| of_a_run(home, &["--volume", ".:/x", "--volume", ".:/x/"])),
     ("a step that is run as another user", |home| {
         home.with(&format!("[workspace]\n{}", step("b", "true", "")), &["run", ":b", "--user", "1"])
     }),

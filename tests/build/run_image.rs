@@ -43,3 +43,44 @@ fn what_is_said_wins_over_the_configuration() {
     let output = home.cas(&["run", ":i", "--entrypoint", "/bin/sh", "--", "-c", "exit 7"]);
     assert_eq!(output.status.code(), Some(7));
 }
+
+/// Writable or not, folder or file; what the image says of volumes is there and goes.
+#[test]
+fn volumes_show_parts_of_this_machine() {
+    let manifest =
+        "[workspace]\n[image.i]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\"], volumes = [\"/data/own\"] }\n";
+    let files = [("host/kept/in", "one\n"), ("host/file", "two\n")];
+    let Some(home) = Home::with_busybox(manifest, &files) else { return };
+    let shell = |options: &[&str], script: &str| {
+        home.cas(&[&["run", ":i"], options, &["--", "/bin/sh", "-c", script]].concat())
+    };
+    let write = "cat /new/place/in && echo made > /new/place/out && ls /new";
+    prints(&shell(&["--volume", "host/kept:/new/place"], write), "one\nplace\n");
+    assert_eq!(home.read("host/kept/out"), "made\n");
+    let absolute = format!("{}:/new/place/:ro", home.workspace().join("host/kept").display());
+    let refused = "cat /new/place/out; echo x > /new/place/out || echo x > /new/place/more || echo refused";
+    let output = shell(&["--volume", &absolute], refused);
+    prints(&output, "made\nrefused\n");
+    assert!(text(&output.stderr).contains("Read-only"), "{}", text(&output.stderr));
+    // A file, over one that the image has and where there is none; one volume in another.
+    prints(
+        &shell(
+            &["--volume", "host/file:/bin/busybox.txt:ro", "--volume", "host/file:/a/b"],
+            "cat /bin/busybox.txt /a/b",
+        ),
+        "two\ntwo\n",
+    );
+    std::fs::create_dir(home.workspace().join("host/kept/sub")).unwrap();
+    prints(&shell(&["--volume", "host:/v/sub", "--volume", "host/kept:/v"], "cat /v/sub/file /v/in"), "two\none\n");
+    // One of the image's own.
+    let own = "ls /data/own; echo x > /data/own/x; ls /data/own";
+    for _ in 0..2 {
+        prints(&shell(&[], own), "x\n");
+    }
+    let output = shell(&["--volume", "host:/bin/busybox"], "true");
+    let stderr = text(&output.stderr);
+    assert!(
+        output.status.code() != Some(0) && stderr.contains("other than a directory at `/usr/bin/busybox`"),
+        "{stderr}"
+    );
+}

@@ -1,8 +1,9 @@
 //! What a step leaves, as the kernel's overlay records it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
-use cas_sandbox::{Change, Overlay, changes};
+use cas_sandbox::{Change, Overlay, Volume, changes};
 
 use crate::{Home, run, try_run};
 
@@ -124,4 +125,31 @@ fn a_command_cannot_make_a_whiteout() {
     let spec = home.script_with_source("mknod fake c 0 0 2>/dev/null || echo refused", &[]);
     assert_eq!(run(&spec).text(), "refused");
     assert_eq!(lines(spec.source.as_ref().unwrap()), [""; 0]);
+}
+
+/// Parts of the host at other paths: what is written there belongs to whoever runs the sandbox, and is no change of the root.
+#[test]
+fn volumes_are_written_as_the_invoking_user() {
+    let Some(mut home) = Home::new() else { return };
+    let (kept, shown) = (home.fresh("kept"), home.fresh("shown"));
+    fs::create_dir(&kept).unwrap();
+    fs::write(&shown, "content\n").unwrap();
+    let mut spec =
+        home.script("cat /a/file; echo x > /a/b/made; stat -c %u /a/b/made; ! (echo x > /a/file) 2>/dev/null");
+    spec.volumes = vec![
+        Volume { host: kept.clone(), inside: "a/b".into(), is_folder: true, is_read_only: false },
+        Volume { host: shown.clone(), inside: "a/file".into(), is_folder: false, is_read_only: true },
+    ];
+    assert_eq!(run(&spec).text(), "content\n1000");
+    assert_eq!(fs::metadata(kept.join("made")).unwrap().uid(), rustix::process::geteuid().as_raw());
+    assert_eq!(fs::read_to_string(&shown).unwrap(), "content\n");
+    assert_eq!(lines(&spec.root), [""; 0]);
+    // Nothing that makes the sandbox one is covered, and a folder covers no file.
+    for (inside, is_folder) in
+        [("", true), ("proc", true), ("dev/null", false), ("../x", true), ("sys/a", true), ("bin/busybox", true)]
+    {
+        let mut spec = home.script("true");
+        spec.volumes = vec![Volume { host: kept.clone(), inside: inside.into(), is_folder, is_read_only: false }];
+        assert!(try_run(&spec).is_err(), "{inside}");
+    }
 }

@@ -1,13 +1,15 @@
 //! Running an image in the sandbox.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier};
+use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier, Volume};
 use cas_store::Store;
-use cas_tree::Directory;
+use cas_tree::{Directory, Node, RelPath};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::accounts::{Account, Accounts};
 use crate::{BuildError, Image, platforms};
@@ -16,6 +18,9 @@ use crate::{BuildError, Image, platforms};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Longest configuration that is read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
+
+/// Most links that a path is followed through, as in the kernel.
+const MAX_LINKS: usize = 40;
 
 /// What to run in an image.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ pub struct RunChanges {
     pub user: Option<String>,
     /// Working directory, an absolute path; made where the image lacks it.
     pub working_directory: Option<PathBuf>,
+    /// Parts of the host that it sees, in any order.
+    pub volumes: Vec<Volume>,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +64,7 @@ struct Execution {
     entrypoint: Vec<String>,
     cmd: Vec<String>,
     working_dir: String,
+    volumes: BTreeMap<String, IgnoredAny>,
 }
 
 /// Runs a program over the image's layers, with a loopback of its own and no other network.
@@ -79,7 +87,7 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;
     let (tree, function) = image.tree(store)?;
-    let RunChanges { entrypoint, user, working_directory } = request.changes;
+    let RunChanges { entrypoint, user, working_directory, mut volumes } = request.changes;
     let command = match entrypoint {
         Some(program) => [vec![program], request.command].concat(),
         None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
@@ -104,9 +112,17 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let own_directory = Some(execution.working_dir).filter(|path| !path.is_empty()).map_or("/".into(), PathBuf::from);
     let working_directory = working_directory.unwrap_or(own_directory);
     let overlay = Overlay { lowers: vec![root], scratch: scratch.clone() };
-    // As other programs that run images have it. Where it cannot be made it cannot be entered, which is said.
-    let folders = inside(&working_directory).into_iter().collect();
-    let spec = Spec { environment, working_directory, uid, gid, folders, ..Spec::new(overlay, command) };
+    // As other programs that run images have it. A working directory that cannot be made cannot be entered, which is said. All
+    // that is written goes when the run ends, so a volume of the image's needs no more than to be there.
+    let own_volumes = execution.volumes.keys().map(Path::new);
+    let folders = own_volumes.chain([working_directory.as_path()]).filter_map(inside);
+    let folders = folders.map(|path| behind_links(&tree, &path)).filter(|path| *path != Path::new("")).collect();
+    for volume in &mut volumes {
+        volume.inside = behind_links(&tree, &volume.inside);
+    }
+    // Each after those above it.
+    volumes.sort_by(|a, b| a.inside.cmp(&b.inside));
+    let spec = Spec { environment, working_directory, uid, gid, folders, volumes, ..Spec::new(overlay, command) };
     let outcome = Runner::this_program().run(&spec, request.streams, cancel);
     let removed = cas_fs::remove_tree(&scratch);
     let outcome = outcome?;
@@ -118,6 +134,35 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
 fn inside(path: &Path) -> Option<PathBuf> {
     let inside = path.strip_prefix("/").ok().filter(|inside| *inside != Path::new(""))?;
     inside.components().all(|part| matches!(part, Component::Normal(_))).then(|| inside.to_owned())
+}
+
+/// Where links of the tree lead a path to, both from the root on: the sandbox mounts over none. A path that leads nowhere stays.
+fn behind_links(tree: &Directory, path: &Path) -> PathBuf {
+    let mut rest: Vec<OsString> = path.iter().rev().map(OsStr::to_owned).collect();
+    let (mut found, mut links) = (PathBuf::new(), 0);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            found.pop();
+            continue;
+        }
+        found.push(part);
+        let node = RelPath::new(found.as_os_str().as_bytes()).ok().and_then(|found| tree.get(&found).cloned());
+        let Some(Node::Symlink { target, .. }) = node else { continue };
+        links += 1;
+        if links > MAX_LINKS {
+            return path.to_owned();
+        }
+        found.pop();
+        for part in Path::new(OsStr::from_bytes(&target)).components().rev() {
+            match part {
+                Component::RootDir => found = PathBuf::new(),
+                Component::ParentDir => rest.push("..".into()),
+                Component::Normal(name) => rest.push(name.to_owned()),
+                Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+    }
+    found
 }
 
 /// Numbers and home of a user; root where nothing is said.
@@ -135,4 +180,40 @@ fn account(store: &Store, image: &Image, tree: &Directory, text: &str) -> Result
     let by_name = || number(group).or_else(|| accounts.group(group)).ok_or_else(unknown);
     let gid = if group.is_empty() { own_group } else { by_name()? };
     Ok((uid, gid, home))
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_tree::Metadata;
+
+    use super::*;
+
+    #[test]
+    fn places_are_behind_links_and_in_the_root() {
+        let mut tree = Directory::root();
+        let parents = Metadata::root_owned(0o755);
+        for (path, target) in [
+            ("bin", "usr/bin"),
+            ("usr/bin/.keep", "x"),
+            ("var/run", "/run"),
+            ("var/lock", "../run/lock"),
+            ("out", "../../../etc"),
+            ("loop", "loop"),
+            ("top", "/"),
+        ] {
+            tree.insert(&RelPath::new(path).expect("a path"), Node::symlink(target), &parents).expect("free");
+        }
+        for (path, expected) in [
+            ("bin/x", "usr/bin/x"),
+            ("new/x", "new/x"),
+            ("var/run", "run"),
+            ("var/run/a/b", "run/a/b"),
+            ("var/lock/x", "run/lock/x"),
+            ("out/x", "etc/x"),
+            ("loop/x", "loop/x"),
+            ("top", ""),
+        ] {
+            assert_eq!(behind_links(&tree, Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
 }

@@ -451,6 +451,11 @@ pub(crate) struct RunImageArgs {
     /// For an image: begin in this folder, which is made if the image lacks it
     #[arg(long, value_name = "PATH", help_heading = "Images")]
     pub(crate) workdir: Option<PathBuf>,
+    /// For an image: show a folder or file of this machine at a path of the image, to be read and written, or with `:ro` read only
+    ///
+    /// It must be there; the path in the image is made where it is not. What is written there stays, and belongs to whoever runs `cas`.
+    #[arg(long, value_name = "HOST:PATH[:ro]", help_heading = "Images")]
+    pub(crate) volume: Vec<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -3,10 +3,13 @@
 //! Not here: what becomes of it (`cas-build`).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use cas_build::RunChanges;
 use cas_config::Label;
+use cas_sandbox::Volume;
 
 use crate::args::RunImageArgs;
 use crate::commands;
@@ -14,6 +17,8 @@ use crate::render::Failure;
 
 /// Longest file of variables that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Places of the image where nothing of this machine can be shown.
+const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
 
 /// The variables of files and of the command line, the later ones over the earlier ones.
 pub(crate) fn variables(files: &[PathBuf], texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
@@ -64,6 +69,7 @@ pub(crate) fn refuse(args: &RunImageArgs, label: &Label, kind: &str) -> Result<(
         ("--entrypoint", args.entrypoint.is_some()),
         ("--user", args.user.is_some()),
         ("--workdir", args.workdir.is_some()),
+        ("--volume", !args.volume.is_empty()),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
@@ -80,7 +86,49 @@ pub(crate) fn changes(args: &RunImageArgs) -> Result<RunChanges, Failure> {
         entrypoint: args.entrypoint.clone(),
         user: args.user.clone(),
         working_directory: args.workdir.clone(),
+        volumes: volumes(&args.volume)?,
     })
+}
+
+/// Parts of this machine by `HOST:PATH[:ro]`.
+fn volumes(texts: &[PathBuf]) -> Result<Vec<Volume>, Failure> {
+    let mut volumes: Vec<Volume> = Vec::new();
+    for text in texts {
+        let fail = |why: &str, hint: &str| {
+            Failure::Usable(format!("`{}` is no volume: {why}", text.display()), hint.to_owned())
+        };
+        let (host, inside, is_read_only) = parts(text.as_os_str().as_bytes())
+            .ok_or_else(|| fail("it is not `HOST:PATH` or `HOST:PATH:ro`", "paths of volumes have no colon"))?;
+        let clean = |inside: &Path| inside.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+        let inside_root = match inside.strip_prefix("/") {
+            Ok(rest) if clean(&inside) && rest != Path::new("") => rest.to_owned(),
+            _ => return Err(fail("its place in the image is no clean path below `/`", "write it as `/srv/data`")),
+        };
+        if OWN_PLACES.iter().any(|place| inside_root.starts_with(place)) {
+            return Err(fail("the sandbox has its own `/dev` and `/proc`, and no `/sys`", "choose another path"));
+        }
+        if volumes.iter().any(|other| other.inside == inside_root) {
+            return Err(fail("another one has the same place", "give each its own path in the image"));
+        }
+        let missing = |error: cas_fs::FsError| {
+            fail(&format!("`{}`: {}", host.display(), error.source), "make the folder or file first")
+        };
+        let host = cas_fs::canonicalize(&host).map_err(missing)?;
+        let is_folder = cas_fs::metadata(&host).map_err(missing)?.is_dir();
+        volumes.push(Volume { host, inside: inside_root, is_folder, is_read_only });
+    }
+    Ok(volumes)
+}
+
+/// Path on this machine, path in the image, and whether `:ro` follows.
+fn parts(text: &[u8]) -> Option<(PathBuf, PathBuf, bool)> {
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let parts: Vec<&[u8]> = text.split(|byte| *byte == b':').collect();
+    match *parts {
+        [host, inside] if !host.is_empty() => Some((path(host), path(inside), false)),
+        [host, inside, b"ro"] if !host.is_empty() => Some((path(host), path(inside), true)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -286,7 +286,7 @@ pub(crate) fn diagnose(failure: &SetupFailure, users: Users, scratch: &Path, fac
         Stage::Namespaces if matches!(errno, Errno::NOSPC | Errno::USERS) => namespaces(NamespaceObstacle::Limit),
         Stage::Namespaces if errno == Errno::INVAL => namespaces(NamespaceObstacle::NotBuilt),
         // A folder that the user may not enter is no fault of the host.
-        Stage::OpenLayer | Stage::MountPoint | Stage::ShowHost => None,
+        Stage::OpenLayer | Stage::MountPoint | Stage::ShowHost | Stage::MountVolume => None,
         // AppArmor lets the namespace be made and refuses the first use of a right in it.
         _ if refused && facts.apparmor_restricts => namespaces(NamespaceObstacle::AppArmor),
         Stage::IdMaps if users == Users::Many && matches!(errno, Errno::PERM | Errno::INVAL) => {

@@ -44,7 +44,7 @@ pub use probe::{HostReport, probe};
 pub use run::{Ending, Outcome, Runner, Streams};
 pub use spec::{
     EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY,
-    Secret, Spec, SpecError, Users,
+    Secret, Spec, SpecError, Users, Volume,
 };
 pub use tier::Tier;
 

@@ -153,8 +153,13 @@ impl Runner {
         let maps = IdMaps::of(spec)?;
         let secrets = Path::new(SECRETS_DIRECTORY).strip_prefix("/").expect("it is absolute");
         let secrets = (!spec.secrets.is_empty()).then_some(secrets);
-        let more: Vec<&Path> = spec.folders.iter().map(PathBuf::as_path).chain(secrets).collect();
-        spec.root.prepare(Skeleton::MountPoints, &more)?;
+        let places = |is_folder| {
+            let volumes = spec.volumes.iter().filter(move |volume| volume.is_folder == is_folder);
+            volumes.map(|volume| volume.inside.as_path())
+        };
+        let folders = spec.folders.iter().map(PathBuf::as_path).chain(secrets).chain(places(true));
+        let (folders, files): (Vec<&Path>, Vec<&Path>) = (folders.collect(), places(false).collect());
+        spec.root.prepare_with_files(Skeleton::MountPoints, &folders, &files)?;
         if let Some(source) = &spec.source {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;

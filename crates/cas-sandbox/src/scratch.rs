@@ -12,6 +12,8 @@ use crate::spec::{EPOCH_SECONDS, Overlay};
 
 /// Rights of every directory that a sandbox adds, `/tmp` excepted.
 const DIRECTORY_MODE: u32 = 0o755;
+/// Rights of every file that a sandbox adds, to be covered.
+const FILE_MODE: u32 = 0o644;
 /// `/tmp`: everybody's, each with their own files.
 const TMP_MODE: u32 = 0o1777;
 
@@ -38,6 +40,20 @@ impl Overlay {
     ///
     /// [`FsError`]; also when the folder served a run before, because the changes of two runs would mix.
     pub(crate) fn prepare(&self, skeleton: Skeleton, more: &[&Path]) -> Result<(), FsError> {
+        self.prepare_with_files(skeleton, more, &[])
+    }
+
+    /// The same, with empty files in the skeleton.
+    ///
+    /// # Errors
+    ///
+    /// As [`Overlay::prepare`].
+    pub(crate) fn prepare_with_files(
+        &self,
+        skeleton: Skeleton,
+        more: &[&Path],
+        files: &[&Path],
+    ) -> Result<(), FsError> {
         cas_fs::create_dir_all(&self.scratch)?;
         for path in [self.upper(), self.work(), self.mount_point(), self.skeleton()] {
             make_directory(&path, DIRECTORY_MODE)?;
@@ -49,7 +65,8 @@ impl Overlay {
                 set_epoch(&path)?;
             }
         }
-        for path in more {
+        let folders = files.iter().filter_map(|path| path.parent()).filter(|path| *path != Path::new(""));
+        for path in more.iter().copied().chain(folders) {
             let mut whole = self.skeleton();
             for part in path.components() {
                 whole.push(part);
@@ -63,6 +80,14 @@ impl Overlay {
             while whole != self.skeleton() {
                 set_epoch(&whole)?;
                 whole.pop();
+            }
+        }
+        for path in files {
+            let file = self.skeleton().join(path);
+            cas_fs::create_new(&file, FILE_MODE)?;
+            set_epoch(&file)?;
+            if let Some(folder) = file.parent() {
+                set_epoch(folder)?;
             }
         }
         // These two can be seen as the root of the overlay.

@@ -24,6 +24,9 @@ pub const SECRETS_DIRECTORY: &str = "/run/secrets";
 /// Longest secret, in bytes.
 pub const MAX_SECRET_BYTES: usize = 64 << 10;
 
+/// Folders of the root that are the sandbox's own, or would show more of the host than a folder.
+const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
+
 /// User and group that a step runs as unless its specification says otherwise.
 const DEFAULT_ID: u32 = 1000;
 
@@ -124,6 +127,19 @@ pub struct Private {
     pub inside: PathBuf,
 }
 
+/// A folder or file of the host that a command sees somewhere else. What depends on it cannot be repeated: never for a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// What is shown, with all that is mounted below it.
+    pub host: PathBuf,
+    /// Where, from the root on; made where the root lacks it.
+    pub inside: PathBuf,
+    /// Whether the host has a folder there, not a file.
+    pub is_folder: bool,
+    /// Whether it cannot be written.
+    pub is_read_only: bool,
+}
+
 /// A command and the world it runs in. The rest of that world is fixed, see docs/formats/sandbox.md.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -134,6 +150,8 @@ pub struct Spec {
     /// Folders and files of the host that are shown at their own paths, read-only, with all that is mounted below them. The
     /// root must have a folder or file at each, to be covered by it. A step that sees one depends on the host.
     pub host_paths: Vec<PathBuf>,
+    /// Parts of the host that are shown elsewhere, each after those that are above it.
+    pub volumes: Vec<Volume>,
     /// Folders that there are even if the root lacks them, each a path from the root on.
     pub folders: Vec<PathBuf>,
     /// What it may read and nobody may keep.
@@ -178,6 +196,7 @@ impl Spec {
             root,
             source: None,
             host_paths: Vec::new(),
+            volumes: Vec::new(),
             folders: Vec::new(),
             secrets: Vec::new(),
             private: Vec::new(),
@@ -208,6 +227,12 @@ impl Spec {
         if let Some(private) = self.private.iter().find(|private| !is_inside(&private.inside)) {
             return Err(SpecError::Private { path: private.inside.clone() });
         }
+        let hides_the_sandbox = |volume: &&Volume| {
+            !is_inside(&volume.inside) || OWN_PLACES.iter().any(|place| volume.inside.starts_with(place))
+        };
+        if let Some(volume) = self.volumes.iter().find(hides_the_sandbox) {
+            return Err(SpecError::Volume { path: volume.inside.clone() });
+        }
         if let Some(path) = self.folders.iter().find(|path| !is_inside(path)) {
             return Err(SpecError::Folder { path: path.clone() });
         }
@@ -225,6 +250,7 @@ impl Spec {
         }
         let overlays = || std::iter::once(&self.root).chain(&self.source);
         let private = self.private.iter().map(|private| &private.host);
+        let private = private.chain(self.volumes.iter().map(|volume| &volume.host));
         let host_paths = self.host_paths.iter().chain(private).map(PathBuf::as_path);
         let mut paths = overlays().flat_map(Overlay::paths).chain(host_paths);
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
@@ -327,6 +353,12 @@ pub enum SpecError {
     /// A folder that stays is not inside of the sources.
     #[error("folder `{}` is not one below `{SOURCE_DIRECTORY}`", path.display())]
     Private {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A part of the host would hide what makes the sandbox one.
+    #[error("nothing of the host can be shown at `/{}`: it is no path below the root, or in `/dev`, `/proc` or `/sys`", path.display())]
+    Volume {
         /// The path.
         path: PathBuf,
     },

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::SandboxError;
 use crate::ids::IdMaps;
 use crate::limits::{Limit, Limits};
-use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users};
+use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users, Volume};
 
 /// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
 /// is not UTF-8 takes four.
@@ -106,6 +106,8 @@ pub(crate) enum Order {
     Remove { maps: IdMaps, folder: Bytes },
 }
 
+/// A path of the host, where it is shown, whether it is a folder, and whether it is read-only.
+pub(crate) type VolumeRow = (Bytes, Bytes, bool, bool);
 /// A path of the root, with user, group and mode that it is to have.
 pub(crate) type OwnerRow = (Bytes, u32, u32, u32);
 
@@ -149,6 +151,7 @@ pub(crate) struct Job {
     pub(crate) root: Layers,
     pub(crate) source: Option<Layers>,
     pub(crate) host_paths: Vec<Bytes>,
+    pub(crate) volumes: Vec<VolumeRow>,
     pub(crate) secrets: Vec<SecretFile>,
     /// Folders of the host, and where they are seen.
     pub(crate) private: Vec<(Bytes, Bytes)>,
@@ -213,6 +216,11 @@ impl Job {
                 Layers::new(source, has_skeleton.then(|| source.skeleton()))
             }),
             host_paths: spec.host_paths.iter().map(Bytes::from).collect(),
+            volumes: (spec.volumes.iter())
+                .map(|Volume { host, inside, is_folder, is_read_only }| {
+                    (Bytes::from(host), Bytes::from(inside), *is_folder, *is_read_only)
+                })
+                .collect(),
             secrets: spec.secrets.iter().map(SecretFile::from).collect(),
             private: (spec.private.iter())
                 .map(|private| {
@@ -283,6 +291,7 @@ pub(crate) enum Stage {
     ShowHost,
     MountSecrets,
     MountPrivate,
+    MountVolume,
     MountProc,
     HideProc,
     MountDev,
@@ -321,6 +330,7 @@ impl fmt::Display for Stage {
             Self::ShowHost => "show",
             Self::MountSecrets => "mount `/run/secrets`",
             Self::MountPrivate => "mount folder",
+            Self::MountVolume => "show volume",
             Self::MountProc => "mount `/proc`",
             Self::HideProc => "hide parts of `/proc`",
             Self::MountDev => "mount `/dev`",

@@ -19,7 +19,7 @@ pub use descriptor::close_on_exec_from;
 pub use filter::filter_system_calls;
 pub use landlock::{Access, landlock_version, restrict_to};
 pub use lookups::{Lookup, let_go_on, next_lookup, tell_lookups};
-pub use mount::{set_plain, set_read_only, set_shown};
+pub use mount::{set_all_plain, set_plain, set_read_only, set_shown};
 pub use namespace::enter_new_namespaces;
 pub use network::raise_loopback;
 pub use process::{Fork, exec, exit, fork, fork_into, ignore_terminal_output_signal, reset_signals, set_personality};

@@ -18,7 +18,7 @@ use rustix::mount::{
 
 use super::{At, Setup};
 use crate::spec::{SECRETS_DIRECTORY, SOURCE_DIRECTORY};
-use crate::wire::{Bytes, Job, Layers, OwnerRow, SecretFile, Stage};
+use crate::wire::{Bytes, Job, Layers, OwnerRow, SecretFile, Stage, VolumeRow};
 
 /// Options of every overlay. `userxattr`: notes in attributes that an ordinary user may set. `volatile`: neither `fsync`
 /// in a step nor the end of the sandbox flushes the host's disk; what survives a crash is not used. `xino=on`: files of
@@ -79,6 +79,9 @@ pub(super) fn build(job: &Job) -> Setup<()> {
     }
     for path in &job.host_paths {
         show(&root, path)?;
+    }
+    for volume in &job.volumes {
+        mount_volume(&root, volume)?;
     }
     if !job.secrets.is_empty() {
         mount_secrets(&root, &job.secrets)?;
@@ -207,6 +210,20 @@ fn share(root: &OwnedFd, host: &Bytes, inside: &Bytes) -> Setup<()> {
     let shared = open_tree(CWD, &path, flags).at_path(Stage::MountPrivate, &path)?;
     cas_sys::set_plain(shared.as_fd()).at_path(Stage::MountPrivate, &path)?;
     attach(&shared, &mount_point(root, &inside.clone().into_path())?).at_path(Stage::MountPrivate, &path)
+}
+
+/// Shows a part of the host somewhere else.
+fn mount_volume(root: &OwnedFd, (host, inside, is_folder, is_read_only): &VolumeRow) -> Setup<()> {
+    let (path, inside) = (host.clone().into_path(), inside.clone().into_path());
+    // With what is mounted below: the kernel lets nobody look behind mounts that were there before the namespace.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let shown = open_tree(CWD, &path, flags).at_path(Stage::MountVolume, &path)?;
+    let held = if *is_read_only { cas_sys::set_shown(shown.as_fd()) } else { cas_sys::set_all_plain(shown.as_fd()) };
+    held.at_path(Stage::MountVolume, &path)?;
+    let kind = if *is_folder { OFlags::DIRECTORY } else { OFlags::empty() };
+    let in_root = Path::new("/").join(&inside);
+    let point = open_inside(root, &inside, kind).at_path(Stage::MountPoint, &in_root)?;
+    attach(&shown, &point).at_path(Stage::MountVolume, &path)
 }
 
 /// Secrets are files in memory, which may be swapped out and never reach a file system.
