@@ -283,6 +283,10 @@ const TARGETS: &[(&str, Scene)] = &[
     ("a volume over the root", |home| of_a_run(home, &["--volume", ".:/"])),
     ("a volume in `/dev`", |home| of_a_run(home, &["--volume", ".:/dev/shm"])),
     ("two volumes at one place", |home| of_a_run(home, &["--volume", ".:/x", "--volume", ".:/x/"])),
+    ("a port for other machines", |home| of_a_run(home, &["--publish", "0.0.0.0:8080:80"])),
+    ("a port of UDP", |home| of_a_run(home, &["--publish", "53/udp"])),
+    ("a port and the network of the host", |home| of_a_run(home, &["--publish", "80", "--network", "host"])),
+    ("a network that there is not", |home| of_a_run(home, &["--network", "bridge"])),
     ("a step that is run as another user", |home| {
         home.with(&format!("[workspace]\n{}", step("b", "true", "")), &["run", ":b", "--user", "1"])
     }),

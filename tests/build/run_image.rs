@@ -1,6 +1,9 @@
 //! `cas run` of an image: what is said in the place of its configuration, what it sees of the host, and what it leaves.
 
-use std::process::Output;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::{Home, text};
 
@@ -83,4 +86,121 @@ fn volumes_show_parts_of_this_machine() {
         output.status.code() != Some(0) && stderr.contains("other than a directory at `/usr/bin/busybox`"),
         "{stderr}"
     );
+}
+
+/// An image without anything but busybox, whose programs are given.
+const PLAIN: &str = "[workspace]\n[image.i]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\"], user = \"1000\" }\n";
+
+fn in_plain(home: &Home, options: &[&str], script: &str) -> Output {
+    home.cas(&[&["run", ":i"], options, &["--", "/bin/sh", "-c", script]].concat())
+}
+
+/// The sign is a name that was looked up: not any failure, and none where the program has dealt with it.
+#[test]
+fn a_name_that_is_missed_is_told_when_the_program_fails() {
+    let Some(home) = Home::with_busybox(PLAIN, &[]) else { return };
+    assert_eq!(home.cas(&["build", ":i"]).status.code(), Some(0));
+    let hint = "`example.org` was looked up, and there is no network: `--network host`";
+    for (script, code, is_told) in [
+        ("busybox nslookup example.org; busybox nslookup other.org; exit 3", 3, true),
+        ("busybox nslookup example.org; exit 0", 0, false),
+        ("exit 3", 3, false),
+    ] {
+        let started = Instant::now();
+        let output = in_plain(&home, &[], script);
+        let stderr = text(&output.stderr);
+        assert_eq!((output.status.code(), stderr.contains(hint)), (Some(code), is_told), "{script}: {stderr}");
+        assert_eq!(stderr.contains("was looked up"), is_told, "{script}: {stderr}");
+        assert!(started.elapsed() < Duration::from_secs(10), "names are answered at once");
+    }
+    prints(&in_plain(&home, &[], "cat /etc/resolv.conf"), "nameserver 127.0.0.1\n");
+}
+
+#[test]
+fn the_network_is_none_or_the_host_s() {
+    let Some(home) = Home::with_busybox(PLAIN, &[]) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ask = format!("busybox nc 127.0.0.1 {port} </dev/null || echo nobody");
+    prints(&in_plain(&home, &[], &ask), "nobody\n");
+    let answering = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"host\n").unwrap());
+    prints(&in_plain(&home, &["--network", "host"], &ask), "host\n");
+    answering.join().unwrap();
+    if let Ok(own) = std::fs::read_to_string("/etc/resolv.conf") {
+        prints(&in_plain(&home, &["--network", "host"], "cat /etc/resolv.conf; echo x > /etc/resolv.conf"), &own);
+        assert_eq!(std::fs::read_to_string("/etc/resolv.conf").unwrap(), own);
+    }
+}
+
+/// Connects until somebody answers, says a text, says that there is no more, and reads all.
+fn said(port: u16) -> String {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+            stream.write_all(b"asked")?;
+            stream.shutdown(Shutdown::Write)?;
+            stream.read_to_string(&mut answer)
+        });
+        if asked.is_ok() && !answer.is_empty() || until < Instant::now() {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The program is no user 0, listens at a port below 1024, and ends when both ways are closed; what it said last arrives.
+#[test]
+fn ports_of_the_loopback_lead_to_the_program() {
+    let Some(home) = Home::with_busybox(PLAIN, &[]) else { return };
+    assert_eq!(home.cas(&["build", ":i"]).status.code(), Some(0));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let published = format!("{port}:80/tcp");
+    let serve =
+        "busybox nc -l -p 80 -e /bin/busybox sh -c 'cat; busybox head -c 300000 /dev/zero | busybox tr \\\\0 x'";
+    for option in [published.as_str(), "80"] {
+        let mut child = home.command(&["run", ":i", "--publish", option, "--", "/bin/sh", "-c", serve]);
+        let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let port = if option == "80" {
+            let mut line = Vec::new();
+            while line.last() != Some(&b'\n') {
+                let mut byte = [0];
+                stderr.read_exact(&mut byte).unwrap();
+                line.push(byte[0]);
+            }
+            let line = String::from_utf8(line).unwrap();
+            line.trim_end().strip_prefix("port 80 is at 127.0.0.1:").unwrap().parse().unwrap()
+        } else {
+            port
+        };
+        let answer = said(port);
+        assert_eq!((answer.len(), &answer[..answer.len().min(6)]), (300_005, "askedx"), "{option}");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        // Nothing listens any more.
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "{option}");
+    }
+    // Nor does anything when `cas` is killed.
+    let serve = "while busybox nc -l -p 80 -e /bin/busybox cat; do :; done";
+    let mut child =
+        home.command(&["run", ":i", "--publish", &published, "--", "/bin/sh", "-c", serve]).spawn().unwrap();
+    assert_eq!(said(port), "asked");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        assert!(Instant::now() < until, "it still listens");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let output = in_plain(&home, &["--publish", &published], "true");
+    let stderr = text(&output.stderr);
+    let expected = format!("error: port {port} of this machine cannot be listened at: Address already in use");
+    assert!(
+        output.status.code() == Some(2) && stderr.contains(&expected) && stderr.contains("--publish 80"),
+        "{stderr}"
+    );
+    drop(listener);
 }

@@ -89,7 +89,7 @@ pub use log::Log;
 pub use missed::Missed;
 pub use needs::{image_keeps, row_needs};
 pub use output::{Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints, Tarball};
-pub use run::{RunChanges, RunRequest, run_image};
+pub use run::{Ran, RunChanges, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};
 pub use step::Origin;

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use cas_sandbox::{Cancel, Ending, Overlay, Runner, Spec, Streams, Tier, Volume};
+use cas_sandbox::{Cancel, Ending, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
 use serde::Deserialize;
@@ -16,6 +16,12 @@ use crate::{BuildError, Image, platforms};
 
 /// Where programs are looked for when the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Without a network: who answers there tells that a name was looked up.
+const OWN_RESOLVER: &[u8] = b"nameserver 127.0.0.1\n";
+/// What an image without such a file knows.
+const OWN_HOSTS: &[u8] = b"127.0.0.1 localhost cas\n::1 localhost\n";
+/// Longest file of the host that says how names are looked up.
+const MAX_NAMES_BYTES: u64 = 4 << 20;
 /// Longest configuration that is read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
@@ -31,6 +37,8 @@ pub struct RunRequest {
     pub env: BTreeMap<String, String>,
     /// What else is not as the image says.
     pub changes: RunChanges,
+    /// Ports of the host that lead to the program's; without a network of the host's alone.
+    pub ports: Vec<Port>,
     /// Where the program's streams go.
     pub streams: Streams,
     /// How much of a sandbox it gets. Nothing but the whole one has the image's root.
@@ -48,6 +56,17 @@ pub struct RunChanges {
     pub working_directory: Option<PathBuf>,
     /// Parts of the host that it sees, in any order.
     pub volumes: Vec<Volume>,
+    /// Which network it has.
+    pub network: Network,
+}
+
+/// An image that ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// How it ended.
+    pub ending: Ending,
+    /// The first name that the program looked up without a network.
+    pub missed_name: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -67,13 +86,13 @@ struct Execution {
     volumes: BTreeMap<String, IgnoredAny>,
 }
 
-/// Runs a program over the image's layers, with a loopback of its own and no other network.
+/// Runs a program over the image's layers, with a loopback of its own and no other network unless it is to have the host's.
 ///
 /// # Errors
 ///
 /// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
 /// store says.
-pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ending, BuildError> {
+pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ran, BuildError> {
     if !request.tier.is_whole() {
         let (label, root) = (image.reference.clone(), image.reference.clone());
         return Err(BuildError::RootNotEntered { label, root, tier: request.tier });
@@ -87,7 +106,7 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;
     let (tree, function) = image.tree(store)?;
-    let RunChanges { entrypoint, user, working_directory, mut volumes } = request.changes;
+    let RunChanges { entrypoint, user, working_directory, mut volumes, network } = request.changes;
     let command = match entrypoint {
         Some(program) => [vec![program], request.command].concat(),
         None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
@@ -111,7 +130,8 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     environment.extend(request.env.into_iter().map(|(name, value)| (name.into(), value.into())));
     let own_directory = Some(execution.working_dir).filter(|path| !path.is_empty()).map_or("/".into(), PathBuf::from);
     let working_directory = working_directory.unwrap_or(own_directory);
-    let overlay = Overlay { lowers: vec![root], scratch: scratch.clone() };
+    let names = names(&tree, network, &scratch)?;
+    let overlay = Overlay { lowers: names.into_iter().chain([root]).collect(), scratch: scratch.clone() };
     // As other programs that run images have it. A working directory that cannot be made cannot be entered, which is said. All
     // that is written goes when the run ends, so a volume of the image's needs no more than to be there.
     let own_volumes = execution.volumes.keys().map(Path::new);
@@ -122,12 +142,55 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     }
     // Each after those above it.
     volumes.sort_by(|a, b| a.inside.cmp(&b.inside));
-    let spec = Spec { environment, working_directory, uid, gid, folders, volumes, ..Spec::new(overlay, command) };
-    let outcome = Runner::this_program().run(&spec, request.streams, cancel);
+    let spec =
+        Spec { environment, working_directory, uid, gid, folders, volumes, network, ..Spec::new(overlay, command) };
+    let runner = Runner::this_program();
+    let outcome = match network {
+        Network::None => runner.run_bridged(&spec, request.streams, request.ports, cancel),
+        Network::Host => runner.run(&spec, request.streams, cancel).map(|outcome| (outcome, None)),
+    };
     let removed = cas_fs::remove_tree(&scratch);
-    let outcome = outcome?;
+    let (outcome, missed_name) = outcome?;
     removed?;
-    Ok(outcome.ending)
+    Ok(Ran { ending: outcome.ending, missed_name })
+}
+
+/// Makes a folder to be shown above the root, in which are the files that say how names are looked up; none where the root has no
+/// place for them. A folder above the root and no mounts, so that the image may have links in their place, as many have.
+fn names(tree: &Directory, network: Network, scratch: &Path) -> Result<Option<PathBuf>, BuildError> {
+    let path = |text: &str| RelPath::new(text).expect("it is a path");
+    let etc = tree.get(&path("etc"));
+    if etc.is_some_and(|node| node.as_directory().is_none()) {
+        return Ok(None);
+    }
+    let shown = scratch.join("names");
+    let folder = shown.join("etc");
+    cas_fs::create_dir_all(&folder)?;
+    let put = |name: &str, bytes: &[u8]| -> Result<(), BuildError> {
+        cas_fs::write(&folder.join(name), bytes)?;
+        Ok(cas_fs::set_mode(&folder.join(name), 0o644)?)
+    };
+    match network {
+        Network::None => {
+            put("resolv.conf", OWN_RESOLVER)?;
+            if tree.get(&path("etc/hosts")).is_none() {
+                put("hosts", OWN_HOSTS)?;
+            }
+        }
+        Network::Host => {
+            for name in ["resolv.conf", "hosts"] {
+                // A machine without one looks names up without one.
+                if let Ok(bytes) = cas_fs::read_limited(&Path::new("/etc").join(name), MAX_NAMES_BYTES) {
+                    put(name, &bytes)?;
+                }
+            }
+        }
+    }
+    let mode = etc.and_then(Node::metadata).map_or(0o755, |metadata| metadata.mode);
+    for (folder, mode) in [(&folder, mode), (&shown, 0o755)] {
+        cas_fs::set_mode(folder, mode)?;
+    }
+    Ok(Some(shown))
 }
 
 /// A path from the root on, if it is one that is clean and not the root itself.

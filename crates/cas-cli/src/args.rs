@@ -89,7 +89,7 @@ pub(crate) enum Command {
     ///
     /// Of an image, the layers become the root file system, its configuration gives user, environment and working directory.
     /// A command or test finds what it finds in a build, and what it writes is dropped. For both, what is needed is built
-    /// first, and there is no network but a loopback of its own.
+    /// first, and there is no network but a loopback of its own, unless an image is given one by `--network host`.
     ///
     /// A `[run]` section is for servers and tools of development: what it depends on is built and checked out (see `cas
     /// checkout`), then the program runs in its package's folder, outside of the sandbox, with the user's environment and the
@@ -456,6 +456,25 @@ pub(crate) struct RunImageArgs {
     /// It must be there; the path in the image is made where it is not. What is written there stays, and belongs to whoever runs `cas`.
     #[arg(long, value_name = "HOST:PATH[:ro]", help_heading = "Images")]
     pub(crate) volume: Vec<PathBuf>,
+    /// For an image: which network it has
+    #[arg(long, value_name = "NETWORK", value_enum, default_value_t, help_heading = "Images")]
+    pub(crate) network: RunNetwork,
+    /// For an image: pass connections to a port of this machine's loopback on to a port of the program; `PORT` alone takes a free one
+    ///
+    /// `HOSTPORT:PORT`, also as `127.0.0.1:HOSTPORT:PORT` and with `/tcp` at the end. Which port was taken is said. No other machine
+    /// reaches it, and the program reaches nothing by it. At most 256 connections at once.
+    #[arg(long, value_name = "[HOSTPORT:]PORT", help_heading = "Images")]
+    pub(crate) publish: Vec<String>,
+}
+
+/// What the program of an image reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunNetwork {
+    /// A loopback of its own
+    #[default]
+    None,
+    /// What this machine reaches
+    Host,
 }
 
 #[derive(Args, Debug)]

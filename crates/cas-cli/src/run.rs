@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::{ffi::OsStr, io};
 
-use cas_build::{BuildError, Force, Program, RunRequest, Workspace, command_line, deps_of, run_image};
+use cas_build::{BuildError, Force, Program, Ran, RunRequest, Workspace, command_line, deps_of, run_image};
 use cas_config::{Label, Run, TargetKind};
 use cas_sandbox::{Ending, Streams};
 use cas_store::Store;
@@ -53,10 +53,16 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     }
     let store = open_store(global)?;
     // Before the image is built, which may take long.
-    let changes = run_image::changes(&args.image)?;
+    let (changes, ports) = (run_image::changes(&args.image)?, run_image::ports(&args.image)?);
     let image = find(global, &store, &args.target, &options)?;
-    let request = RunRequest { command: args.command, env, changes, streams: streams()?, tier: options.tier };
-    Ok(exit(run_image(&store, &image, request, &cancel_on_signals()?)?))
+    let request = RunRequest { command: args.command, env, changes, ports, streams: streams()?, tier: options.tier };
+    let Ran { ending, missed_name } = run_image(&store, &image, request, &cancel_on_signals()?)?;
+    if let (Some(name), Ending::Exited(1..) | Ending::Signalled(_)) = (missed_name, ending) {
+        render::note(&format!(
+            "`{name}` was looked up, and there is no network: `--network host` gives this machine's"
+        ));
+    }
+    Ok(exit(ending))
 }
 
 /// Runs a shell in the place of a step's command.

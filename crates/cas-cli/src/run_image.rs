@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use cas_build::RunChanges;
 use cas_config::Label;
-use cas_sandbox::Volume;
+use cas_sandbox::{MAX_PORTS, Network, Port, Volume};
 
-use crate::args::RunImageArgs;
+use crate::args::{RunImageArgs, RunNetwork};
 use crate::commands;
-use crate::render::Failure;
+use crate::render::{self, Failure};
 
 /// Longest file of variables that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -70,6 +71,8 @@ pub(crate) fn refuse(args: &RunImageArgs, label: &Label, kind: &str) -> Result<(
         ("--user", args.user.is_some()),
         ("--workdir", args.workdir.is_some()),
         ("--volume", !args.volume.is_empty()),
+        ("--network", args.network != RunNetwork::default()),
+        ("--publish", !args.publish.is_empty()),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
@@ -87,7 +90,74 @@ pub(crate) fn changes(args: &RunImageArgs) -> Result<RunChanges, Failure> {
         user: args.user.clone(),
         working_directory: args.workdir.clone(),
         volumes: volumes(&args.volume)?,
+        network: match args.network {
+            RunNetwork::None => Network::None,
+            RunNetwork::Host => Network::Host,
+        },
     })
+}
+
+/// Listens for the ports, and says which were taken.
+pub(crate) fn ports(args: &RunImageArgs) -> Result<Vec<Port>, Failure> {
+    let refused = |message: String, hint: &str| Err(Failure::Usable(message, hint.to_owned()));
+    if args.network == RunNetwork::Host && !args.publish.is_empty() {
+        let message = "with `--network host` the program listens at the ports of this machine itself".to_owned();
+        return refused(message, "leave out `--publish`");
+    }
+    if args.publish.len() > MAX_PORTS {
+        return refused(format!("{} ports are to be published", args.publish.len()), "name at most 64");
+    }
+    let mut ports = Vec::new();
+    for text in &args.publish {
+        let (host, inside) = match port(text) {
+            Ok(found) => found,
+            Err(PortError::Syntax) => {
+                return refused(
+                    format!("`{text}` is no port that can be published"),
+                    "write `HOSTPORT:PORT`, or `PORT` for a free port of this machine",
+                );
+            }
+            Err(PortError::Address) => {
+                let message = format!("`{text}` is of an address that other machines reach");
+                return refused(message, "`--publish` listens at 127.0.0.1 alone: leave out the address");
+            }
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, host)).map_err(|error| {
+            let message = format!("port {host} of this machine cannot be listened at: {error}");
+            Failure::Usable(message, format!("choose another one, or `--publish {inside}` for a free one"))
+        })?;
+        if host == 0 {
+            let taken = listener.local_addr().map_err(Failure::Output)?;
+            render::note(&format!("port {inside} is at {taken}"));
+        }
+        ports.push(Port { listener, inside });
+    }
+    Ok(ports)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortError {
+    Syntax,
+    Address,
+}
+
+/// Port of this machine, 0 for a free one, and port of the program.
+fn port(text: &str) -> Result<(u16, u16), PortError> {
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u16>().ok().filter(|_| is_number).ok_or(PortError::Syntax)
+    };
+    let text = text.strip_suffix("/tcp").unwrap_or(text);
+    let (host, inside) = text.rsplit_once(':').unwrap_or(("", text));
+    let inside = number(inside)?;
+    let host = match host.rsplit_once(':') {
+        None if host.is_empty() => 0,
+        None => number(host)?,
+        Some(("127.0.0.1" | "localhost", "")) => 0,
+        Some(("127.0.0.1" | "localhost", host)) => number(host)?,
+        Some((_, host)) => return Err(number(host).map_or(PortError::Syntax, |_| PortError::Address)),
+    };
+    if inside == 0 { Err(PortError::Syntax) } else { Ok((host, inside)) }
 }
 
 /// Parts of this machine by `HOST:PATH[:ro]`.
@@ -134,6 +204,32 @@ fn parts(text: &[u8]) -> Option<(PathBuf, PathBuf, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_of_the_loopback() {
+        use PortError::*;
+        for (text, expected) in [
+            ("80", Ok((0, 80))),
+            ("80/tcp", Ok((0, 80))),
+            ("8080:80", Ok((8080, 80))),
+            ("8080:80/tcp", Ok((8080, 80))),
+            ("0:80", Ok((0, 80))),
+            ("127.0.0.1:8080:80", Ok((8080, 80))),
+            ("127.0.0.1::80", Ok((0, 80))),
+            ("0.0.0.0:8080:80", Err(Address)),
+            ("[::]:8080:80", Err(Address)),
+            ("80/udp", Err(Syntax)),
+            ("8080:0", Err(Syntax)),
+            ("65536", Err(Syntax)),
+            ("+80", Err(Syntax)),
+            ("8080:", Err(Syntax)),
+            (":80", Ok((0, 80))),
+            ("", Err(Syntax)),
+            ("a:b:c", Err(Syntax)),
+        ] {
+            assert_eq!(port(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn names_alone_have_the_value_of_the_caller() {

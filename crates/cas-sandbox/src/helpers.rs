@@ -20,8 +20,10 @@ use crate::cancel::Cancel;
 use crate::error::SandboxError;
 use crate::wire::{self, Order, Report};
 
-/// Most descriptors that come with an order: three streams, and where looked up paths go.
-pub(crate) const MAX_DESCRIPTORS: usize = 4;
+/// Most descriptors that come with an order: three streams, where looked up paths and a name go, and sockets that listen.
+pub(crate) const MAX_DESCRIPTORS: usize = 5 + MAX_PORTS;
+/// Most ports of a sandbox that are passed connections.
+pub const MAX_PORTS: usize = 64;
 
 /// The helpers of a runner and its clones. Dropping it waits for the end of all.
 #[derive(Debug, Default)]

@@ -36,12 +36,13 @@ pub use cancel::Cancel;
 pub use changes::{Change, ChangesError, Kind, changes};
 pub use error::{SandboxError, StartError};
 pub use helper::sandbox_main;
+pub use helpers::MAX_PORTS;
 pub use host::{HostCannot, LandlockObstacle, ManyIdsObstacle, NamespaceObstacle};
 pub use landlock::Landlock;
 pub use limits::{Enforcement, Limit, Limits, MAX_SCRATCH_DEPTH, processors};
 pub use plain::Plain;
 pub use probe::{HostReport, probe};
-pub use run::{Ending, Outcome, Runner, Streams};
+pub use run::{Ending, Outcome, Port, Runner, Streams};
 pub use spec::{
     EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY,
     Secret, Spec, SpecError, Users, Volume,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,16 +15,18 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
-use crate::helpers::Helpers;
+use crate::helpers::{Helpers, MAX_PORTS};
 use crate::host::{self, Facts};
 use crate::ids::IdMaps;
 use crate::limits::Limit;
 use crate::scratch::Skeleton;
-use crate::spec::{Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, Users};
+use crate::spec::{Network, Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, SpecError, Users};
 use crate::wire::{Bytes, Job, Order, Report, SetupFailure, Stage, Task};
 
 /// Most of what is read of paths that were looked for.
 const MAX_LOOKUP_BYTES: u64 = 8 << 20;
+/// Longest name that is told of.
+const MAX_NAME_BYTES: usize = 256;
 
 /// Starts sandboxes. Clones share the processes that do it; one that serves many runs has the next one ready.
 #[derive(Clone, Debug)]
@@ -52,6 +55,15 @@ impl Streams {
     pub fn new(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>) -> Self {
         Self { stdin: None, stdout: stdout.into(), stderr: stderr.into() }
     }
+}
+
+/// A port of a sandbox without a network, and where the host is listened at for it.
+#[derive(Debug)]
+pub struct Port {
+    /// A socket of the host, which listens.
+    pub listener: TcpListener,
+    /// The port of the sandbox's loopback to which its connections are passed.
+    pub inside: u16,
 }
 
 /// A run that took place.
@@ -140,12 +152,57 @@ impl Runner {
         })
     }
 
+    /// As [`Runner::run`] for a command without a network, with a bridge to the host: connections to the ports' listeners are passed
+    /// on, also those that are closed one way; whoever looks a name up is told that there is no such one, and the first name is given
+    /// back. The command may listen at every port.
+    ///
+    /// At most [`MAX_PORTS`](crate::MAX_PORTS); of each the same 256 connections at once.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`]
+    pub fn run_bridged(
+        &self,
+        spec: &Spec,
+        streams: Streams,
+        ports: Vec<Port>,
+        cancel: &Cancel,
+    ) -> Result<(Outcome, Option<String>), SandboxError> {
+        if spec.network != Network::None || ports.len() > MAX_PORTS {
+            return Err(SpecError::Bridge.into());
+        }
+        let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
+        let (mut reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
+        let (numbers, listeners): (Vec<u16>, Vec<OwnedFd>) =
+            ports.into_iter().map(|port| (port.inside, OwnedFd::from(port.listener))).unzip();
+        let bridge = Some((numbers, std::iter::once(writer.into()).chain(listeners).collect()));
+        let outcome = self.run_with(spec, task, streams, None, bridge, cancel)?;
+        // What was told was told before the end; the helper may still hold the other end for a moment.
+        rustix::io::ioctl_fionbio(&reader, true).map_err(|errno| SandboxError::Connection(errno.into()))?;
+        let mut name = [0; MAX_NAME_BYTES];
+        let length = reader.read(&mut name).unwrap_or(0);
+        let name = (length > 0).then(|| String::from_utf8_lossy(&name[..length]).into_owned());
+        Ok((outcome, name))
+    }
+
     pub(crate) fn run_task(
         &self,
         spec: &Spec,
         task: Task,
         streams: Streams,
         lookups: Option<OwnedFd>,
+        cancel: &Cancel,
+    ) -> Result<Outcome, SandboxError> {
+        self.run_with(spec, task, streams, lookups, None, cancel)
+    }
+
+    fn run_with(
+        &self,
+        spec: &Spec,
+        task: Task,
+        streams: Streams,
+        lookups: Option<OwnedFd>,
+        bridge: Option<(Vec<u16>, Vec<OwnedFd>)>,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
@@ -164,10 +221,16 @@ impl Runner {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;
         }
-        let job = Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some());
+        let (ports, bridge) = bridge.unzip();
+        let job = Job { bridge: ports, ..Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some()) };
         let Streams { stdin, stdout, stderr } = streams;
         let order = Order::Run(Box::new(job));
-        let report = self.give(&order, (stdout, stderr), stdin.into_iter().chain(lookups), cancel)?;
+        let report = self.give(
+            &order,
+            (stdout, stderr),
+            stdin.into_iter().chain(lookups).chain(bridge.into_iter().flatten()),
+            cancel,
+        )?;
         let ending = ending(report, &|failure| explain(failure, spec.users, &spec.root.scratch))?;
         Ok(Outcome { ending, elapsed: started.elapsed() })
     }

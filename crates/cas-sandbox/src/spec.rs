@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
+use crate::helpers::MAX_PORTS;
 use crate::host::HostCannot;
 use crate::ids::{IdMaps, MANY};
 use crate::limits::Limits;
@@ -362,6 +363,9 @@ pub enum SpecError {
         /// The path.
         path: PathBuf,
     },
+    /// There is nothing to bridge, or too much.
+    #[error("connections are passed to a sandbox without a network alone, and to at most {MAX_PORTS} ports")]
+    Bridge,
     /// A folder that is to be there is not below the root.
     #[error("folder `{}` is no path below the root", path.display())]
     Folder {

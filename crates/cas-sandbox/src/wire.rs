@@ -167,6 +167,9 @@ pub(crate) struct Job {
     pub(crate) has_stdin: bool,
     /// Whether it carries, behind that, one for the paths that are looked for.
     pub(crate) has_lookups: bool,
+    /// Ports of the sandbox to which connections are passed. It then carries, behind that, a descriptor for a name that is looked up,
+    /// and a socket for each port.
+    pub(crate) bridge: Option<Vec<u16>>,
 }
 
 /// What runs in the sandbox.
@@ -238,6 +241,7 @@ impl Job {
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
+            bridge: None,
         }
     }
 }
@@ -281,6 +285,7 @@ pub(crate) enum Stage {
     Namespaces,
     IdMaps,
     Loopback,
+    Bridge,
     Fork,
     Lifeline,
     HostName,
@@ -320,6 +325,7 @@ impl fmt::Display for Stage {
             Self::Namespaces => "make namespaces",
             Self::IdMaps => "map user and group",
             Self::Loopback => "bring up the loopback interface",
+            Self::Bridge => "listen for names on the loopback interface",
             Self::Fork => "start a process",
             Self::Lifeline => "tie the sandbox to its supervisor",
             Self::HostName => "set the host name",

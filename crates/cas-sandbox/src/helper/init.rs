@@ -44,7 +44,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     // Modes of what is made from here on are exactly those asked for.
     rustix::process::umask(Mode::empty());
     world::build(job)?;
-    let Given { streams, lookups } = given;
+    let Given { streams, lookups, .. } = given;
     // While it may still read the memory of others.
     let witness = lookups.map(start_witness).transpose()?;
     drop_capabilities(if job.keeps_rights { KEPT } else { CapabilitySet::empty() })?;

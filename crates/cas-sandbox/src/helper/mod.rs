@@ -5,8 +5,9 @@
 //! [`command`] becomes the step. Killing process 1 makes the kernel kill all others of its pid namespace, and the
 //! supervisor sees it as ended only when they are gone; that is how nothing outlives a run.
 //!
-//! Each of the three has one thread, so it may fork.
+//! Each of the three has one thread, so it may fork. A run that is bridged to the host has one process more, with threads: [`bridge`].
 
+mod bridge;
 mod command;
 mod family;
 mod guard;
@@ -34,6 +35,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use rustix::thread::UnshareFlags;
 
+use self::bridge::Bridge;
 use self::guard::Guard;
 use self::ids::Mapper;
 use crate::helpers::MAX_DESCRIPTORS;
@@ -119,6 +121,8 @@ struct Given {
     streams: Streams,
     /// Where paths go that are looked for.
     lookups: Option<OwnedFd>,
+    /// Where the first name goes that is looked up, and sockets that listen on the host.
+    bridge: Option<(OwnedFd, Vec<OwnedFd>)>,
 }
 
 fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
@@ -139,10 +143,10 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
         .collect();
     let rest = File::from(socket.try_clone()?);
     let Some(order) = wire::decode(std::io::Read::chain(&first[..], rest))? else { return Ok(None) };
-    let (has_stdin, has_lookups) = match &order {
-        Order::Run(job) => (job.has_stdin, job.has_lookups),
-        Order::Plain(job) => (job.has_stdin, false),
-        Order::Pack { .. } | Order::Remove { .. } => (false, false),
+    let (has_stdin, has_lookups, has_bridge) = match &order {
+        Order::Run(job) => (job.has_stdin, job.has_lookups, job.bridge.is_some()),
+        Order::Plain(job) => (job.has_stdin, false, false),
+        Order::Pack { .. } | Order::Remove { .. } => (false, false, false),
     };
     // In this order, as far as the order says that they are there.
     let mut descriptors = descriptors.into_iter();
@@ -151,24 +155,44 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     };
     let stdin = if has_stdin { descriptors.next() } else { None };
     let lookups = if has_lookups { descriptors.next() } else { None };
-    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups })))
+    let bridge = if has_bridge { descriptors.next().map(|told| (told, descriptors.collect())) } else { None };
+    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, bridge })))
 }
 
-fn supervise(job: &Job, socket: &OwnedFd, given: Given) -> Setup<Ended> {
+fn supervise(job: &Job, socket: &OwnedFd, mut given: Given) -> Setup<Ended> {
     let deadline = job.timeout_ms.and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout)));
     // Before the namespaces, in which groups and folders of the host are out of reach.
     let guard = Guard::new(job)?;
     enter_namespaces(job)?;
+    let mut bridge = None;
+    if let (Some((told, listeners)), Some(ports)) = (given.bridge.take(), &job.bridge) {
+        let opened = Bridge::open(told, listeners, ports)?;
+        let (lifeline, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Stage::Fork)?;
+        match cas_sys::fork().at(Stage::Fork)? {
+            Fork::Child => {
+                drop((given, held));
+                opened.serve(lifeline)
+            }
+            Fork::Parent(process) => bridge = Some((process, held)),
+        }
+        cas_sys::enter_new_namespaces(UnshareFlags::NEWPID).at(Stage::Namespaces)?;
+    }
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Stage::Fork)?;
     match guard.fork()? {
         Fork::Child => {
-            drop(reader);
+            drop((reader, bridge));
             init::run(job, writer, given, &guard)
         }
         Fork::Parent(child) => {
             drop((writer, given));
             // With process 1 ends all of its namespace.
-            watch(child, reader, socket, deadline, guard, || Ok(()))
+            watch(child, reader, socket, deadline, guard, || match bridge {
+                None => Ok(()),
+                Some((process, held)) => {
+                    drop(held);
+                    waitpid(Some(process), WaitOptions::empty()).at(Stage::Supervise).map(drop)
+                }
+            })
         }
     }
 }
@@ -185,11 +209,11 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
     let mapper = Mapper::prepare(&job.maps)?;
     // Only root may, and only root needs to: what is left of them is hidden by the system call filter.
     let _ = rustix::thread::set_thread_groups(&[]);
-    let mut namespaces = UnshareFlags::NEWUSER
-        | UnshareFlags::NEWNS
-        | UnshareFlags::NEWPID
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS;
+    let mut namespaces = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    // The bridge is started before: what is started behind it is in it, and the kernel's first process there would be the bridge.
+    if job.bridge.is_none() {
+        namespaces |= UnshareFlags::NEWPID;
+    }
     if !job.host_network {
         namespaces |= UnshareFlags::NEWNET;
     }

@@ -1,0 +1,218 @@
+//! What a sandbox without a network has of one: connections from the host's loopback, and an answer when a name is looked up.
+//!
+//! A process beside process 1, child of the supervisor too, in the network namespace and not in that of the processes: out of the
+//! command's reach, and with threads, which the supervisor cannot have. Sockets belong to the namespace in which they were made, so
+//! those that the runner listens with stay the host's, and what is connected here is the sandbox's.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{At, Setup};
+use crate::wire::Stage;
+
+/// Most connections at once; others wait until one has ended. Each takes two descriptors, of which most systems give 1,024.
+const MAX_CONNECTIONS: usize = 256;
+/// How long the end of a run waits for what the program has sent already.
+const GRACE: Duration = Duration::from_secs(1);
+/// Pause after what could not be accepted or received, mostly for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Port of name servers.
+const NAME_PORT: u16 = 53;
+/// Longest question that is read: names have at most 255 bytes.
+const MAX_QUESTION_BYTES: usize = 1232;
+/// Bytes of a message of DNS before its question (RFC 1035, 4.1.1).
+const HEADER_BYTES: usize = 12;
+
+/// Sockets that are there before the command is.
+pub(super) struct Bridge {
+    names: UdpSocket,
+    /// Where the first name goes that is looked up.
+    told: OwnedFd,
+    ports: Vec<(TcpListener, u16)>,
+}
+
+/// Where connections are counted.
+#[derive(Clone, Default)]
+struct Connections(Arc<(Mutex<Counts>, Condvar)>);
+
+#[derive(Default)]
+struct Counts {
+    open: usize,
+    /// Those to which the program may still be sending.
+    answering: usize,
+}
+
+impl Bridge {
+    /// Opens what has to be there before the command starts; in the namespace.
+    pub(super) fn open(told: OwnedFd, listeners: Vec<OwnedFd>, ports: &[u16]) -> Setup<Self> {
+        // A program that may not be user 0 of the host may serve at port 80 all the same: these ports are its own. Where this is
+        // refused, as in containers that show `/proc/sys` read-only, the program is told so when it tries.
+        let _ = cas_fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start".as_ref(), b"0");
+        let names = UdpSocket::bind((Ipv4Addr::LOCALHOST, NAME_PORT)).at(Stage::Bridge)?;
+        let ports = listeners.into_iter().map(TcpListener::from).zip(ports.iter().copied()).collect();
+        Ok(Self { names, told, ports })
+    }
+
+    /// Does not return: serves until the other end of the lifeline is closed, by the supervisor or by its death.
+    pub(super) fn serve(self, lifeline: OwnedFd) -> ! {
+        // Closes at once when the supervisor is killed. It may have been before, which the lifeline tells.
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        let Self { names, told, ports } = self;
+        std::thread::spawn(move || answer(&names, &mut File::from(told)));
+        let connections = Connections::default();
+        for (listener, port) in ports {
+            let connections = connections.clone();
+            std::thread::spawn(move || accept(&listener, port, &connections));
+        }
+        // Nothing is ever written to it.
+        let _ = File::from(lifeline).read(&mut [0]);
+        connections.finish();
+        cas_sys::exit(0)
+    }
+}
+
+impl Connections {
+    /// Waits until what the program has sent is where it belongs, though not for long.
+    fn finish(&self) {
+        let is_answering = |counts: &mut Counts| counts.answering > 0;
+        drop(self.0.1.wait_timeout_while(self.counts(), GRACE, is_answering));
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.counts());
+        self.0.1.notify_all();
+    }
+
+    fn wait_for_place(&self) {
+        drop(self.0.1.wait_while(self.counts(), |counts| counts.open >= MAX_CONNECTIONS));
+    }
+}
+
+fn accept(listener: &TcpListener, port: u16, connections: &Connections) {
+    loop {
+        connections.wait_for_place();
+        let Ok((outside, _)) = listener.accept() else {
+            std::thread::sleep(PAUSE);
+            continue;
+        };
+        // A program that does not listen yet, or no more: whoever asked is told by the end of the connection.
+        let inside = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        let Ok(inside) = inside.or_else(|_| TcpStream::connect((Ipv6Addr::LOCALHOST, port))) else { continue };
+        connections.change(|counts| {
+            counts.open += 1;
+            counts.answering += 1;
+        });
+        let passing = connections.clone();
+        if Builder::new().spawn(move || pass(&outside, &inside, &passing)).is_err() {
+            connections.change(|counts| {
+                counts.open -= 1;
+                counts.answering -= 1;
+            });
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Passes bytes both ways until both have ended.
+fn pass(outside: &TcpStream, inside: &TcpStream, connections: &Connections) {
+    std::thread::scope(|scope| {
+        if Builder::new().spawn_scoped(scope, || copy(outside, inside)).is_ok() {
+            copy(inside, outside);
+        }
+        connections.change(|counts| counts.answering -= 1);
+    });
+    connections.change(|counts| counts.open -= 1);
+}
+
+/// Passes bytes one way, and that there are no more. Where one side is gone the other one is told.
+fn copy(mut from: &TcpStream, mut to: &TcpStream) {
+    // Either may be closed already.
+    if io::copy(&mut from, &mut to).is_ok() {
+        let _ = to.shutdown(Shutdown::Write);
+    } else {
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+}
+
+/// Says of every name that there is no such one, and tells the first.
+///
+/// `SERVFAIL` would be nearer to the truth, but musl's resolver asks again and again then, for ten seconds.
+fn answer(socket: &UdpSocket, told: &mut File) {
+    let mut has_told = false;
+    let mut bytes = [0; MAX_QUESTION_BYTES];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut bytes) else {
+            std::thread::sleep(PAUSE);
+            continue;
+        };
+        let Some((name, end)) = question(&bytes[..length]) else { continue };
+        if !has_told {
+            // It is for a hint.
+            has_told = told.write_all(name.as_bytes()).is_ok();
+        }
+        let mut reply = bytes[..end].to_vec();
+        // An answer, with the wish for recursion as it was; recursion is available, no such name; one question and nothing else.
+        reply[2] = 0x80 | (reply[2] & 0x79);
+        reply[3] = 0x83;
+        reply[4..HEADER_BYTES].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+        let _ = socket.send_to(&reply, from);
+    }
+}
+
+/// The name that is asked for, as text, and where the question ends (RFC 1035, 4.1.2).
+fn question(message: &[u8]) -> Option<(String, usize)> {
+    if message.len() <= HEADER_BYTES || message[2] & 0x80 != 0 || message[4..6] != [0, 1] {
+        return None;
+    }
+    let (mut at, mut labels) = (HEADER_BYTES, Vec::new());
+    loop {
+        let length = usize::from(*message.get(at)?);
+        at += 1;
+        if length == 0 {
+            let end = at + 4;
+            return (end <= message.len()).then(|| (labels.join("."), end));
+        }
+        // Two bits say that the rest is elsewhere, which a question has no use for.
+        let label = message.get(at..at + length).filter(|_| length < 64)?;
+        let is_plain = label.iter().all(u8::is_ascii_graphic);
+        labels.push(if is_plain { String::from_utf8_lossy(label).into_owned() } else { "?".to_owned() });
+        at += length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_from_questions_alone() {
+        let header = |flags: u8| [&[7, 7, flags, 0, 0, 1][..], &[0; 6]].concat();
+        let with = |flags, rest: &[u8]| [&header(flags), rest].concat();
+        for (message, expected) in [
+            (with(1, b"\x07example\x03org\0\0\x01\0\x01"), Some(("example.org", 29))),
+            (with(1, b"\x07example\0\0\x01\0\x01more"), Some(("example", 25))),
+            (with(1, b"\x03a\x1bb\0\0\x01\0\x01"), Some(("?", 21))),
+            (with(1, b"\0\0\x02\0\x01"), Some(("", 17))),
+            (with(0x81, b"\x07example\0\0\x01\0\x01"), None), // an answer
+            (with(1, b"\x07example\0\0\x01"), None),
+            (with(1, b"\x07exa"), None),
+            (with(1, b"\xc0\x0c\0\x01\0\x01"), None),
+            (header(1), None),
+            (Vec::new(), None),
+        ] {
+            let expected = expected.map(|(name, end)| (name.to_owned(), end));
+            assert_eq!(question(&message), expected, "{message:?}");
+        }
+    }
+}
