@@ -1,10 +1,11 @@
-//! Automation of the project: `cargo xtask <command>`. Depends on the standard library alone, so that it starts fast.
+//! Automation of the project: `cargo xtask <command>`. Depends on little, so that it starts fast.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line tool")]
 #![expect(clippy::disallowed_methods, reason = "the rules are those of cas; this runs beside it")]
 
 mod adopt;
 mod bench;
+mod bumps;
 mod demo;
 mod judges;
 mod peers;
@@ -20,6 +21,7 @@ usage: cargo xtask <command>
   demo            build the example monorepo twice, run it, install its packages
   adopt [NAME]    build and test public workspaces with what `cas init` and `cas import` write
   bench [NAME]    time cas beside its peers, and write docs/benchmarks
+  bumps           count what dependency bumps cost in layers, and write docs/benchmarks/bumps.md
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
   test --peers GROUP  run the tests of slow peers: `images`, or `all`
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["adopt", name] => adopt::run(name),
         ["bench"] => bench::run(""),
         ["bench", name] => bench::run(name),
+        ["bumps"] => bumps::run(),
         ["peers"] => peers::install(),
         ["test"] => test::run(None),
         ["test", "--peers", group] => judges::run(group),
