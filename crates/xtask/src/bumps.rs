@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use cas_tar::{Codec, LayerPlan};
 use cas_testing::MemoryStore;
+use cas_tree::Directory;
 use serde_json::{Map, Value};
 
 use archive::Measure;
@@ -42,7 +43,7 @@ const BUMPS: [(&str, &str); 10] = [
 const BASE_BUMPS: [(&str, &str); 3] = [("base-1", "small libraries"), ("base-2", "node"), ("base-3", "perl")];
 const FIRST_BASE: &str = "base-0";
 /// The ways of cutting that are simulated.
-const SPLITS: [Split; 14] = [
+const SPLITS: [Split; 22] = [
     Split::Hash(1),
     Split::Hash(4),
     Split::Hash(8),
@@ -56,7 +57,15 @@ const SPLITS: [Split; 14] = [
     Split::AloneFrom { bytes: 1 << 20, hashed: 16 },
     Split::AloneFrom { bytes: 256 << 10, hashed: 16 },
     Split::AloneFrom { bytes: 256 << 10, hashed: 32 },
+    Split::FilesFrom { file_bytes: 256 << 10, bytes: 256 << 10, hashed: 32 },
+    Split::FilesFrom { file_bytes: 128 << 10, bytes: 128 << 10, hashed: 32 },
+    Split::FilesAndLargest { file_bytes: 256 << 10, alone: 48, hashed: 40 },
+    Split::FilesAndLargest { file_bytes: 512 << 10, alone: 64, hashed: 40 },
+    Split::FilesAndLargest { file_bytes: 1 << 20, alone: 80, hashed: 32 },
     Split::Each,
+    Split::EachFilesFrom { file_bytes: 256 << 10 },
+    Split::EachFilesFrom { file_bytes: 64 << 10 },
+    Split::EachFilesFrom { file_bytes: 16 << 10 },
 ];
 /// Where the image has its modules.
 const MODULES: &[u8] = b"app/node_modules/";
@@ -71,6 +80,8 @@ struct State {
     modules: Packages,
     /// Which of the layers has the modules.
     modules_layer: usize,
+    /// That layer as a tree.
+    modules_tree: Directory,
 }
 
 /// What a bump costs with one codec.
@@ -124,6 +135,7 @@ pub(crate) fn run() -> Result<bool, Failure> {
     let layer_count = first.manifests[0].layers.len();
     let mut measures: Vec<Measure<'_>> =
         CODECS.iter().map(|(_, _, codec)| Measure::new(*codec, &place.contents)).collect();
+    check(&first, &mut measures)?;
     let mut changes = Vec::new();
     let mut before = first;
     for (name, what) in BUMPS {
@@ -151,6 +163,18 @@ pub(crate) fn run() -> Result<bool, Failure> {
     fs::write(&path, page)?;
     println!("written to {}", path.display());
     Ok(true)
+}
+
+/// Fails unless layers are measured here as `cas` makes them.
+fn check(state: &State, measures: &mut [Measure<'_>]) -> Result<(), Failure> {
+    let plan = LayerPlan::new(&state.modules_tree)?;
+    for (measure, manifest) in measures.iter_mut().zip(&state.manifests) {
+        let (measured, built) = (measure.size(&plan)?, manifest.layers[state.modules_layer].size);
+        if measured != built {
+            return Err(format!("a layer of {built} bytes was measured as {measured}").into());
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of layers with each codec.
@@ -266,7 +290,8 @@ impl Place {
         let files = state::files(&trees);
         let modules = files.iter().filter(|(path, _)| is_module(path));
         let modules = split::by_package(modules.map(|(path, thing)| (path.clone(), thing.clone())).collect());
-        Ok(State { manifests, files, modules, modules_layer })
+        let modules_tree = trees[modules_layer].clone();
+        Ok(State { manifests, files, modules, modules_layer, modules_tree })
     }
 }
 

@@ -21,8 +21,14 @@ pub(crate) enum Split {
     LargestAlone { alone: usize, hashed: u64 },
     /// Packages of at least so many bytes have a layer each, the others as [`Split::Hash`].
     AloneFrom { bytes: u64, hashed: u64 },
+    /// Files of at least so many bytes have a layer each, what is left of their packages as [`Split::AloneFrom`].
+    FilesFrom { file_bytes: u64, bytes: u64, hashed: u64 },
+    /// Files of at least so many bytes have a layer each, what is left of their packages as [`Split::LargestAlone`].
+    FilesAndLargest { file_bytes: u64, alone: usize, hashed: u64 },
     /// Each package has a layer.
     Each,
+    /// Files of at least so many bytes have a layer each, and what is left of each package.
+    EachFilesFrom { file_bytes: u64 },
 }
 
 impl std::fmt::Display for Split {
@@ -32,6 +38,20 @@ impl std::fmt::Display for Split {
             Self::LargestAlone { alone, hashed } => write!(formatter, "{alone} largest alone, {hashed} by hash"),
             Self::AloneFrom { bytes, hashed } => {
                 write!(formatter, "from {} KiB on alone, {hashed} by hash", bytes >> 10)
+            }
+            Self::FilesFrom { file_bytes, bytes, hashed } => {
+                let (file, package) = (file_bytes >> 10, bytes >> 10);
+                write!(
+                    formatter,
+                    "files from {file} KiB on alone, packages from {package} KiB on alone, {hashed} by hash"
+                )
+            }
+            Self::FilesAndLargest { file_bytes, alone, hashed } => {
+                let file = file_bytes >> 10;
+                write!(formatter, "files from {file} KiB on alone, {alone} largest alone, {hashed} by hash")
+            }
+            Self::EachFilesFrom { file_bytes } => {
+                write!(formatter, "files from {} KiB on alone, each package alone", file_bytes >> 10)
             }
             Self::Each => write!(formatter, "each package alone"),
         }
@@ -66,21 +86,59 @@ pub(crate) fn by_package(modules: Files) -> Packages {
     packages.into_iter().map(|(name, files)| (name, Rc::new(files))).collect()
 }
 
+/// Takes large files out of their packages: each has an own name, that of the package and its path.
+fn without_large_files(packages: &Packages, from_bytes: u64) -> (Packages, Packages) {
+    let is_large = |thing: &Thing| matches!(thing, Thing::File(_, blob) if blob.size >= from_bytes);
+    let (mut rest, mut large) = (Packages::new(), Packages::new());
+    for (name, files) in packages {
+        if !files.values().any(is_large) {
+            rest.insert(name.clone(), Rc::clone(files));
+            continue;
+        }
+        let mut small = Files::new();
+        for (path, thing) in files.iter() {
+            if is_large(thing) {
+                let name = format!("{name}: {}", String::from_utf8_lossy(path));
+                large.insert(name, Rc::new([(path.clone(), thing.clone())].into()));
+            } else {
+                small.insert(path.clone(), thing.clone());
+            }
+        }
+        if !small.is_empty() {
+            rest.insert(name.clone(), Rc::new(small));
+        }
+    }
+    (rest, large)
+}
+
 /// Cuts modules into layers; empty ones are left out.
 pub(crate) fn split(packages: &Packages, by: Split) -> Vec<Packages> {
+    let (file_bytes, by) = match by {
+        Split::FilesFrom { file_bytes, bytes, hashed } => (file_bytes, Split::AloneFrom { bytes, hashed }),
+        Split::FilesAndLargest { file_bytes, alone, hashed } => (file_bytes, Split::LargestAlone { alone, hashed }),
+        Split::EachFilesFrom { file_bytes } => (file_bytes, Split::Each),
+        by => return split_packages(packages, by),
+    };
+    let (rest, large) = without_large_files(packages, file_bytes);
+    let alone = large.into_iter().map(|file| Packages::from([file]));
+    split_packages(&rest, by).into_iter().chain(alone).collect()
+}
+
+/// Cuts modules into layers of whole packages.
+fn split_packages(packages: &Packages, by: Split) -> Vec<Packages> {
     let sizes: BTreeMap<&str, u64> =
         packages.iter().map(|(name, files)| (name.as_str(), content_bytes(files.values()))).collect();
     let (alone, hashed): (BTreeSet<&str>, u64) = match by {
         Split::Hash(count) => (BTreeSet::new(), count),
-        Split::LargestAlone { alone, hashed } => {
+        Split::LargestAlone { alone, hashed } | Split::FilesAndLargest { alone, hashed, .. } => {
             let mut order: Vec<(&str, u64)> = sizes.into_iter().collect();
             order.sort_by_key(|(name, size)| (std::cmp::Reverse(*size), *name));
             (order.into_iter().take(alone).map(|(name, _)| name).collect(), hashed)
         }
-        Split::AloneFrom { bytes, hashed } => {
+        Split::AloneFrom { bytes, hashed } | Split::FilesFrom { bytes, hashed, .. } => {
             (sizes.into_iter().filter(|(_, size)| *size >= bytes).map(|(name, _)| name).collect(), hashed)
         }
-        Split::Each => (sizes.into_keys().collect(), 1),
+        Split::Each | Split::EachFilesFrom { .. } => (sizes.into_keys().collect(), 1),
     };
     let mut layers: BTreeMap<(Option<&str>, u64), Packages> = BTreeMap::new();
     for (name, files) in packages {
@@ -152,7 +210,10 @@ mod tests {
             (Split::Hash(8), 1..=4),
             (Split::LargestAlone { alone: 1, hashed: 1 }, 2..=2),
             (Split::AloneFrom { bytes: 3, hashed: 1 }, 2..=3),
+            (Split::FilesFrom { file_bytes: 2, bytes: 9, hashed: 1 }, 3..=3),
+            (Split::FilesAndLargest { file_bytes: 2, alone: 1, hashed: 1 }, 4..=4),
             (Split::Each, 4..=4),
+            (Split::EachFilesFrom { file_bytes: 2 }, 5..=5),
         ] {
             let layers = split(&by_package(all.clone()), by);
             assert!(layer_count.contains(&layers.len()), "{by}: {}", layers.len());
@@ -184,11 +245,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_large_file_stays_where_the_rest_of_its_package_changes() {
+        let before = modules(&[("a/large", "as it was"), ("a/x", "1"), ("b/x", "1")]);
+        let after = modules(&[("a/large", "as it was"), ("a/x", "2"), ("b/x", "1")]);
+        let by = Split::EachFilesFrom { file_bytes: 5 };
+        let (old, new) = (split(&before, by), split(&after, by));
+        let found = new_layers(&old, &new);
+        assert_eq!(found.len(), 1);
+        let paths: Vec<&Vec<u8>> = found[0].values().flat_map(|files| files.keys()).collect();
+        assert_eq!(paths, [b"app/node_modules/a/x"]);
+    }
+
     fn buckets(by: Split) -> u64 {
         match by {
             Split::Hash(count) => count,
-            Split::LargestAlone { hashed, .. } | Split::AloneFrom { hashed, .. } => hashed,
-            Split::Each => 1,
+            Split::LargestAlone { hashed, .. }
+            | Split::AloneFrom { hashed, .. }
+            | Split::FilesFrom { hashed, .. }
+            | Split::FilesAndLargest { hashed, .. } => hashed,
+            Split::Each | Split::EachFilesFrom { .. } => 1,
         }
     }
 
