@@ -287,7 +287,7 @@ fn skopeo(case: &Case<'_>) -> Result<Verdict, String> {
     listing::output(command.arg(format!("dir:{}", copy.display())))?;
     let (_, digest) = case.manifest();
     let (copied, _) = digest_of(&copy.join("manifest.json"));
-    if digest == Value::from(copied.to_string()) { Ok(Taken) } else { Err(format!("the copy is {copied}")) }
+    if digest == copied.to_string() { Ok(Taken) } else { Err(format!("the copy is {copied}")) }
 }
 
 /// podman with a storage of its own.
