@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
-use cas_sandbox::{Cancel, Check, Ending, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
+use cas_sandbox::{Cancel, Ending, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
 use serde::Deserialize;
@@ -59,8 +58,6 @@ pub struct RunChanges {
     pub volumes: Vec<Volume>,
     /// Which network it has.
     pub network: Network,
-    /// Whether the image's check is left out.
-    pub has_no_check: bool,
 }
 
 /// An image that ran.
@@ -87,58 +84,15 @@ struct Execution {
     cmd: Vec<String>,
     working_dir: String,
     volumes: BTreeMap<String, IgnoredAny>,
-    healthcheck: Option<Healthcheck>,
-}
-
-/// Docker's check, times in nanoseconds; what is absent or zero has the default of Docker.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Healthcheck {
-    test: Vec<String>,
-    interval: u64,
-    timeout: u64,
-    start_period: u64,
-    start_interval: u64,
-    retries: u64,
-}
-
-impl Healthcheck {
-    /// What is to be run, if that is anything.
-    fn check(self) -> Option<Check> {
-        let mut words = self.test.into_iter();
-        let command: Vec<OsString> = match words.next().as_deref() {
-            Some("CMD") => words.map(OsString::from).collect(),
-            Some("CMD-SHELL") => ["/bin/sh".into(), "-c".into()].into_iter().chain(words.map(OsString::from)).collect(),
-            _ => return None,
-        };
-        let time =
-            |ns: u64, default: u64| if ns == 0 { Duration::from_secs(default) } else { Duration::from_nanos(ns) };
-        (!command.is_empty()).then(|| Check {
-            command,
-            interval: time(self.interval, 30),
-            timeout: time(self.timeout, 30),
-            start_period: Duration::from_nanos(self.start_period),
-            start_interval: time(self.start_interval, 5),
-            retries: if self.retries == 0 { 3 } else { self.retries },
-        })
-    }
 }
 
 /// Runs a program over the image's layers, with a loopback of its own and no other network unless it is to have the host's.
-///
-/// `on_health` is told when the image's check finds something else than before: whether the program works.
 ///
 /// # Errors
 ///
 /// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
 /// store says.
-pub fn run_image(
-    store: &Store,
-    image: &Image,
-    request: RunRequest,
-    on_health: &(dyn Fn(bool) + Sync),
-    cancel: &Cancel,
-) -> Result<Ran, BuildError> {
+pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ran, BuildError> {
     if !request.tier.is_whole() {
         let (label, root) = (image.reference.clone(), image.reference.clone());
         return Err(BuildError::RootNotEntered { label, root, tier: request.tier });
@@ -152,7 +106,7 @@ pub fn run_image(
     let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let execution = document.config;
     let (tree, function) = image.tree(store)?;
-    let RunChanges { entrypoint, user, working_directory, mut volumes, network, has_no_check } = request.changes;
+    let RunChanges { entrypoint, user, working_directory, mut volumes, network } = request.changes;
     let command = match entrypoint {
         Some(program) => [vec![program], request.command].concat(),
         None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
@@ -186,21 +140,15 @@ pub fn run_image(
     for volume in &mut volumes {
         volume.inside = behind_links(&tree, &volume.inside);
     }
-    let check = execution.healthcheck.filter(|_| !has_no_check).and_then(Healthcheck::check);
     // Each after those above it.
     volumes.sort_by(|a, b| a.inside.cmp(&b.inside));
-    let spec = Spec {
-        environment,
-        working_directory,
-        uid,
-        gid,
-        folders,
-        volumes,
-        network,
-        check,
-        ..Spec::new(overlay, command)
+    let spec =
+        Spec { environment, working_directory, uid, gid, folders, volumes, network, ..Spec::new(overlay, command) };
+    let runner = Runner::this_program();
+    let outcome = match network {
+        Network::None => runner.run_bridged(&spec, request.streams, request.ports, cancel),
+        Network::Host => runner.run(&spec, request.streams, cancel).map(|outcome| (outcome, None)),
     };
-    let outcome = Runner::this_program().run_served(&spec, request.streams, request.ports, on_health, cancel);
     let removed = cas_fs::remove_tree(&scratch);
     let (outcome, missed_name) = outcome?;
     removed?;

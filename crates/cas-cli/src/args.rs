@@ -465,11 +465,6 @@ pub(crate) struct RunImageArgs {
     /// reaches it, and the program reaches nothing by it. At most 256 connections at once.
     #[arg(long, value_name = "[HOSTPORT:]PORT", help_heading = "Images")]
     pub(crate) publish: Vec<String>,
-    /// For an image: leave its health check out
-    ///
-    /// Else the check of its configuration is run beside the program, and `healthy` or `unhealthy` is said when that changes.
-    #[arg(long, help_heading = "Images")]
-    pub(crate) no_healthcheck: bool,
 }
 
 /// What the program of an image reaches.

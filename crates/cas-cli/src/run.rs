@@ -56,8 +56,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let (changes, ports) = (run_image::changes(&args.image)?, run_image::ports(&args.image)?);
     let image = find(global, &store, &args.target, &options)?;
     let request = RunRequest { command: args.command, env, changes, ports, streams: streams()?, tier: options.tier };
-    let on_health = |is_healthy| render::note(if is_healthy { "healthy" } else { "unhealthy" });
-    let Ran { ending, missed_name } = run_image(&store, &image, request, &on_health, &cancel_on_signals()?)?;
+    let Ran { ending, missed_name } = run_image(&store, &image, request, &cancel_on_signals()?)?;
     if let (Some(name), Ending::Exited(1..) | Ending::Signalled(_)) = (missed_name, ending) {
         render::note(&format!(
             "`{name}` was looked up, and there is no network: `--network host` gives this machine's"

@@ -73,7 +73,6 @@ pub(crate) fn refuse(args: &RunImageArgs, label: &Label, kind: &str) -> Result<(
         ("--volume", !args.volume.is_empty()),
         ("--network", args.network != RunNetwork::default()),
         ("--publish", !args.publish.is_empty()),
-        ("--no-healthcheck", args.no_healthcheck),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
@@ -95,7 +94,6 @@ pub(crate) fn changes(args: &RunImageArgs) -> Result<RunChanges, Failure> {
             RunNetwork::None => Network::None,
             RunNetwork::Host => Network::Host,
         },
-        has_no_check: args.no_healthcheck,
     })
 }
 

@@ -44,8 +44,8 @@ pub use plain::Plain;
 pub use probe::{HostReport, probe};
 pub use run::{Ending, Outcome, Port, Runner, Streams};
 pub use spec::{
-    Check, EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY,
-    SOURCE_DIRECTORY, Secret, Spec, SpecError, Users, Volume,
+    EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY,
+    Secret, Spec, SpecError, Users, Volume,
 };
 pub use tier::Tier;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use crate::ids::IdMaps;
 use crate::limits::Limit;
 use crate::scratch::Skeleton;
 use crate::spec::{Network, Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, SpecError, Users};
-use crate::wire::{Bytes, HEALTHY, Job, Order, Report, SetupFailure, Stage, Task};
+use crate::wire::{Bytes, Job, Order, Report, SetupFailure, Stage, Task};
 
 /// Most of what is read of paths that were looked for.
 const MAX_LOOKUP_BYTES: u64 = 8 << 20;
@@ -64,17 +64,6 @@ pub struct Port {
     pub listener: TcpListener,
     /// The port of the sandbox's loopback to which its connections are passed.
     pub inside: u16,
-}
-
-/// What a run has beside its streams.
-#[derive(Default)]
-struct More {
-    /// Where paths go that are looked for.
-    lookups: Option<OwnedFd>,
-    /// Where answers of checks go; if the specification has one.
-    health: Option<OwnedFd>,
-    /// Ports of the sandbox; where a name goes, and what listens for each port.
-    bridge: Option<(Vec<u16>, Vec<OwnedFd>)>,
 }
 
 /// A run that took place.
@@ -163,46 +152,35 @@ impl Runner {
         })
     }
 
-    /// As [`Runner::run`], with what a server needs. `on_health` is told when the specification's check finds something else than
-    /// before, from another thread.
+    /// As [`Runner::run`] for a command without a network, with a bridge to the host: connections to the ports' listeners are passed
+    /// on, also those that are closed one way; whoever looks a name up is told that there is no such one, and the first name is given
+    /// back. The command may listen at every port.
     ///
-    /// Without a network there is a bridge to the host: connections to the ports' listeners are passed on, at most 256 at once;
-    /// whoever looks a name up is told that there is no such one, and the first name is given back. The command may listen at every
-    /// port. There are at most [`MAX_PORTS`](crate::MAX_PORTS) ports, and none with the host's network.
+    /// At most [`MAX_PORTS`](crate::MAX_PORTS); of each the same 256 connections at once.
     ///
     /// # Errors
     ///
     /// [`SandboxError`]
-    pub fn run_served(
+    pub fn run_bridged(
         &self,
         spec: &Spec,
         streams: Streams,
         ports: Vec<Port>,
-        on_health: &(dyn Fn(bool) + Sync),
         cancel: &Cancel,
     ) -> Result<(Outcome, Option<String>), SandboxError> {
-        let has_bridge = spec.network == Network::None;
-        if ports.len() > MAX_PORTS || !(has_bridge || ports.is_empty()) {
+        if spec.network != Network::None || ports.len() > MAX_PORTS {
             return Err(SpecError::Bridge.into());
         }
         let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
-        let (mut names, told) = io::pipe().map_err(SandboxError::Connection)?;
-        let (answers, health) = io::pipe().map_err(SandboxError::Connection)?;
+        let (mut reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
         let (numbers, listeners): (Vec<u16>, Vec<OwnedFd>) =
             ports.into_iter().map(|port| (port.inside, OwnedFd::from(port.listener))).unzip();
-        let bridge = has_bridge.then(|| (numbers, std::iter::once(told.into()).chain(listeners).collect()));
-        let more = More { lookups: None, health: spec.check.as_ref().map(|_| health.into()), bridge };
-        let outcome = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let answers = BufReader::new(answers).bytes().map_while(Result::ok);
-                answers.for_each(|answer| on_health(answer == HEALTHY));
-            });
-            self.run_with(spec, task, streams, more, cancel)
-        })?;
+        let bridge = Some((numbers, std::iter::once(writer.into()).chain(listeners).collect()));
+        let outcome = self.run_with(spec, task, streams, None, bridge, cancel)?;
         // What was told was told before the end; the helper may still hold the other end for a moment.
-        rustix::io::ioctl_fionbio(&names, true).map_err(|errno| SandboxError::Connection(errno.into()))?;
+        rustix::io::ioctl_fionbio(&reader, true).map_err(|errno| SandboxError::Connection(errno.into()))?;
         let mut name = [0; MAX_NAME_BYTES];
-        let length = names.read(&mut name).unwrap_or(0);
+        let length = reader.read(&mut name).unwrap_or(0);
         let name = (length > 0).then(|| String::from_utf8_lossy(&name[..length]).into_owned());
         Ok((outcome, name))
     }
@@ -215,7 +193,7 @@ impl Runner {
         lookups: Option<OwnedFd>,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
-        self.run_with(spec, task, streams, More { lookups, ..More::default() }, cancel)
+        self.run_with(spec, task, streams, lookups, None, cancel)
     }
 
     fn run_with(
@@ -223,7 +201,8 @@ impl Runner {
         spec: &Spec,
         task: Task,
         streams: Streams,
-        more: More,
+        lookups: Option<OwnedFd>,
+        bridge: Option<(Vec<u16>, Vec<OwnedFd>)>,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
@@ -242,7 +221,6 @@ impl Runner {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;
         }
-        let More { lookups, health, bridge } = more;
         let (ports, bridge) = bridge.unzip();
         let job = Job { bridge: ports, ..Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some()) };
         let Streams { stdin, stdout, stderr } = streams;
@@ -250,7 +228,7 @@ impl Runner {
         let report = self.give(
             &order,
             (stdout, stderr),
-            stdin.into_iter().chain(lookups).chain(health).chain(bridge.into_iter().flatten()),
+            stdin.into_iter().chain(lookups).chain(bridge.into_iter().flatten()),
             cancel,
         )?;
         let ending = ending(report, &|failure| explain(failure, spec.users, &spec.root.scratch))?;

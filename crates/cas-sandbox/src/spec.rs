@@ -141,23 +141,6 @@ pub struct Volume {
     pub is_read_only: bool,
 }
 
-/// A second command, run again and again beside the first one, that tells by its exit code whether that one works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Program and arguments.
-    pub command: Vec<OsString>,
-    /// Time before the first one, and between two.
-    pub interval: Duration,
-    /// Time after which one is killed, and has failed.
-    pub timeout: Duration,
-    /// Time at the beginning in which failures do not count, unless there was a success.
-    pub start_period: Duration,
-    /// The same as the interval, at the beginning.
-    pub start_interval: Duration,
-    /// How many must fail, one after the other.
-    pub retries: u64,
-}
-
 /// A command and the world it runs in. The rest of that world is fixed, see docs/formats/sandbox.md.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -190,8 +173,6 @@ pub struct Spec {
     pub users: Users,
     /// What is put right in the root before the command starts; with many users alone. It then is among the changes.
     pub owners: Vec<Owner>,
-    /// What asks the command whether it works; for runs that are served.
-    pub check: Option<Check>,
     /// What the command can reach.
     pub network: Network,
     /// After how long the command, with all that it started, is killed.
@@ -227,7 +208,6 @@ impl Spec {
             gid: DEFAULT_ID,
             users: Users::One,
             owners: Vec::new(),
-            check: None,
             network: Network::None,
             timeout: None,
             limits: Limits::default(),
@@ -240,9 +220,6 @@ impl Spec {
     /// Finds what no system call could carry, before anything is started.
     pub(crate) fn check(&self) -> Result<(), SpecError> {
         check_program(&self.command, &self.environment, &self.working_directory)?;
-        if let Some(check) = &self.check {
-            check_program(&check.command, &self.environment, &self.working_directory)?;
-        }
         if let Some(secret) = self.secrets.iter().find(|secret| !secret.can_be_shown()) {
             return Err(SpecError::Secret { name: secret.name.clone() });
         }

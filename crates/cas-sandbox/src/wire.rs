@@ -9,7 +9,6 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::SandboxError;
 use crate::ids::IdMaps;
 use crate::limits::{Limit, Limits};
-use crate::spec::{Check, Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users, Volume};
+use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users, Volume};
 
 /// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
 /// is not UTF-8 takes four.
@@ -168,8 +167,6 @@ pub(crate) struct Job {
     pub(crate) has_stdin: bool,
     /// Whether it carries, behind that, one for the paths that are looked for.
     pub(crate) has_lookups: bool,
-    /// What asks the command whether it works. It then carries, behind that, a descriptor for the answers: [`HEALTHY`], [`UNHEALTHY`].
-    pub(crate) check: Option<CheckJob>,
     /// Ports of the sandbox to which connections are passed. It then carries, behind that, a descriptor for a name that is looked up,
     /// and a socket for each port.
     pub(crate) bridge: Option<Vec<u16>>,
@@ -182,37 +179,6 @@ pub(crate) enum Task {
     Command(Vec<Bytes>),
     /// The helper's own checks of what the overlay can do.
     Probe,
-}
-
-/// The answer of a check that the command works.
-pub(crate) const HEALTHY: u8 = b'h';
-/// The answer that it does not.
-pub(crate) const UNHEALTHY: u8 = b'u';
-
-/// What is run beside the command, again and again.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct CheckJob {
-    pub(crate) program: Program,
-    pub(crate) interval_ms: u64,
-    pub(crate) timeout_ms: u64,
-    pub(crate) start_period_ms: u64,
-    pub(crate) start_interval_ms: u64,
-    pub(crate) retries: u64,
-}
-
-impl CheckJob {
-    fn new(spec: &Spec, check: &Check) -> Self {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1);
-        let task = Task::Command(check.command.iter().map(Bytes::from).collect());
-        Self {
-            program: Program { aslr: spec.aslr, ..Program::new(task, &spec.environment, &spec.working_directory) },
-            interval_ms: ms(check.interval),
-            timeout_ms: ms(check.timeout),
-            start_period_ms: ms(check.start_period),
-            start_interval_ms: ms(check.start_interval),
-            retries: check.retries,
-        }
-    }
 }
 
 /// Folders of an overlay, as paths of the host.
@@ -275,7 +241,6 @@ impl Job {
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
-            check: spec.check.as_ref().map(|check| CheckJob::new(spec, check)),
             bridge: None,
         }
     }

@@ -15,7 +15,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, wa
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::guard::Guard;
-use super::{At, Given, Setup, check, command, witness, world};
+use super::{At, Given, Setup, command, witness, world};
 use crate::spec::HOST_NAME;
 use crate::wire::{self, Job, Report, Stage};
 
@@ -44,7 +44,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     // Modes of what is made from here on are exactly those asked for.
     rustix::process::umask(Mode::empty());
     world::build(job)?;
-    let Given { streams, lookups, health, .. } = given;
+    let Given { streams, lookups, .. } = given;
     // While it may still read the memory of others.
     let witness = lookups.map(start_witness).transpose()?;
     drop_capabilities(if job.keeps_rights { KEPT } else { CapabilitySet::empty() })?;
@@ -60,9 +60,6 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     };
     // They may be pipes whose other ends wait for them to be closed.
     drop((streams, witness));
-    if let (Some(check), Some(health)) = (&job.check, health) {
-        check::start(check, health)?;
-    }
     collect(child)
 }
 

@@ -8,7 +8,6 @@
 //! Each of the three has one thread, so it may fork. A run that is bridged to the host has one process more, with threads: [`bridge`].
 
 mod bridge;
-mod check;
 mod command;
 mod family;
 mod guard;
@@ -124,8 +123,6 @@ struct Given {
     lookups: Option<OwnedFd>,
     /// Where the first name goes that is looked up, and sockets that listen on the host.
     bridge: Option<(OwnedFd, Vec<OwnedFd>)>,
-    /// Where it is told whether the command works.
-    health: Option<OwnedFd>,
 }
 
 fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
@@ -146,10 +143,10 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
         .collect();
     let rest = File::from(socket.try_clone()?);
     let Some(order) = wire::decode(std::io::Read::chain(&first[..], rest))? else { return Ok(None) };
-    let (has_stdin, has_lookups, has_health, has_bridge) = match &order {
-        Order::Run(job) => (job.has_stdin, job.has_lookups, job.check.is_some(), job.bridge.is_some()),
-        Order::Plain(job) => (job.has_stdin, false, false, false),
-        Order::Pack { .. } | Order::Remove { .. } => (false, false, false, false),
+    let (has_stdin, has_lookups, has_bridge) = match &order {
+        Order::Run(job) => (job.has_stdin, job.has_lookups, job.bridge.is_some()),
+        Order::Plain(job) => (job.has_stdin, false, false),
+        Order::Pack { .. } | Order::Remove { .. } => (false, false, false),
     };
     // In this order, as far as the order says that they are there.
     let mut descriptors = descriptors.into_iter();
@@ -158,9 +155,8 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     };
     let stdin = if has_stdin { descriptors.next() } else { None };
     let lookups = if has_lookups { descriptors.next() } else { None };
-    let health = if has_health { descriptors.next() } else { None };
     let bridge = if has_bridge { descriptors.next().map(|told| (told, descriptors.collect())) } else { None };
-    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, bridge, health })))
+    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, bridge })))
 }
 
 fn supervise(job: &Job, socket: &OwnedFd, mut given: Given) -> Setup<Ended> {
