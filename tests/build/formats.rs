@@ -75,6 +75,53 @@ fn an_image_in_another_format_holds_the_same() {
     }
 }
 
+/// What only passes through has files, too; and the tar of eStargz is not that of the tree.
+#[test]
+fn a_converted_image_goes_to_every_place() {
+    let home = Home::new("[workspace]\n");
+    let layers = [vec![folder("etc"), file("etc/a", "1")], vec![file("etc/b", "2"), file("etc/.wh.a", "")]];
+    write(&home, "given", &layers, |_| {});
+    for (format, _) in FORMATS {
+        convert(&home, "oci:given", format, "tar:files.tar");
+        let files = fs::read(home.workspace().join("files.tar")).unwrap();
+        assert!(files.windows(5).any(|window| window == b"etc/b"), "{format}");
+        assert!(!files.windows(5).any(|window| window == b"etc/a"), "{format}");
+        convert(&home, "oci:given", format, "docker-archive:saved.tar:acme/x:1");
+        run(&home, &["image", "diff", "docker-archive:saved.tar", "oci:given"], i32::from(format == "estargz"));
+        convert(&home, "oci:given", format, "dir:folder");
+    }
+}
+
+#[test]
+fn a_made_image_goes_to_docker_in_every_format() {
+    let manifest = "[workspace]\n[fetch.data]\nurl = \"DATA\"\n\
+        sha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n";
+    let images = FORMATS.map(|(format, _)| {
+        let name = format.replace(':', "-");
+        format!("[image.{name}]\ncompression = \"{format}\"\nlayers = [{{ from = \":data\", to = \"/\" }}]\n")
+    });
+    let home = Home::new(&format!("{manifest}{}", images.concat()));
+    for (format, _) in FORMATS {
+        let name = format!(":{}", format.replace(':', "-"));
+        run(&home, &["image", "export", &name, "docker-archive:saved.tar"], 0);
+        run(&home, &["image", "diff", "docker-archive:saved.tar", &name], 0);
+    }
+}
+
+#[test]
+fn another_platform_is_not_taken_for_the_one_that_is_asked_for() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |_| {});
+    for arguments in [
+        &["image", "import", "oci:given", "--platform", "linux/s390x", "--name", "x:1"][..],
+        &["image", "convert", "oci:given", "--platform", "linux/s390x", "--compression", "zstd", "--to", "oci:x"],
+    ] {
+        let output = home.cas(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(text(&output.stderr).contains("linux/s390x"), "{}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn what_is_told_of_a_converted_image_names_both() {
     let home = Home::new("[workspace]\n");

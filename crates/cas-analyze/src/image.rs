@@ -443,12 +443,14 @@ impl Image {
     /// How many bytes the archives have less without these entries: for each its own, and the content only where all
     /// names of the file are among them.
     pub(crate) fn savings<'a>(&'a self, set: &'a BTreeSet<usize>) -> impl Iterator<Item = (usize, u64)> + 'a {
-        set.iter().map(|number| {
+        // A file can have very many names, so they are looked at once.
+        let mut known = BTreeMap::new();
+        set.iter().map(move |number| {
             let entry = &self.entries[*number];
-            let stays = self
-                .names
-                .get(&entry.source)
-                .is_some_and(|names| names.iter().any(|name| !set.contains(name) && self.is_name(*name)));
+            let stays = *known.entry(entry.source).or_insert_with(|| {
+                let names = self.names.get(&entry.source);
+                names.is_some_and(|names| names.iter().any(|name| !set.contains(name) && self.is_name(*name)))
+            });
             (*number, if stays { entry.header_bytes } else { entry.bytes })
         })
     }

@@ -83,7 +83,8 @@ impl Packages {
             let package = self.add("deb", name, version);
             let architecture = paragraph.get("Architecture").copied().unwrap_or_default();
             for own in [(*name).to_owned(), format!("{name}:{architecture}")] {
-                for note in notes.get(&own).into_iter().flatten() {
+                // What a paragraph said first counts: another of the same name has no files.
+                for note in notes.remove(&own).into_iter().flatten() {
                     let path = format!("{DPKG_INFO}{note}");
                     if note.ends_with(".list") {
                         let list = text_at(image, &path).unwrap_or_default();
@@ -103,11 +104,13 @@ impl Packages {
                 continue;
             }
             let Some(status) = text_at(image, &path) else { continue };
+            let sums = format!("{path}.md5sums");
+            // The files are those of the first paragraph; there is one alone in all that are about.
+            let mut listed = text_at(image, &sums);
             for paragraph in paragraphs(&status) {
                 let (Some(own), Some(version)) = (paragraph.get("Package"), paragraph.get("Version")) else { continue };
                 let package = self.add("deb", own, version);
-                let sums = format!("{path}.md5sums");
-                for line in text_at(image, &sums).unwrap_or_default().lines() {
+                for line in listed.take().unwrap_or_default().lines() {
                     if let Some((_, file)) = line.split_once("  ") {
                         self.own(image, package, file);
                     }

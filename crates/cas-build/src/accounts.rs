@@ -49,15 +49,22 @@ impl Accounts {
 
     /// A user by name or number, as far as there is a line for it.
     pub(crate) fn user(&self, wanted: &str) -> Option<Account> {
+        // Lines that make no sense name nobody.
+        let account = |fields: &[&str]| {
+            let (uid, gid) = (id(fields.get(2)?)?, id(fields.get(3)?)?);
+            Some(Account { uid, gid, home: (*fields.get(5)?).to_owned() })
+        };
+        let number = wanted.parse::<u32>().ok();
         let mut rows = self.passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        let fields = rows.find(|fields| fields.len() >= 6 && (fields[0] == wanted || fields[2] == wanted))?;
-        Some(Account { uid: fields[2].parse().ok()?, gid: fields[3].parse().ok()?, home: fields[5].to_owned() })
+        rows.find_map(|fields| {
+            account(&fields).filter(|account| fields[0] == wanted || number.is_some_and(|number| account.uid == number))
+        })
     }
 
     /// The number of a group.
     pub(crate) fn group(&self, wanted: &str) -> Option<u32> {
         let mut rows = self.group.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        rows.find(|fields| fields.len() >= 3 && fields[0] == wanted).and_then(|fields| fields[2].parse().ok())
+        rows.find_map(|fields| id(fields.get(2)?).filter(|_| fields[0] == wanted))
     }
 
     /// The numbers of an owner. As with `COPY --chown`, a number without a group has the group of that number, and a name its own.
@@ -77,6 +84,11 @@ impl Accounts {
         };
         Ok((uid, gid))
     }
+}
+
+/// A number of a user or group; the largest one means none to the system.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
 }
 
 /// Whether an owner says a name, which files have to know.
@@ -116,9 +128,9 @@ mod tests {
     #[test]
     fn names_are_looked_up_and_numbers_are_not() {
         let accounts = Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:1001:,,,:/home/app:/bin/sh\nodd:x:y:1::/:\n"
+            passwd: "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1000:1001:,,,:/home/app:/bin/sh\nodd:x:y:1::/:\nx:x:late:0::/:\nlate:x:9:9::/:\nmax:x:4294967295:0::/:\n"
                 .to_owned(),
-            group: "root:x:0:\nweb:x:33:app,root\n".to_owned(),
+            group: "root:x:0:\nweb:x:33:app,root\nmax:x:4294967295:\n".to_owned(),
         };
         for (text, expected) in [
             ("0", Ok((0, 0))),
@@ -130,6 +142,11 @@ mod tests {
             ("7:web", Ok((7, 33))),
             ("nobody", Err(("user", "nobody"))),
             ("odd", Err(("user", "odd"))),
+            // A line before its own has the name where a number belongs.
+            ("late", Ok((9, 9))),
+            // The number that is none.
+            ("max", Err(("user", "max"))),
+            ("5:max", Err(("group", "max"))),
             ("app:app", Err(("group", "app"))),
         ] {
             let owner = Owner::parse(text).expect("it is one");

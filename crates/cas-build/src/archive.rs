@@ -1,13 +1,13 @@
 //! Images as archives: a layout, what `docker load` takes, and the files alone. All have the normal form of layers, so they repeat.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
 use cas_oci::{IndexEntry, LAYOUT_FILE, LayerKind, encode_index};
 use cas_store::{Store, StoreError};
-use cas_tar::{Compression, LayerPlan, copy_pieces, decompress};
+use cas_tar::{Codec, Compression, LayerPlan, copy_pieces, decompress};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use serde_json::json;
 
@@ -75,10 +75,20 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
     match layer {
         ImageLayer::Made { recipe, tree } => {
             let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
+            // The table of contents of eStargz is in the tar too, and made of how the rest was compressed.
+            let is_of_tree = recipe.codec != Codec::Stargz6;
+            if !is_of_tree && !store.contains(&recipe.tar)? {
+                keep_whole(store, &recipe)?;
+            }
             keep(store, &recipe.tar, &mut |part| {
-                let tree = store.load_tree(tree)?;
-                let plan = LayerPlan::new(&tree).map_err(|_| BuildError::Record { what: recipe.tree })?;
-                tar(store, &plan, part)
+                if is_of_tree {
+                    let tree = store.load_tree(tree)?;
+                    let plan = LayerPlan::new(&tree).map_err(|_| BuildError::Record { what: recipe.tree })?;
+                    return tar(store, &plan, part);
+                }
+                let source = store.open_blob(&recipe.blob).map_err(StoreError::from)?;
+                let bytes = decompress(source, Compression::Gzip, MAX_LAYER_BYTES).map_err(BuildError::Compress)?;
+                io::copy(&mut { bytes }, part).map(drop).map_err(BuildError::Compress)
             })?;
             Ok(recipe.tar)
         }

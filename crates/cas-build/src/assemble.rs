@@ -64,11 +64,18 @@ pub(crate) fn assemble(
     let make = |index: usize| make(store, function, codec, &groups[first + index], &keys[first + index]);
     let digested = thread::scope(|scope| {
         let workers = thread::available_parallelism().map_or(2, usize::from).min(groups.len() - first);
-        for _ in 0..workers {
-            scope.spawn(|| line.work(&make));
-        }
         // Workers stop when this thread does, whatever the reason.
         let _stop = Stop(&line);
+        for started in 0..workers {
+            let spawned = thread::Builder::new().spawn_scoped(scope, || line.work(&make));
+            // A machine that has no room for more threads has enough with those that run.
+            if let Err(error) = spawned {
+                match started {
+                    0 => return Err(BuildError::Compress(error)),
+                    _ => break,
+                }
+            }
+        }
         for (index, group) in groups[first..].iter().enumerate() {
             if group.size() > IN_MEMORY_BYTES {
                 // Its bytes are in the store: this need not wait for the frame.
@@ -253,7 +260,10 @@ impl<'a> Line<'a> {
                 state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
             };
             drop(state);
+            // Should it panic, nobody waits for ever.
+            let stop = Stop(self);
             let made = make(index);
+            std::mem::forget(stop);
             self.lock().made.insert(index, made);
             self.moved.notify_all();
         }
@@ -268,6 +278,7 @@ impl<'a> Line<'a> {
                 self.moved.notify_all();
                 return made;
             }
+            assert!(!state.is_over, "a thread that compresses panicked");
             state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

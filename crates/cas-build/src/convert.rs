@@ -56,11 +56,13 @@ pub fn convert_image(
     // Documents of both kinds in one list: OCI's index may name any, Docker's list only its own.
     let is_docker = images.iter().all(|image| image.format == ImageFormat::Docker);
     let format = if is_docker { ImageFormat::Docker } else { ImageFormat::Oci };
-    let manifests: Vec<_> = images.iter().map(|image| (&image.platform, image.manifest)).collect();
+    let manifests: Vec<_> = images.iter().map(|image| (image.format, &image.platform, image.manifest)).collect();
     let blob = store.put_bytes(DigestFunction::Sha256, &encode_image_index(format, &manifests, &BTreeMap::new()))?;
-    let mut converted = all.swap_remove(main);
-    converted.image.index = Some(ImageIndex { blob, images });
-    Ok(converted)
+    let (is_docker_for_check, drops_check) =
+        (all.iter().any(|one| one.is_docker_for_check), all.iter().any(|one| one.drops_check));
+    let mut image = all.swap_remove(main).image;
+    image.index = Some(ImageIndex { blob, format, images });
+    Ok(Converted { image, is_docker_for_check, drops_check })
 }
 
 fn one(store: &Store, function: DigestFunction, image: &Image, codec: Codec) -> Result<Converted, BuildError> {
@@ -90,7 +92,7 @@ fn one(store: &Store, function: DigestFunction, image: &Image, codec: Codec) -> 
     let raw: Value = serde_json::from_slice(&store.load(&image.manifest, MAX_DOCUMENT_BYTES)?).unwrap_or_default();
     let annotations: BTreeMap<String, String> = serde_json::from_value(raw["annotations"].clone()).unwrap_or_default();
     let docker = encode_manifest(ImageFormat::Docker, &config, &references, &annotations)
-        .filter(|_| has_check && references.iter().all(|layer| layer.annotations.is_empty()));
+        .filter(|_| has_check && !references.iter().any(|layer| has_table(&layer.annotations)));
     let drops_check = has_check && docker.is_none();
     let (format, manifest) = match docker {
         Some(manifest) => (ImageFormat::Docker, manifest),
@@ -181,6 +183,11 @@ fn foreign(
     let reference = reference(&recipe, String::new());
     let LayerReference { kind, blob, diff_id, annotations, .. } = reference.clone();
     Ok((reference, ImageLayer::Foreign { blob, diff_id, kind, annotations }))
+}
+
+/// Whether a layer has a table of contents, which its annotations tell.
+fn has_table(annotations: &BTreeMap<String, String>) -> bool {
+    [CHUNKED_ANNOTATION, STARGZ_ANNOTATION].iter().any(|key| annotations.contains_key(*key))
 }
 
 /// Whether a layer has the format that is asked for.

@@ -228,6 +228,43 @@ pub(crate) fn layer(
     Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
 }
 
+/// The files of layers of others that are in the store, over each other.
+pub(crate) fn unpacked(
+    store: &Store,
+    function: DigestFunction,
+    name: &str,
+    layers: &[&ImageLayer],
+) -> Result<Directory, BuildError> {
+    let mut unpacking = Unpacking::new(Directory::root());
+    for layer in layers {
+        let ImageLayer::Foreign { blob, diff_id, kind, .. } = layer else { continue };
+        let compression = match kind {
+            LayerKind::Plain => Compression::None,
+            LayerKind::Gzip => Compression::Gzip,
+            LayerKind::Zstd => Compression::Zstd,
+        };
+        let failed = |said: String| BuildError::Image {
+            place: name.to_owned(),
+            source: format!("layer `{}`: {said}", blob.digest).into(),
+        };
+        let bytes = decompress(open(store, blob)?, compression, MAX_LAYER_BYTES.saturating_mul(2));
+        let mut bytes = HashingReader::new(bytes.map_err(|error| failed(error.to_string()))?, &[diff_id.function()]);
+        let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
+        let keep = &mut |content: &mut dyn Read| store.put(function, content);
+        read_layer(&mut unpacking, &mut bytes, limits, keep).map_err(|error| BuildError::ForeignLayer {
+            place: name.to_owned(),
+            layer: blob.digest.to_string(),
+            source: Box::new(error),
+        })?;
+        io::copy(&mut bytes, &mut io::sink()).map_err(|error| failed(error.to_string()))?;
+        let (digests, _) = bytes.finish();
+        if digests[0] != *diff_id {
+            return Err(failed(format!("its uncompressed bytes are `{}`, and were to be `{diff_id}`", digests[0])));
+        }
+    }
+    Ok(unpacking.finish())
+}
+
 /// How a layer is compressed, by its first bytes: media types are wrong now and then.
 pub(crate) fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<Compression, BuildError> {
     let mut head = Vec::new();

@@ -69,9 +69,10 @@ pub(crate) fn build(
     let main = images.iter().position(|image| platforms::can_run(&image.platform)).unwrap_or(0);
     let mut image = images[main].clone();
     if images.len() > 1 {
-        let manifests: Vec<_> = images.iter().map(|image| (&image.platform, image.manifest)).collect();
+        let manifests: Vec<_> = images.iter().map(|image| (image.format, &image.platform, image.manifest)).collect();
         let index = encode_image_index(target.format, &manifests, &target.annotations);
-        image.index = Some(ImageIndex { blob: store.put_bytes(DigestFunction::Sha256, &index)?, images });
+        let blob = store.put_bytes(DigestFunction::Sha256, &index)?;
+        image.index = Some(ImageIndex { blob, format: target.format, images });
     }
     image_record::put(store, &image)?;
     Ok(image)

@@ -9,7 +9,7 @@ use cas_oci::{Inherited, MAX_DOCUMENT_BYTES, TargetPlatform};
 use cas_store::Store;
 use cas_tree::Directory;
 
-use crate::{BuildError, Image, ImageLayer, Output};
+use crate::{BuildError, Image, ImageLayer, Output, foreign};
 
 use crate::image::Context;
 
@@ -100,8 +100,8 @@ impl Image {
     /// Media type of that.
     #[must_use]
     pub const fn media_type(&self) -> &'static str {
-        match self.index {
-            Some(_) => self.format.index_media_type(),
+        match &self.index {
+            Some(index) => index.format.index_media_type(),
             None => self.format.manifest_media_type(),
         }
     }
@@ -113,8 +113,19 @@ impl Image {
             ImageLayer::Foreign { .. } => None,
         });
         let function = function.or(self.base_tree.map(|tree| tree.digest.function()));
+        let function = function.unwrap_or(DigestFunction::Blake3);
         let layers: Vec<Source> = self.layers.iter().cloned().map(Source::Layer).collect();
-        Ok((files(store, self.base_tree.as_ref(), &layers)?, function.unwrap_or(DigestFunction::Blake3)))
+        let foreign: Vec<&ImageLayer> =
+            self.layers.iter().filter(|layer| matches!(layer, ImageLayer::Foreign { .. })).collect();
+        // Nobody has looked into what was only fetched.
+        let base = match self.base_tree {
+            None if !foreign.is_empty() => {
+                let tree = foreign::unpacked(store, function, &self.reference, &foreign)?;
+                Some(store.put_tree(&tree, function)?)
+            }
+            base => base,
+        };
+        Ok((files(store, base.as_ref(), &layers)?, function))
     }
 }
 

@@ -3,7 +3,7 @@
 //! An image's record is a memo of kind `image`, keyed by its name: lines `manifest D`, `config D`, `host LABEL` for each
 //! toolchain of the machine that it was made with, `platform P` where its section names platforms, `format docker` where it has Docker's
 //! documents, `base TREE` where layers are of others, then for each of these `blob BLOB DIFFID MEDIATYPE ANNOTATIONS` (a JSON object), for each other one `layer
-//! RECIPE TREE`. Where it is of several platforms, the line `index D` comes behind, and then all of these lines for each of them. All
+//! RECIPE TREE`. Where it is of several platforms, the line `index D` comes behind, with ` docker` where it is a list of Docker's, and then all of these lines for each of them. All
 //! documents are blobs.
 
 use std::sync::Arc;
@@ -22,7 +22,8 @@ pub(crate) fn put(store: &Store, image: &Image) -> Result<(), BuildError> {
 fn encode(image: &Image) -> Vec<u8> {
     let mut text = lines(image);
     if let Some(index) = &image.index {
-        text.push_str(&format!("index {}\n", index.blob));
+        let format = if index.format == ImageFormat::Docker { " docker" } else { "" };
+        text.push_str(&format!("index {}{format}\n", index.blob));
         index.images.iter().for_each(|image| text.push_str(&lines(image)));
     }
     text.into_bytes()
@@ -67,13 +68,18 @@ pub(crate) fn decode(reference: &str, record: &[u8]) -> Option<Image> {
     let Some(at) = lines.iter().position(|line| line.starts_with("index ")) else { return one(reference, &lines) };
     let (own, rest) = lines.split_at(at);
     let (blob, rest) = rest.split_first()?;
-    let blob: Descriptor = blob.strip_prefix("index ")?.parse().ok()?;
+    let blob = blob.strip_prefix("index ")?;
+    let (blob, format) = match blob.strip_suffix(" docker") {
+        Some(blob) => (blob, ImageFormat::Docker),
+        None => (blob, ImageFormat::Oci),
+    };
+    let blob: Descriptor = blob.parse().ok()?;
     let starts: Vec<usize> = (0..rest.len()).filter(|at| rest[*at].starts_with("manifest ")).collect();
     let ends = starts.iter().skip(1).copied().chain([rest.len()]);
     let images: Option<Vec<Image>> =
         starts.iter().zip(ends).map(|(from, to)| one(reference, &rest[*from..to])).collect();
     let images = images.filter(|images| !images.is_empty())?;
-    Some(Image { index: Some(ImageIndex { blob, images }), ..one(reference, own)? })
+    Some(Image { index: Some(ImageIndex { blob, format, images }), ..one(reference, own)? })
 }
 
 /// What is told of one platform.
@@ -105,7 +111,9 @@ fn one(reference: &str, lines: &[&str]) -> Option<Image> {
                 let mut words = rest.splitn(4, ' ');
                 let (blob, diff_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
                 let kind = LayerKind::of(words.next()?)?;
-                let annotations = serde_json::from_str(words.next()?).ok()?;
+                // Records had none once.
+                let annotations =
+                    words.next().map_or(Some(Default::default()), |text| serde_json::from_str(text).ok())?;
                 image.layers.push(ImageLayer::Foreign { blob, diff_id, kind, annotations });
             }
             "layer" => {
@@ -184,7 +192,7 @@ of two lines"
             base_tree: None,
             ..image.clone()
         };
-        let index = ImageIndex { blob: of("i"), images: vec![image.clone(), other] };
+        let index = ImageIndex { blob: of("i"), format: ImageFormat::Docker, images: vec![image.clone(), other] };
         let several = Image { index: Some(index), ..image };
         assert_eq!(decode("//:x", &encode(&several)), Some(several));
     }

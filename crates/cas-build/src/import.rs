@@ -88,15 +88,35 @@ fn found(
                 let platform = platform.ok_or_else(|| {
                     origin.damaged(format!("its index has `{}`, which is no image; name a platform", item.blob.digest))
                 })?;
-                images.push(one(&item.blob, platform)?);
+                let mut image = one(&item.blob, platform)?;
+                if image.manifest != item.blob {
+                    let said =
+                        format!("its index has `{}`, which is an index itself; name a platform", item.blob.digest);
+                    return Err(origin.damaged(said));
+                }
+                // Configurations often leave the variant to the index.
+                if image.platform.variant.is_empty() {
+                    image.platform.variant.clone_from(&platform.variant);
+                }
+                images.push(image);
             }
             let main = images.iter().position(|image| crate::platforms::can_run(&image.platform)).unwrap_or(0);
             let mut image =
                 images.get(main).cloned().ok_or_else(|| origin.damaged("its index names no image".to_owned()))?;
-            image.index = Some(ImageIndex { blob: *document, images });
+            let raw: Value = serde_json::from_slice(&store.load(document, MAX_DOCUMENT_BYTES)?).unwrap_or_default();
+            let format = format_of(raw["mediaType"].as_str());
+            image.index = Some(ImageIndex { blob: *document, format, images });
             Ok(image)
         }
-        (_, Platforms::One(platform)) => one(document, platform),
+        (_, Platforms::One(platform)) => {
+            let image = one(document, platform)?;
+            let (own, wanted) = (&image.platform, platform);
+            if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
+                let (place, known) = (origin.place(), vec![own.to_string()]);
+                return Err(BuildError::Platform { place, wanted: wanted.to_string(), known });
+            }
+            Ok(image)
+        }
         (_, Platforms::Own | Platforms::All) => one(document, &own()),
     }
 }
@@ -126,17 +146,24 @@ fn one(
         }
     };
     let raw: Value = serde_json::from_slice(&store.load(&manifest_name, MAX_DOCUMENT_BYTES)?).unwrap_or_default();
-    let media_type = raw["mediaType"].as_str().or_else(|| raw["config"]["mediaType"].as_str()).unwrap_or_default();
-    let is_docker = media_type.starts_with("application/vnd.docker.");
+    let media_type = raw["mediaType"].as_str().or_else(|| raw["config"]["mediaType"].as_str());
     Ok(Image {
         reference: name.to_owned(),
         manifest: manifest_name,
         config: manifest.config,
-        format: if is_docker { ImageFormat::Docker } else { ImageFormat::Oci },
+        format: format_of(media_type),
         platform: config.platform,
         layers,
         base_tree,
         taints: Taints::default(),
         index: None,
     })
+}
+
+/// Whose document has a media type.
+fn format_of(media_type: Option<&str>) -> ImageFormat {
+    match media_type.is_some_and(|text| text.starts_with("application/vnd.docker.")) {
+        true => ImageFormat::Docker,
+        false => ImageFormat::Oci,
+    }
 }

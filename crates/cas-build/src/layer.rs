@@ -74,6 +74,9 @@ pub(crate) fn recipe(
     place: Option<&str>,
 ) -> Result<(Descriptor, Recipe), LayerError> {
     let function = tree.digest.function();
+    // Frames are named by the function, so states of another one are of no use.
+    let place = place.map(|place| format!("{function} {place}"));
+    let place = place.as_deref();
     let before = place.map_or(Ok(None), |place| LayerStates::find(store, profile, codec, place))?;
     let Assembled { tar, blob, frames, tail, states } = assemble(store, function, codec, plan, before.as_ref())?;
     if let Some(place) = place {

@@ -242,6 +242,8 @@ pub struct Image {
 pub struct ImageIndex {
     /// The index's blob.
     pub blob: Descriptor,
+    /// Whose document that is.
+    pub format: ImageFormat,
     /// The images in its order, without an index of their own.
     pub images: Vec<Image>,
 }

@@ -344,13 +344,13 @@ struct ItemPlatform<'a> {
 #[must_use]
 pub fn encode_image_index(
     format: ImageFormat,
-    manifests: &[(&TargetPlatform, Descriptor)],
+    manifests: &[(ImageFormat, &TargetPlatform, Descriptor)],
     annotations: &BTreeMap<String, String>,
 ) -> Vec<u8> {
     let none = BTreeMap::new();
     let annotations = if format == ImageFormat::Docker { &none } else { annotations };
-    let manifests = manifests.iter().map(|(platform, manifest)| Item {
-        media_type: format.manifest_media_type(),
+    let manifests = manifests.iter().map(|(own, platform, manifest)| Item {
+        media_type: own.manifest_media_type(),
         digest: manifest.digest.to_string(),
         size: manifest.size,
         annotations,
@@ -468,7 +468,7 @@ mod tests {
     fn an_index_tells_the_platform_of_each_manifest() {
         let platforms = ["linux/amd64", "linux/arm64/v8"].map(|text| text.parse::<TargetPlatform>().expect(text));
         let manifest = Descriptor::of(DigestFunction::Sha256, b"manifest");
-        let manifests: Vec<_> = platforms.iter().map(|platform| (platform, manifest)).collect();
+        let manifests = platforms.each_ref().map(|platform| (ImageFormat::Oci, platform, manifest));
         let annotations = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
         let bytes = encode_image_index(ImageFormat::Oci, &manifests, &annotations);
         let digest = manifest.digest;
@@ -479,6 +479,11 @@ mod tests {
             )
         );
         oci_spec::image::ImageIndex::from_reader(&bytes[..]).expect("the specification's library reads it");
+        // An index names documents of both kinds.
+        let mixed = [(ImageFormat::Docker, &platforms[0], manifest), manifests[1]];
+        let text = String::from_utf8(encode_image_index(ImageFormat::Oci, &mixed, &annotations)).expect("it is text");
+        assert!(text.contains(DOCKER_MANIFEST_MEDIA_TYPE) && text.contains(MANIFEST_MEDIA_TYPE), "{text}");
+        let manifests = manifests.map(|(_, platform, manifest)| (ImageFormat::Docker, platform, manifest));
         let bytes = encode_image_index(ImageFormat::Docker, &manifests, &annotations);
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.contains(DOCKER_INDEX_MEDIA_TYPE) && !text.contains("annotations"), "{text}");

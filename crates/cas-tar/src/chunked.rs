@@ -12,7 +12,7 @@ use cas_digest::{Digest, DigestFunction};
 use serde_json::Value;
 
 use crate::LayerPlan;
-use crate::contents::{ContentsError, GroupIndex, Item, Listed, each, fields, item, time};
+use crate::contents::{ContentsError, GroupIndex, Item, Listed, clean, each, fields, item, text, time};
 use crate::header::EntryError;
 use crate::tail::Tail;
 
@@ -79,6 +79,11 @@ pub(crate) fn tail(plan: &LayerPlan, groups: &[GroupIndex<'_>]) -> Result<Tail, 
 fn entry(listed: &Listed<'_>) -> Result<Vec<Item>, ContentsError> {
     let mut map = fields(listed)?;
     let stated = &listed.entry.stated;
+    // Readers compare the field of every entry, whatever it is.
+    if !listed.entry.target.is_empty() {
+        let why = "the path that it links to is not UTF-8";
+        map.insert("linkName", text(&listed.entry.target, listed.name.as_bytes(), why)?.into());
+    }
     for (key, moment) in [("modtime", stated.modified), ("accesstime", stated.accessed), ("changetime", stated.changed)]
     {
         if let Some(text) = time(moment, listed.name)? {
@@ -127,21 +132,6 @@ fn line(split: &mut Document, position: &mut u64, mut map: Item) -> Result<(), C
     *position += 1;
     serde_json::to_writer(&mut split.writer, &map).map_err(io::Error::from)?;
     split.write(b"\n")
-}
-
-/// A name as two names that are the same for a reader have it.
-fn clean(name: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in name.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 fn skippable(into: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {

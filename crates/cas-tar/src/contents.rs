@@ -65,6 +65,8 @@ pub(crate) fn each(
         start += group.size;
     }
     let mut contents = contents.into_iter();
+    let mut last = String::new();
+    let mut padding = 0;
     let mut entries = Entries::new(Headers { plan, group: 0, piece: 0, at: 0, raw: Vec::new() });
     while let Some(entry) = entries.next_entry()? {
         let name = text(&entry.name, &entry.name, "its name is not UTF-8")?.to_owned();
@@ -90,13 +92,19 @@ pub(crate) fn each(
         };
         let raw = std::mem::take(&mut entries.source().raw);
         take(&Listed { entry: &entry, name: &name, raw: &raw, content })?;
+        padding = entry.size.wrapping_neg() % 512;
+        last = name;
     }
     io::copy(entries.source(), &mut io::sink())?;
     if contents.next().is_some() {
         let why = "more than 1 MiB follows the end of the archive";
         return Err(EntryError::Contents { path: "the layer".to_owned(), why }.into());
     }
-    Ok(std::mem::take(&mut entries.source().raw))
+    let rest = std::mem::take(&mut entries.source().raw);
+    if !rest.is_empty() && (rest.len() as u64) < padding {
+        return Err(EntryError::Contents { path: last, why: "the archive ends within its last block" }.into());
+    }
+    Ok(rest)
 }
 
 /// The fields that both formats have, in the words of Go's `archive/tar`; nothing that is empty or zero.
@@ -160,6 +168,21 @@ pub(crate) fn time(moment: Moment, name: &str) -> Result<Option<String>, EntryEr
     }))
 }
 
+/// A name as two names that are the same for a reader have it.
+pub(crate) fn clean(name: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
 /// Writes an item of a list.
 pub(crate) fn item(map: &Item, is_first: &mut bool, sink: &mut dyn Write) -> io::Result<()> {
     if !std::mem::take(is_first) {
@@ -168,7 +191,7 @@ pub(crate) fn item(map: &Item, is_first: &mut bool, sink: &mut dyn Write) -> io:
     serde_json::to_writer(sink, map).map_err(io::Error::from)
 }
 
-fn text<'a>(bytes: &'a [u8], name: &[u8], why: &'static str) -> Result<&'a str, EntryError> {
+pub(crate) fn text<'a>(bytes: &'a [u8], name: &[u8], why: &'static str) -> Result<&'a str, EntryError> {
     std::str::from_utf8(bytes)
         .map_err(|_| EntryError::Contents { path: String::from_utf8_lossy(name).into_owned(), why })
 }

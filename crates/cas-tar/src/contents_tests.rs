@@ -216,6 +216,17 @@ fn archives_of_others_stay_what_they_are() {
         let plan = scan(&bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(tar_of(&plan, &place) == bytes, "{what}");
     }
+    // As eStargz has it, a table follows, which must begin at a block.
+    let form = ScanForm::Stargz(place.put(LANDMARK));
+    let short = LayerPlan::scan(&mut &sparse[..522], LIMITS, form, &mut keep(&place)).expect("it is an archive");
+    assert_eq!(short.size() % 512, 0);
+    // What eStargz has names for goes without being looked at, however long it is.
+    let own = header(b".prefetch.landmark", b'0', &[], &[0; 20 << 20]);
+    let dropped = LayerPlan::scan(&mut &own[..], LIMITS, form, &mut keep(&place)).expect("it is an archive");
+    assert_eq!(dropped.size(), 1024);
+    let global: Vec<u8> =
+        (0..20).flat_map(|_| header(b"g", b'g', &[], &record("comment", &[b'x'; 1_000_000]))).collect();
+    assert_eq!(scan(&global).expect_err("nobody has such headers").to_string(), "could not read the archive");
     let cut = scan(&sparse[..520]).expect_err("its content is not whole");
     assert_eq!(cut.to_string(), "could not read the archive");
 }
@@ -240,6 +251,7 @@ fn what_a_table_cannot_tell_is_an_error() {
         (header(b"x", b'0', &[(136, b"777777777777")], b""), "", false),
         (header(b"x", b'0', &[(136, b"\x80\0\0\0\x7f\0\0\0\0\0\0\0")], b""), "its time has a year", false),
         ([plain.clone(), header(b"./x", b'5', &[], b"")].concat(), "another entry has its name", true),
+        ([plain.clone(), header(b"y", b'0', &[], b"2")[..520].to_vec()].concat(), "ends within its last block", false),
     ] {
         for codec in [Codec::ZstdChunked3, Codec::Stargz6] {
             let scanned = LayerPlan::scan(&mut &bytes[..], LIMITS, ScanForm::Whole, &mut keep(&place));
@@ -261,7 +273,12 @@ fn tables_tell_what_headers_say() {
     let extended = [record("mtime", b"1.5"), record("atime", b"-0.25"), record("uname", "Bob".as_bytes())].concat();
     let bytes = [
         header(b"p", b'x', &[], &extended),
-        header(b"x", b'0', &[(100, b"0100644\0"), (136, b"00000000017\0"), (265, b"alice"), (329, b"0000003\0")], b""),
+        header(
+            b"x",
+            b'0',
+            &[(157, b"t"), (100, b"0100644\0"), (136, b"00000000017\0"), (265, b"alice"), (329, b"0000003\0")],
+            b"",
+        ),
         header(
             b"y",
             b'3',
@@ -276,7 +293,7 @@ fn tables_tell_what_headers_say() {
     let table = &blob[range(&annotations["io.github.containers.zstd-chunked.manifest-position"])];
     let table: Value = serde_json::from_slice(&unpacked(table, Compression::Zstd)).expect("it is JSON");
     let expected = serde_json::json!([
-        { "type": "reg", "name": "x", "mode": 0o100_644, "modtime": "1970-01-01T00:00:01.5Z", "devMajor": 3,
+        { "type": "reg", "name": "x", "mode": 0o100_644, "modtime": "1970-01-01T00:00:01.5Z", "devMajor": 3, "linkName": "t",
           "accesstime": "1969-12-31T23:59:59.75Z" },
         { "type": "char", "name": "y", "mode": 0o644, "modtime": "1969-12-31T23:59:59Z", "devMajor": 1, "devMinor": 3 },
     ]);

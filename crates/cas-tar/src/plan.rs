@@ -164,6 +164,14 @@ impl Builder {
         self.current.push_bytes(bytes);
     }
 
+    /// Fills the last block, which an archive that was cut there lacks.
+    pub(crate) fn align(&mut self) {
+        let mut padding = Vec::new();
+        let size: u64 = self.groups.iter().chain([&self.current]).map(Group::size).sum();
+        pad(&mut padding, size);
+        self.tail(&padding);
+    }
+
     /// Adds what follows the end of the archive, too long for memory.
     pub(crate) fn rest(&mut self, blob: Descriptor) {
         self.close();
@@ -178,6 +186,9 @@ impl Builder {
 
     pub(crate) fn finish(mut self) -> LayerPlan {
         self.close();
+        if self.groups.is_empty() {
+            self.groups.push(Group::default());
+        }
         LayerPlan { groups: self.groups }
     }
 }

@@ -14,6 +14,8 @@ use crate::{LayerPlan, ReadTarError, ReadTarLimits, stargz};
 
 /// What may follow the end of an archive and stay in memory.
 const MAX_REST_BYTES: u64 = 1 << 20;
+/// Headers of one entry, with those that extend it.
+const MAX_ENTRY_HEADER_BYTES: usize = 16 << 20;
 /// Headers and padding, all of which are in memory.
 const MAX_HEADER_BYTES: u64 = 512 << 20;
 const BUFFER_BYTES: usize = 64 << 10;
@@ -72,6 +74,12 @@ impl LayerPlan {
                 .checked_sub(size)
                 .ok_or(ReadTarError::TooLarge { limit: limits.content_bytes, unit: "bytes of content" })?;
             if !is_kept {
+                let skipped =
+                    io::copy(&mut (&mut entries.source().inner).take(size), &mut io::sink()).map_err(archive)?;
+                if skipped != size {
+                    return Err(archive(io::ErrorKind::UnexpectedEof.into()));
+                }
+                entries.took_rest();
                 continue;
             }
             let content = match size {
@@ -92,7 +100,9 @@ impl LayerPlan {
             };
             builder.open(name, &header, content);
         }
-        if form == ScanForm::Whole {
+        if form != ScanForm::Whole {
+            builder.align();
+        } else {
             let Recorder { inner, raw } = entries.source();
             builder.tail(raw);
             let mut rest = Vec::new();
@@ -135,6 +145,10 @@ struct Recorder<R> {
 impl<R: Read> Read for Recorder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
+        if self.raw.len() + count > MAX_ENTRY_HEADER_BYTES {
+            let said = format!("an entry has headers of more than {MAX_ENTRY_HEADER_BYTES} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, said));
+        }
         self.raw.extend_from_slice(&buffer[..count]);
         Ok(count)
     }

@@ -2,7 +2,7 @@
 //!
 //! Source: containerd/stargz-snapshotter, `docs/estargz.md` and `estargz/`; rules in docs/formats/layer.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use cas_blob::Descriptor;
@@ -10,9 +10,9 @@ use cas_digest::Sha256;
 use serde_json::Value;
 
 use crate::LayerPlan;
-use crate::contents::{ContentsError, GroupIndex, Item, Listed, each, fields, item, time};
+use crate::contents::{ContentsError, GroupIndex, Item, Listed, clean, each, fields, item, time};
 use crate::entries::{Kind, Moment};
-use crate::header::{BLOCK_BYTES, Header, pad};
+use crate::header::{BLOCK_BYTES, EntryError, Header, pad};
 use crate::plan::Builder;
 use crate::seekable::gzip_member;
 use crate::tail::Tail;
@@ -83,7 +83,17 @@ fn table(plan: &LayerPlan, groups: &[GroupIndex<'_>], sink: &mut dyn Write) -> R
     let mut is_first = true;
     let (mut users, mut owners) = (BTreeMap::new(), BTreeMap::new());
     sink.write_all(br#"{"version":1,"entries":["#)?;
+    // Files of several chunks: a later entry of such a name would be read with the chunks of both.
+    let mut in_chunks = BTreeSet::new();
     each(plan, groups, &mut |listed| {
+        let name = clean(listed.name);
+        if in_chunks.contains(&name) {
+            let why = "an entry of several chunks has its name, which eStargz's readers confuse";
+            return Err(EntryError::Contents { path: listed.name.to_owned(), why }.into());
+        }
+        if listed.content.is_some_and(|(_, content)| content.chunks.len() > 1) {
+            in_chunks.insert(name);
+        }
         let mut maps = entry(listed)?;
         let stated = &listed.entry.stated;
         // A name is told where it is not the one that the number had before.
@@ -106,7 +116,8 @@ fn entry(listed: &Listed<'_>) -> Result<Vec<Item>, ContentsError> {
     let mut map = fields(listed)?;
     let stated = &listed.entry.stated;
     // To the second, to the nearer one.
-    let seconds = stated.modified.seconds + i64::from(stated.modified.nanoseconds >= 500_000_000);
+    let nearer = i64::from(stated.modified.nanoseconds >= 500_000_000);
+    let seconds = stated.modified.seconds.saturating_add(nearer);
     if let Some(text) = time(Moment { seconds, nanoseconds: 0 }, listed.name)? {
         map.insert("modtime", text.into());
     }

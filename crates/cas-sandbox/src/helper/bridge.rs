@@ -65,11 +65,17 @@ impl Bridge {
         // Closes at once when the supervisor is killed. It may have been before, which the lifeline tells.
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         let Self { names, told, ports } = self;
-        std::thread::spawn(move || answer(&names, &mut File::from(told)));
+        // Without a thread there is no service, and the program finds nobody: it is not to unwind into what forked it.
+        let ended = |spawned: std::io::Result<std::thread::JoinHandle<()>>| {
+            if spawned.is_err() {
+                cas_sys::exit(1);
+            }
+        };
+        ended(Builder::new().spawn(move || answer(&names, &mut File::from(told))));
         let connections = Connections::default();
         for (listener, port) in ports {
             let connections = connections.clone();
-            std::thread::spawn(move || accept(&listener, port, &connections));
+            ended(Builder::new().spawn(move || accept(&listener, port, &connections)));
         }
         // Nothing is ever written to it.
         let _ = File::from(lifeline).read(&mut [0]);
