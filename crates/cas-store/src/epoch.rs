@@ -310,7 +310,8 @@ impl<D: Disk> Epochs<D> {
             return Ok(());
         }
         if let Err(error) = self.disk.sync_all(Site::SyncEpochs, &self.file_system) {
-            self.abandon_boot()?;
+            // That the flush failed is what the caller has to know, whatever comes of this: nothing was sealed.
+            let _ = self.abandon_boot();
             return Err(FsError::new(Operation::Sync, &self.folder, error));
         }
         let _guard = epoch_lock(&*self.disk, &self.folder)?;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
-use cas_fs::FsError;
 
 use crate::StoreError;
 use crate::disk::{Disk, Replacement, Site, read_file, replace_durably};
@@ -170,7 +169,8 @@ impl<D: Disk> Vault<D> {
         }
         let temporary = self.temporary("pin");
         let sites = Replacement { sync: Site::SyncPin, rename: Site::RenamePin, sync_folder: Site::SyncPinFolder };
-        replace_durably(&*self.disk, &temporary, &path, text.as_bytes(), sites).map_err(|error| self.pin_failed(error))
+        replace_durably(&*self.disk, &temporary, &path, text.as_bytes(), sites)
+            .map_err(|error| self.flush_failed(error))
     }
 
     /// Whether there is a pin of this name.
@@ -185,12 +185,8 @@ impl<D: Disk> Vault<D> {
         if !self.disk.remove(&folder.join(file_name(name)?))? {
             return Ok(false);
         }
-        self.disk.sync_folder(Site::SyncPinRemoval, &folder).map_err(|error| self.pin_failed(error))?;
+        self.disk.sync_folder(Site::SyncPinRemoval, &folder).map_err(|error| self.flush_failed(error))?;
         Ok(true)
-    }
-
-    fn pin_failed(&self, error: FsError) -> StoreError {
-        if error.operation == cas_fs::Operation::Sync { self.poison(error) } else { error.into() }
     }
 
     /// All pins, in the order of their names.

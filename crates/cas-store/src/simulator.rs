@@ -729,6 +729,23 @@ fn a_disk_that_fails_now_and_then_makes_errors_and_no_damage() {
     assert!(failures > 50 && successes > 50, "{failures} failures, {successes} successes");
 }
 
+/// What fails before the flush, or behind it, as for want of room, leaves a store that can be written to.
+#[test]
+fn a_seal_that_finds_no_room_ends_nothing() {
+    let disk = ModelDisk::new(5);
+    disk.create_folder(Path::new(HOME)).unwrap();
+    let disk = Arc::new(disk);
+    let vault = open(&disk, Durability::Epoch).unwrap();
+    let blob = vault.put_bytes(DigestFunction::Blake3, b"before the failure").unwrap();
+    disk.set_faults(Faults { one_in: 1, fail_next_sync: false });
+    assert!(matches!(vault.seal(), Err(StoreError::Fs(_))));
+    disk.set_faults(Faults { one_in: 0, fail_next_sync: false });
+    vault.put_bytes(DigestFunction::Blake3, b"after it").unwrap();
+    vault.seal().unwrap();
+    let mark = disk.stat(&vault.path(&blob.digest)).unwrap().unwrap().mark;
+    assert!(vault.epochs.sealed_now()(mark), "it is sealed by the next one");
+}
+
 /// After a flush that failed nothing more is written, and nothing that was not flushed by then counts as sealed later.
 #[test]
 fn a_failed_flush_ends_writing_and_sealing() {

@@ -150,7 +150,12 @@ impl<D: Disk> Vault<D> {
     /// Flushes what was put, so that it is trusted after a loss of power.
     pub(crate) fn seal(&self) -> Result<(), StoreError> {
         self.check_poison()?;
-        self.epochs.seal().map_err(|error| self.poison(error))
+        self.epochs.seal().map_err(|error| self.flush_failed(error))
+    }
+
+    /// Notes an error of flushing; one that came before or after it, as for want of room, leaves the store usable.
+    pub(crate) fn flush_failed(&self, error: FsError) -> StoreError {
+        if error.operation == cas_fs::Operation::Sync { self.poison(error) } else { error.into() }
     }
 }
 
