@@ -250,3 +250,53 @@ fn a_layer_after_a_change_is_the_layer_of_a_new_store() {
         assert_eq!(digests(&other), again, "{name}");
     }
 }
+
+/// An index over images of two platforms is taken as it is, and converted image by image.
+#[test]
+fn an_index_comes_in_and_goes_out_whole() {
+    let home = Home::new(
+        "[workspace]\n[fetch.data]\nurl = \"DATA\"\n\
+        sha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n\
+        [image.two]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nlayers = [{ from = \":data\", to = \"/\" }]\n",
+    );
+    run(&home, &["image", "export", ":two", "oci:given"], 0);
+    run(&home, &["image", "import", "oci:given", "--all", "--name", "two:1"], 0);
+    run(&home, &["image", "export", "two:1", "oci:out"], 0);
+    let index = |layout: &str| {
+        let bytes = fs::read(home.workspace().join(layout).join("index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&bytes).unwrap();
+        let entry = index["manifests"][0].clone();
+        (document(&home, layout, &entry["digest"]), entry)
+    };
+    assert_eq!(index("given"), index("out"));
+    run(&home, &["image", "convert", "oci:given", "--all", "--compression", "zstd:chunked", "--to", "oci:made"], 0);
+    let (given, _) = index("given");
+    let (made, _) = index("made");
+    for (one, other) in given["manifests"].as_array().unwrap().iter().zip(made["manifests"].as_array().unwrap()) {
+        assert_eq!(one["platform"], other["platform"]);
+        let (one, other) = (document(&home, "given", &one["digest"]), document(&home, "made", &other["digest"]));
+        assert_eq!(one["config"], other["config"]);
+        assert!(other["layers"][0]["annotations"].is_object(), "{other}");
+    }
+    // What is no image, and an index in its place, cannot be taken whole.
+    let folder = home.workspace().join("given");
+    let put = |value: &Value| {
+        let bytes = value.to_string();
+        let blob = cas_blob::Descriptor::of(cas_digest::DigestFunction::Sha256, bytes.as_bytes());
+        fs::write(folder.join("blobs/sha256").join(blob.digest.to_hex()), bytes).unwrap();
+        json!({ "mediaType": value["mediaType"], "digest": blob.digest.to_string(), "size": blob.size })
+    };
+    let mut attested = given.clone();
+    attested["manifests"][1]["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
+    let mut inner = put(&given);
+    inner["platform"] = given["manifests"][0]["platform"].clone();
+    let mut nested = given.clone();
+    nested["manifests"] = json!([inner]);
+    for (value, expected) in [(attested, "which is no image"), (nested, "which is an index itself")] {
+        let outer = json!({ "schemaVersion": 2, "manifests": [put(&value)] });
+        fs::write(folder.join("index.json"), outer.to_string()).unwrap();
+        let output = home.cas(&["image", "import", "oci:given", "--all", "--name", "x:1"]);
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+        assert!(!run(&home, &["image", "ls"], 0).contains("x:1"));
+    }
+}

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
-use cas_oci::{IndexEntry, LAYOUT_FILE, LayerKind, encode_index};
+use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index};
 use cas_store::{Store, StoreError};
 use cas_tar::{Codec, Compression, LayerPlan, copy_pieces, decompress};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use serde_json::json;
 
 use crate::export::{blobs, keep, keep_whole};
-use crate::foreign::MAX_LAYER_BYTES;
+use crate::foreign::{MAX_LAYER_BYTES, compression_of};
 use crate::{BuildError, Image, ImageLayer, layer};
 
 /// Files of an archive, by path.
@@ -93,13 +93,8 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
             Ok(recipe.tar)
         }
         ImageLayer::Foreign { blob, diff_id, kind, .. } => {
-            let compression = match kind {
-                LayerKind::Plain => Compression::None,
-                LayerKind::Gzip => Compression::Gzip,
-                LayerKind::Zstd => Compression::Zstd,
-            };
             let source = store.open_blob(blob).map_err(StoreError::from)?;
-            let mut bytes = decompress(source, compression, MAX_LAYER_BYTES).map_err(BuildError::Compress)?;
+            let mut bytes = decompress(source, compression_of(*kind), MAX_LAYER_BYTES).map_err(BuildError::Compress)?;
             let tar = store.put(DigestFunction::Sha256, &mut bytes)?;
             if tar.digest == *diff_id { Ok(tar) } else { Err(BuildError::Record { what: *blob }) }
         }

@@ -120,13 +120,11 @@ impl Run<'_> {
             self.made.push(Made { frame: state.frame, contents, bytes: None });
             states.push(state.clone());
         }
-        let Some((last, resumed)) =
-            states.last().and_then(|last| Some((last, (Sha256::resume(&last.tar)?, Sha256::resume(&last.blob)?))))
-        else {
+        let resumed = states.last().and_then(|last| Some((Sha256::resume(&last.tar)?, Sha256::resume(&last.blob)?)));
+        let Some(resumed) = resumed else {
             self.made.clear();
             return Ok(Vec::new());
         };
-        debug_assert_eq!(last.frame, self.made[states.len() - 1].frame, "both were pushed together");
         (self.tar, self.blob) = resumed;
         for made in &self.made {
             self.sizes.0 += made.frame.summary.length;

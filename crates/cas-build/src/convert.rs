@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::assemble::{Assembled, assemble};
 use crate::export::keep_whole;
-use crate::foreign::MAX_LAYER_BYTES;
+use crate::foreign::{MAX_LAYER_BYTES, compression_of};
 use crate::image::{codec, reference};
 use crate::layer::{self, LayerError};
 use crate::{BuildError, Image, ImageIndex, ImageLayer};
@@ -144,11 +144,6 @@ fn foreign(
         let reference = LayerReference { kind, blob, diff_id, created_by: String::new(), annotations };
         return Ok((reference, layer.clone()));
     }
-    let compression = match kind {
-        LayerKind::Plain => cas_tar::Compression::None,
-        LayerKind::Gzip => cas_tar::Compression::Gzip,
-        LayerKind::Zstd => cas_tar::Compression::Zstd,
-    };
     let form = match codec {
         Codec::Stargz6 => ScanForm::Stargz(store.put_bytes(function, LANDMARK)?),
         _ => ScanForm::Whole,
@@ -158,7 +153,8 @@ fn foreign(
         source: format!("layer `{}`: {said}", blob.digest).into(),
     };
     let source = store.open_blob(blob).map_err(StoreError::from)?;
-    let bytes = decompress(source, compression, MAX_LAYER_BYTES.saturating_mul(2)).map_err(BuildError::Compress)?;
+    let bytes =
+        decompress(source, compression_of(*kind), MAX_LAYER_BYTES.saturating_mul(2)).map_err(BuildError::Compress)?;
     let mut bytes = HashingReader::new(bytes, &[diff_id.function()]);
     let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
     let keep = &mut |content: &mut dyn io::Read| store.put(function, content);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use cas_blob::Descriptor;
 use cas_config::{Label, LockedImage};
@@ -21,7 +22,7 @@ use crate::behind::store_behind;
 use crate::image_place::{ImagePlace, open};
 use crate::outline::stand_in;
 use crate::platforms::{is_same, own};
-use crate::{BuildError, ImageLayer, Toolchain};
+use crate::{BuildError, Image, ImageLayer, Toolchain};
 
 /// Kind of the memos that tell what a pinned image gives.
 pub(crate) const ROOT_MEMO: &str = "image-root";
@@ -180,10 +181,6 @@ pub(crate) fn make(
     platform: &TargetPlatform,
 ) -> Result<(Root, Directory), BuildError> {
     let (manifest, config) = image(store, origin, &pin.document, platform)?;
-    if manifest.layers.len() != config.diff_ids.len() {
-        let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
-        return Err(origin.damaged(format!("its manifest has {layers} layers, its configuration {ids}")));
-    }
     fetch(store, origin, &manifest)?;
     let mut unpacking = Unpacking::new(Directory::root());
     for (layer, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
@@ -228,45 +225,29 @@ pub(crate) fn layer(
     Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
 }
 
-/// The files of layers of others that are in the store, over each other.
-pub(crate) fn unpacked(
-    store: &Store,
-    function: DigestFunction,
-    name: &str,
-    layers: &[&ImageLayer],
-) -> Result<Directory, BuildError> {
+/// The files of those layers of an image that are of others and in the store, over each other.
+pub(crate) fn unpacked(store: &Store, function: DigestFunction, image: &Image) -> Result<Directory, BuildError> {
+    let origin = ImagePlace::Built(Arc::new(image.clone()));
     let mut unpacking = Unpacking::new(Directory::root());
-    for layer in layers {
-        let ImageLayer::Foreign { blob, diff_id, kind, .. } = layer else { continue };
-        let compression = match kind {
-            LayerKind::Plain => Compression::None,
-            LayerKind::Gzip => Compression::Gzip,
-            LayerKind::Zstd => Compression::Zstd,
-        };
-        let failed = |said: String| BuildError::Image {
-            place: name.to_owned(),
-            source: format!("layer `{}`: {said}", blob.digest).into(),
-        };
-        let bytes = decompress(open(store, blob)?, compression, MAX_LAYER_BYTES.saturating_mul(2));
-        let mut bytes = HashingReader::new(bytes.map_err(|error| failed(error.to_string()))?, &[diff_id.function()]);
-        let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
-        let keep = &mut |content: &mut dyn Read| store.put(function, content);
-        read_layer(&mut unpacking, &mut bytes, limits, keep).map_err(|error| BuildError::ForeignLayer {
-            place: name.to_owned(),
-            layer: blob.digest.to_string(),
-            source: Box::new(error),
-        })?;
-        io::copy(&mut bytes, &mut io::sink()).map_err(|error| failed(error.to_string()))?;
-        let (digests, _) = bytes.finish();
-        if digests[0] != *diff_id {
-            return Err(failed(format!("its uncompressed bytes are `{}`, and were to be `{diff_id}`", digests[0])));
+    for layer in &image.layers {
+        if let ImageLayer::Foreign { blob, diff_id, .. } = layer {
+            unpack(store, function, &origin, &mut unpacking, blob, diff_id)?;
         }
     }
     Ok(unpacking.finish())
 }
 
+/// How a layer of a kind is compressed.
+pub(crate) const fn compression_of(kind: LayerKind) -> Compression {
+    match kind {
+        LayerKind::Plain => Compression::None,
+        LayerKind::Gzip => Compression::Gzip,
+        LayerKind::Zstd => Compression::Zstd,
+    }
+}
+
 /// How a layer is compressed, by its first bytes: media types are wrong now and then.
-pub(crate) fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<Compression, BuildError> {
+fn compression(store: &Store, origin: &ImagePlace, blob: &Descriptor) -> Result<Compression, BuildError> {
     let mut head = Vec::new();
     let read = open(store, blob)?.take(6).read_to_end(&mut head);
     read.map_err(|error| origin.damaged(format!("layer `{}`: {error}", blob.digest)))?;
@@ -311,6 +292,10 @@ pub(crate) fn chosen(
             Document::Manifest(manifest) => {
                 origin.blob(store, &checked(origin, &manifest.config)?)?;
                 let config = ConfigView::parse(&store.load(&manifest.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
+                if manifest.layers.len() != config.diff_ids.len() {
+                    let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
+                    return Err(origin.damaged(format!("its manifest has {layers} layers, its configuration {ids}")));
+                }
                 return Ok((blob, manifest, config));
             }
             Document::Index(items) => {

@@ -115,14 +115,10 @@ impl Image {
         let function = function.or(self.base_tree.map(|tree| tree.digest.function()));
         let function = function.unwrap_or(DigestFunction::Blake3);
         let layers: Vec<Source> = self.layers.iter().cloned().map(Source::Layer).collect();
-        let foreign: Vec<&ImageLayer> =
-            self.layers.iter().filter(|layer| matches!(layer, ImageLayer::Foreign { .. })).collect();
-        // Nobody has looked into what was only fetched.
+        let has_foreign = self.layers.iter().any(|layer| matches!(layer, ImageLayer::Foreign { .. }));
         let base = match self.base_tree {
-            None if !foreign.is_empty() => {
-                let tree = foreign::unpacked(store, function, &self.reference, &foreign)?;
-                Some(store.put_tree(&tree, function)?)
-            }
+            // Nobody has looked into what was only fetched.
+            None if has_foreign => Some(store.put_tree(&foreign::unpacked(store, function, self)?, function)?),
             base => base,
         };
         Ok((files(store, base.as_ref(), &layers)?, function))

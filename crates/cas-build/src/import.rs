@@ -130,10 +130,6 @@ fn one(
     unpack: Option<DigestFunction>,
 ) -> Result<Image, BuildError> {
     let (manifest_name, manifest, config) = chosen(store, origin, document, platform)?;
-    if manifest.layers.len() != config.diff_ids.len() {
-        let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
-        return Err(origin.damaged(format!("its manifest has {layers} layers, its configuration {ids}")));
-    }
     fetch(store, origin, &manifest)?;
     let pairs = manifest.layers.iter().zip(&config.diff_ids);
     let layers =

@@ -29,6 +29,7 @@ mod export;
 mod foreign;
 mod graph;
 mod healing;
+mod hint;
 mod history;
 mod host;
 mod image;

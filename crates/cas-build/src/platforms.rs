@@ -40,6 +40,19 @@ impl Image {
         self.all_platforms().find(|image| is_same(&image.platform, platform))
     }
 
+    /// The image for a platform that somebody asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Platform`]
+    pub fn of_platform(&self, wanted: &TargetPlatform) -> Result<&Self, BuildError> {
+        self.for_platform(wanted).ok_or_else(|| BuildError::Platform {
+            place: self.reference.clone(),
+            wanted: wanted.to_string(),
+            known: self.all_platforms().map(|image| image.platform.to_string()).collect(),
+        })
+    }
+
     /// The images of all platforms, in the order of the index.
     pub fn all_platforms(&self) -> impl Iterator<Item = &Self> {
         let (own, all) = match &self.index {

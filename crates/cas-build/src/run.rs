@@ -130,7 +130,13 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     environment.extend(request.env.into_iter().map(|(name, value)| (name.into(), value.into())));
     let own_directory = Some(execution.working_dir).filter(|path| !path.is_empty()).map_or("/".into(), PathBuf::from);
     let working_directory = working_directory.unwrap_or(own_directory);
-    let names = names(&tree, network, &scratch)?;
+    let names = match names(&tree, network, &scratch) {
+        Ok(names) => names,
+        Err(error) => {
+            cas_fs::remove_tree(&scratch)?;
+            return Err(error);
+        }
+    };
     let overlay = Overlay { lowers: names.into_iter().chain([root]).collect(), scratch: scratch.clone() };
     // As other programs that run images have it. A working directory that cannot be made cannot be entered, which is said. All
     // that is written goes when the run ends, so a volume of the image's needs no more than to be there.

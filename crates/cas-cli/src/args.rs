@@ -540,10 +540,17 @@ pub(crate) struct ImportImageArgs {
     /// What it is called in the store [default: as the source is written]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Of several platforms the one for this, as `linux/arm64/v8` [default: that of this machine]
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+}
+
+/// Which images of an index are taken.
+#[derive(Args, Debug)]
+pub(crate) struct WhichArgs {
+    /// Of several platforms the one for this, as `linux/arm64/v8` [default: all of an image of the store, that of this machine of others]
     #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
     pub(crate) platform: Option<cas_oci::TargetPlatform>,
-    /// All platforms, under their index
+    /// All platforms of an image of others, under their index
     #[arg(long, conflicts_with = "platform")]
     pub(crate) all: bool,
     /// Use no network
@@ -561,15 +568,8 @@ pub(crate) struct ConvertArgs {
     /// Where to, as for `export`
     #[arg(long, value_name = "DESTINATION")]
     pub(crate) to: String,
-    /// Of several platforms the one for this, as `linux/arm64/v8` [default: all of an image of the store, that of this machine of others]
-    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
-    pub(crate) platform: Option<cas_oci::TargetPlatform>,
-    /// All platforms of an image of others
-    #[arg(long, conflicts_with = "platform")]
-    pub(crate) all: bool,
-    /// Use no network
-    #[arg(long)]
-    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
 }
 
 #[derive(Args, Debug)]

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Destination, Event, Image, ImageRegistries, LOCK_FILE, MANIFEST_FILE, Mode, Observer,
-    Output, SecretSources, Taints, Trials, Workspace, export_image, find_image, healing, list_images, row_needs,
-    write_tarball,
+    BuildError, Builder, Built, Event, Image, ImageRegistries, LOCK_FILE, MANIFEST_FILE, Mode, Observer, Output,
+    SecretSources, Taints, Trials, Workspace, find_image, healing, row_needs, write_tarball,
 };
-use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, TargetPlatform, Toolchain};
+use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, Toolchain};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
 use cas_init::Source;
 use cas_registry::Client;
@@ -27,8 +26,8 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{
-    Cli, Command, Format, Global, ImageCommand, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs,
-    SandboxCommand, Shard, StepArgs,
+    Cli, Command, Format, Global, ImportCommand, InputArgs, LockArgs, NpmCommand, PackArgs, SandboxCommand, Shard,
+    StepArgs,
 };
 use crate::exit::Exit;
 use crate::image_file::ImageFiles;
@@ -37,10 +36,7 @@ use crate::place::place;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
 use crate::timeline::Timeline;
-use crate::{
-    affected, analyze, checkout, doctor, image_convert, image_diff, image_file, own_files, pages, rebuild, remarks,
-    store, test, why,
-};
+use crate::{affected, checkout, doctor, image, image_file, own_files, pages, rebuild, remarks, store, test, why};
 
 /// Signals are 128 and the number in a shell's exit codes.
 pub(crate) const SIGNAL_BASE: i32 = 128;
@@ -73,7 +69,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Graph(args) => why::graph(&global, &args),
         Command::Lock(args) => lock(&global, &args),
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
-        Command::Image(command) => image(&global, command),
+        Command::Image(command) => image::run(&global, command),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor::doctor(&global),
@@ -621,13 +617,7 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
         // A test that has an output is one that passed.
         Output::Files(_) if kind == "test" => row["status"] = json!("passed"),
         Output::Files(files) => row["digest"] = json!(files.name.digest.to_string()),
-        Output::Image(image) => {
-            row["digest"] = json!(image.document().digest.to_string());
-            row["layers"] = json!(image.layers.len());
-            if image.index.is_some() {
-                row["platforms"] = image_file::platforms(image);
-            }
-        }
+        Output::Image(image) => image_file::describe(image, &mut row),
     }
     row
 }
@@ -741,81 +731,5 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
             }
         }
     })?;
-    Ok(Exit::Done)
-}
-
-fn image(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
-    let command = match command {
-        ImageCommand::Analyze(args) => return analyze::run(global, &args),
-        ImageCommand::Diff(args) => return image_diff::run(global, &args),
-        ImageCommand::Import(args) => return image_convert::import(global, &args),
-        ImageCommand::Convert(args) => return image_convert::convert(global, &args),
-        other => other,
-    };
-    let store = open_store(global)?;
-    let options = build_options(None, &InputArgs::default());
-    match command {
-        ImageCommand::Ls => {
-            let row = |image: &Image| {
-                let digest = image.document().digest.to_string();
-                let mut row = json!({ "name": image.reference, "digest": digest, "layers": image.layers.len() });
-                if image.index.is_some() {
-                    row["platforms"] = image_file::platforms(image);
-                }
-                row
-            };
-            let rows: Vec<Value> = list_images(&store)?.iter().map(row).collect();
-            print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
-        }
-        ImageCommand::Inspect { image } => {
-            let image = find(global, &store, &image, &options)?;
-            let limit_bytes = 16 << 20;
-            let parse = |blob| -> Result<Value, Failure> {
-                let bytes = store.load(&blob, limit_bytes)?;
-                serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: blob }.into())
-            };
-            let mut document = json!({
-                "name": image.reference,
-                "digest": image.document().digest.to_string(),
-                "manifest": parse(image.manifest)?,
-                "config": parse(image.config)?,
-            });
-            if let Some(index) = &image.index {
-                document["index"] = parse(index.blob)?;
-                let mut platforms = Vec::new();
-                for one in image.all_platforms() {
-                    platforms.push(json!({
-                        "platform": one.platform.to_string(),
-                        "digest": one.manifest.digest.to_string(),
-                        "manifest": parse(one.manifest)?,
-                        "config": parse(one.config)?,
-                    }));
-                }
-                document["platforms"] = json!(platforms);
-            }
-            render::lines([serde_json::to_string_pretty(&document).expect("a value always has JSON")])?;
-        }
-        ImageCommand::Export { image, destination, platform } => {
-            let destination: Destination =
-                destination.parse().map_err(|error: cas_build::DestinationError| Failure::Usage(error.to_string()))?;
-            let platform = platform.as_deref().map(str::parse::<TargetPlatform>).transpose();
-            let platform = platform.map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
-            let image = find(global, &store, &image, &options)?;
-            let chosen = match &platform {
-                None => &*image,
-                Some(wanted) => image.for_platform(wanted).ok_or_else(|| BuildError::Platform {
-                    place: image.reference.clone(),
-                    wanted: wanted.to_string(),
-                    known: image.all_platforms().map(|image| image.platform.to_string()).collect(),
-                })?,
-            };
-            export_image(&store, chosen, &destination)?;
-            let rows = [json!({ "name": image.reference, "digest": chosen.document().digest.to_string() })];
-            print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
-        }
-        ImageCommand::Analyze(_) | ImageCommand::Diff(_) | ImageCommand::Import(_) | ImageCommand::Convert(_) => {
-            unreachable!("they are done above")
-        }
-    }
     Ok(Exit::Done)
 }

@@ -14,7 +14,7 @@ use cas_registry::Client;
 use cas_store::Store;
 use serde_json::json;
 
-use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs};
+use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs, WhichArgs};
 use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
 use crate::exit::Exit;
 use crate::image_look::found;
@@ -57,8 +57,8 @@ pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Fa
         let hint = "write `NAME:TAG` in small letters, as `team/app:1`; labels are the workspace's";
         return Err(Failure::Usable(format!("`{name}` is not a name with a tag"), hint.to_owned()));
     }
-    let (registries, function) = registries(global, args.offline)?;
-    let platforms = wanted(args.platform.as_ref(), args.all);
+    let (registries, function) = registries(global, args.which.offline)?;
+    let platforms = wanted(&args.which);
     let name = args.name.clone().unwrap_or_else(|| args.source.clone());
     let image = import_image(&store, function, &source, &here(global), &registries, &platforms, &name)
         .map_err(|error| no_place(&source, error))?;
@@ -102,26 +102,21 @@ pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failu
 
 /// The image that is meant, and the digest function of its files.
 fn image(global: &Global, store: &Store, args: &ConvertArgs) -> Result<(Image, DigestFunction), Failure> {
-    let (registries, function) = registries(global, args.offline)?;
+    let (registries, function) = registries(global, args.which.offline)?;
     let Some((source, _saved)) = found(store, &args.image)? else {
-        let options = build_options(None, &InputArgs { offline: args.offline, ..InputArgs::default() });
+        let options = build_options(None, &InputArgs { offline: args.which.offline, ..InputArgs::default() });
         let image = find(global, store, &args.image, &options)?;
-        let Some(wanted) = &args.platform else { return Ok((Image::clone(&image), function)) };
-        let chosen = image.for_platform(wanted).ok_or_else(|| BuildError::Platform {
-            place: image.reference.clone(),
-            wanted: wanted.to_string(),
-            known: image.all_platforms().map(|image| image.platform.to_string()).collect(),
-        })?;
-        return Ok((chosen.clone(), function));
+        let Some(wanted) = &args.which.platform else { return Ok((Image::clone(&image), function)) };
+        return Ok((image.of_platform(wanted)?.clone(), function));
     };
-    let platforms = wanted(args.platform.as_ref(), args.all);
+    let platforms = wanted(&args.which);
     let fetched = fetch_image(store, &source, &here(global), &registries, &platforms);
     let image = fetched.map_err(|error| no_place(&source, error))?;
     Ok((Image { reference: args.image.clone(), ..image }, function))
 }
 
-fn wanted(platform: Option<&cas_oci::TargetPlatform>, all: bool) -> Platforms {
-    match (platform, all) {
+fn wanted(which: &WhichArgs) -> Platforms {
+    match (&which.platform, which.all) {
         (Some(platform), _) => Platforms::One(platform.clone()),
         (None, true) => Platforms::All,
         (None, false) => Platforms::Own,

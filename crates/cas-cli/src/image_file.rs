@@ -97,8 +97,17 @@ fn platform(image: &Image) -> Value {
     told
 }
 
+/// What rows of results tell of an image.
+pub(crate) fn describe(image: &Image, row: &mut Value) {
+    row["digest"] = json!(image.document().digest.to_string());
+    row["layers"] = json!(image.layers.len());
+    if image.index.is_some() {
+        row["platforms"] = platforms(image);
+    }
+}
+
 /// What an image is for, in its order.
-pub(crate) fn platforms(image: &Image) -> Value {
+fn platforms(image: &Image) -> Value {
     image
         .all_platforms()
         .map(|image| {

@@ -10,6 +10,7 @@ mod checkout;
 mod commands;
 mod doctor;
 mod exit;
+mod image;
 mod image_convert;
 mod image_diff;
 mod image_file;

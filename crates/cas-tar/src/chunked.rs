@@ -9,10 +9,9 @@ use std::io::{self, BufWriter, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cas_digest::{Digest, DigestFunction};
-use serde_json::Value;
 
 use crate::LayerPlan;
-use crate::contents::{ContentsError, GroupIndex, Item, Listed, clean, each, fields, item, text, time};
+use crate::contents::{ContentsError, GroupIndex, Item, Listed, clean, each, fields, item, text, time, with_chunks};
 use crate::header::EntryError;
 use crate::tail::Tail;
 
@@ -99,21 +98,7 @@ fn entry(listed: &Listed<'_>) -> Result<Vec<Item>, ContentsError> {
     let end = content.chunks.last().map_or(0, |chunk| start + chunk.end);
     map.insert("digest", content.sha256.to_string().into());
     map.insert("endOffset", end.into());
-    let mut maps = vec![map];
-    let mut offset = 0u64;
-    for (index, chunk) in content.chunks.iter().enumerate() {
-        if index > 0 {
-            let name = Value::from(listed.name);
-            maps.push(Item::from([("type", "chunk".into()), ("name", name), ("chunkOffset", offset.into())]));
-        }
-        let map = maps.last_mut().expect("there is one");
-        map.insert("offset", (start + chunk.start).into());
-        if content.chunks.len() > 1 {
-            map.insert("chunkSize", chunk.size.into());
-            map.insert("chunkDigest", chunk.sha256.to_string().into());
-        }
-        offset += chunk.size;
-    }
+    let mut maps = with_chunks(map, listed.name, start, content, content.chunks.len() > 1);
     // Readers look for it at the last chunk; without it they fetch up to the next file.
     maps.last_mut().expect("there is one").insert("endOffset", end.into());
     Ok(maps)

@@ -175,33 +175,37 @@ enum Inner<W: Write> {
 struct Deflate<W> {
     sink: W,
     state: Compress,
-    buffer: Vec<u8>,
 }
 
 impl<W: Write> Inner<W> {
     fn deflate(sink: W, level: u32) -> Self {
         let state = Compress::new(Compression::new(level), false);
-        Self::Deflate(Box::new(Deflate { sink, state, buffer: Vec::with_capacity(BUFFER_BYTES) }))
+        Self::Deflate(Box::new(Deflate { sink, state }))
     }
 }
 
-impl<W: Write> Deflate<W> {
-    fn feed(&mut self, mut input: &[u8], flush: FlushCompress) -> io::Result<()> {
-        loop {
-            let before = self.state.total_in();
-            self.buffer.clear();
-            let status = self.state.compress_vec(input, &mut self.buffer, flush).map_err(io::Error::other)?;
-            let taken = usize::try_from(self.state.total_in() - before).expect("it is part of a slice");
-            input = &input[taken..];
-            self.sink.write_all(&self.buffer)?;
+/// Gives bytes to an encoder, and what comes out to `sink`.
+pub(crate) fn deflate(
+    state: &mut Compress,
+    mut input: &[u8],
+    flush: FlushCompress,
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+    loop {
+        let before = state.total_in();
+        buffer.clear();
+        let status = state.compress_vec(input, &mut buffer, flush).map_err(io::Error::other)?;
+        let taken = usize::try_from(state.total_in() - before).expect("it is part of a slice");
+        input = &input[taken..];
+        sink.write_all(&buffer)?;
+        let is_done = match flush {
+            FlushCompress::Finish => status == Status::StreamEnd,
             // A full buffer says that more is to come, also with nothing left to take in.
-            let more = self.buffer.len() == self.buffer.capacity();
-            if input.is_empty() && !more {
-                return Ok(());
-            }
-            if status == Status::BufError && taken == 0 && self.buffer.is_empty() {
-                return Ok(());
-            }
+            _ => input.is_empty() && buffer.len() < buffer.capacity(),
+        };
+        if is_done || (taken == 0 && buffer.is_empty()) {
+            return Ok(());
         }
     }
 }
@@ -220,7 +224,7 @@ impl<W: Write> Encoder<W> {
             Inner::Identity(sink) => sink,
             Inner::Deflate(mut deflate) => {
                 // A full flush ends on a byte and forgets what was before, so that frames can stand side by side.
-                deflate.feed(&[], FlushCompress::Full)?;
+                self::deflate(&mut deflate.state, &[], FlushCompress::Full, &mut deflate.sink)?;
                 deflate.sink
             }
             Inner::Zstd(encoder) => encoder.finish()?,
@@ -233,7 +237,10 @@ impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.inner {
             Inner::Identity(sink) => sink.write_all(bytes)?,
-            Inner::Deflate(deflate) => deflate.feed(bytes, FlushCompress::None)?,
+            Inner::Deflate(deflate) => {
+                let Deflate { sink, state } = &mut **deflate;
+                self::deflate(state, bytes, FlushCompress::None, sink)?;
+            }
             Inner::Zstd(encoder) => encoder.write_all(bytes)?,
         }
         self.crc.update(bytes);

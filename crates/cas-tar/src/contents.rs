@@ -148,6 +148,27 @@ pub(crate) fn fields(listed: &Listed<'_>) -> Result<Item, ContentsError> {
     Ok(map)
 }
 
+/// The item of an entry with its chunks: the first one's fields are in it, each other chunk is an item of its own. `start` is where the
+/// group begins, `has_digests` whether digests of chunks are told.
+pub(crate) fn with_chunks(map: Item, name: &str, start: u64, content: &ContentIndex, has_digests: bool) -> Vec<Item> {
+    let (mut maps, mut offset) = (vec![map], 0u64);
+    for (index, chunk) in content.chunks.iter().enumerate() {
+        if index > 0 {
+            maps.push(Item::from([("type", "chunk".into()), ("name", name.into()), ("chunkOffset", offset.into())]));
+        }
+        let map = maps.last_mut().expect("there is one");
+        map.insert("offset", (start + chunk.start).into());
+        if content.chunks.len() > 1 {
+            map.insert("chunkSize", chunk.size.into());
+        }
+        if has_digests {
+            map.insert("chunkDigest", chunk.sha256.to_string().into());
+        }
+        offset += chunk.size;
+    }
+    maps
+}
+
 /// A time as RFC 3339 has it, with its fraction if `exact`; `None` for the beginning of 1970, which stands for no time.
 pub(crate) fn time(moment: Moment, name: &str) -> Result<Option<String>, EntryError> {
     let date = Utc::from_unix(moment.seconds);

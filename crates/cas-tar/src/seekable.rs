@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 
 use cas_blob::OpenBlob;
 use cas_digest::{Digest, DigestFunction, Sha256};
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, Compression, FlushCompress};
 
+use crate::codec::deflate;
 use crate::{FrameSummary, Group, Piece};
 
 /// Files up to this size are one chunk of zstd:chunked; it is the shortest one of longer files, but for the last.
@@ -117,7 +118,7 @@ pub(crate) fn encode<W: Write>(
     for piece in group.pieces() {
         let blob = match piece {
             Piece::Bytes(bytes) => {
-                frames.write(bytes)?;
+                frames.add(bytes)?;
                 continue;
             }
             Piece::Content(blob) => blob,
@@ -230,20 +231,16 @@ impl<W: Write> Frames<W> {
         Ok(Self { encoder, sink, written: 0, crc: crc32fast::Hasher::new(), length: 0 })
     }
 
-    /// Headers and padding.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.add(bytes)
-    }
-
     /// A chunk: where its frame begins, and where the bytes end that hold it.
     fn chunk(&mut self, bytes: &[u8]) -> io::Result<(u64, u64)> {
         self.end_member()?;
         let start = self.written;
         self.add(bytes)?;
-        // A member may go on with padding and headers; only what is written by then is counted, which is less than all of it.
-        Ok((start, self.written.max(start + 1)))
+        // A member goes on with what follows; its header alone makes the end come after the start.
+        Ok((start, self.written))
     }
 
+    /// Adds to the frame that is open, or begins one.
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.crc.update(bytes);
         self.length += bytes.len() as u64;
@@ -318,26 +315,6 @@ pub(crate) fn gzip_member(
     let mut open = Open(Member { state, crc: crc32fast::Hasher::new(), length: 0, is_open: true }, sink);
     write(&mut open)?;
     open.0.end(open.1)
-}
-
-fn deflate(state: &mut Compress, mut input: &[u8], flush: FlushCompress, sink: &mut dyn Write) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(64 << 10);
-    loop {
-        let before = state.total_in();
-        buffer.clear();
-        let status = state.compress_vec(input, &mut buffer, flush).map_err(io::Error::other)?;
-        let taken = usize::try_from(state.total_in() - before).expect("it is part of a slice");
-        input = &input[taken..];
-        sink.write_all(&buffer)?;
-        let is_done = match flush {
-            FlushCompress::Finish => status == Status::StreamEnd,
-            // A full buffer says that more is to come, also with nothing left to take in.
-            _ => input.is_empty() && buffer.len() < buffer.capacity(),
-        };
-        if is_done || (taken == 0 && buffer.is_empty()) {
-            return Ok(());
-        }
-    }
 }
 
 struct Counted<'a, W> {

@@ -7,10 +7,9 @@ use std::io::{self, Write};
 
 use cas_blob::Descriptor;
 use cas_digest::Sha256;
-use serde_json::Value;
 
 use crate::LayerPlan;
-use crate::contents::{ContentsError, GroupIndex, Item, Listed, clean, each, fields, item, time};
+use crate::contents::{ContentsError, GroupIndex, Item, Listed, clean, each, fields, item, time, with_chunks};
 use crate::entries::{Kind, Moment};
 use crate::header::{BLOCK_BYTES, EntryError, Header, pad};
 use crate::plan::Builder;
@@ -132,23 +131,10 @@ fn entry(listed: &Listed<'_>) -> Result<Vec<Item>, ContentsError> {
         let digest = listed.content.map_or_else(|| Sha256::new().finish(), |(_, content)| content.sha256);
         map.insert("digest", digest.to_string().into());
     }
-    let mut maps = vec![map];
-    let Some((start, content)) = listed.content else { return Ok(maps) };
-    let mut offset = 0u64;
-    for (index, chunk) in content.chunks.iter().enumerate() {
-        if index > 0 {
-            let name = Value::from(listed.name);
-            maps.push(Item::from([("type", "chunk".into()), ("name", name), ("chunkOffset", offset.into())]));
-        }
-        let map = maps.last_mut().expect("there is one");
-        map.insert("offset", (start + chunk.start).into());
-        map.insert("chunkDigest", chunk.sha256.to_string().into());
-        if content.chunks.len() > 1 {
-            map.insert("chunkSize", chunk.size.into());
-        }
-        offset += chunk.size;
-    }
-    Ok(maps)
+    Ok(match listed.content {
+        None => vec![map],
+        Some((start, content)) => with_chunks(map, listed.name, start, content, true),
+    })
 }
 
 struct Measure {
