@@ -239,6 +239,8 @@ fn what_does_not_fit_its_name_is_refused_and_nothing_of_it_is_kept() {
         put(&fake, "v2", MANIFEST, manifest.to_string().as_bytes());
     };
     let other = of(b"other").digest.to_string();
+    let layers = manifest["layers"].as_array().unwrap().len();
+    let counts = format!("its manifest has {layers} layers, its configuration {}", layers - 1);
     type Change<'a> = &'a dyn Fn(&mut Value, &mut Value);
     let cases: [(&str, Change, i32, &str); 5] = [
         (
@@ -247,12 +249,7 @@ fn what_does_not_fit_its_name_is_refused_and_nothing_of_it_is_kept() {
             3,
             "its uncompressed bytes are",
         ),
-        (
-            "a layer less",
-            &|_, config| drop(config["rootfs"]["diff_ids"].as_array_mut().unwrap().pop()),
-            3,
-            "its manifest has 2 layers, its configuration 1",
-        ),
+        ("a layer less", &|_, config| drop(config["rootfs"]["diff_ids"].as_array_mut().unwrap().pop()), 3, &counts),
         ("another machine", &|_, config| config["architecture"] = json!("mips"), 2, "it is for linux/mips"),
         ("no configuration", &|_, config| *config = json!([]), 3, "it is no configuration of an image"),
         (

@@ -370,3 +370,91 @@ fn what_was_built_is_told_to_whoever_comes_after() {
     assert_eq!(build(&[":one", ":broken"], &["--metadata-file", "../m.json"]).status.code(), Some(2));
     assert_eq!(fs::read(&metadata).unwrap(), before);
 }
+
+/// Layers of an image, as its manifest has them.
+fn layers(home: &Home, image: &str) -> Vec<Value> {
+    inspect(home, image)["manifest"]["layers"].as_array().unwrap().clone()
+}
+
+#[test]
+fn own_files_are_a_layer_without_a_step() {
+    let home = Home::new("");
+    home.write("cas.toml", "[workspace]\nmembers = [\"app\"]\ninputs = [\"shared\"]\n");
+    home.write("shared", "of all");
+    home.write(
+        "app/cas.toml",
+        "[image.all]\nlayers = [{ files = [\"src/**\", \"run\"], to = \"/app\" }]\n\
+         [image.part]\nlayers = [{ files = [\"src/**\"], path = \"src\", to = \"/srv\" }]\n\
+         [image.none]\nlayers = [{ files = [\"no/**\"], to = \"/\" }]\n\
+         [image.both]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nlayers = [{ files = [\"run\"], to = \"/\" }]\n",
+    );
+    home.write("app/src/a.js", "a");
+    home.write("app/src/deep/b.js", "b");
+    home.write("app/run", "#!/bin/sh\n");
+    let names = |image: &str| {
+        let built = home.cas(&["build", image]);
+        assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+        let place = home.workspace().join("cas-out").join(image.trim_start_matches("//").replace(':', "/"));
+        let layer = layers(&home, image)[0]["digest"].as_str().unwrap().replace(':', "/");
+        let listed = Command::new("tar").arg("tzf").arg(place.join("blobs").join(layer)).output().unwrap();
+        text(&listed.stdout).lines().filter(|name| !name.ends_with('/')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names("//app:all"), ["app/run", "app/src/a.js", "app/src/deep/b.js"]);
+    assert_eq!(names("//app:part"), ["srv/a.js", "srv/deep/b.js"]);
+    let none = home.cas(&["build", "//app:none"]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    assert!(text(&none.stderr).contains("`no/**`"), "{}", text(&none.stderr));
+    // Sources are of no machine.
+    let both = home.cas(&["build", "//app:both"]);
+    assert_eq!(both.status.code(), Some(0), "{}", text(&both.stderr));
+    // What is not selected changes nothing, what is does, and a file that is gone is gone.
+    let before = layers(&home, "//app:part");
+    home.write("app/run", "#!/bin/sh\n:\n");
+    home.write("shared", "other");
+    home.cas(&["build", "//app:part"]);
+    assert_eq!(layers(&home, "//app:part"), before);
+    fs::remove_file(home.workspace().join("app/src/a.js")).unwrap();
+    assert_eq!(names("//app:part"), ["srv/deep/b.js"]);
+}
+
+#[test]
+fn a_large_tree_is_cut_and_a_change_is_one_layer() {
+    let home = Home::new("");
+    let image = |name: &str, more: &str, layer: &str| {
+        format!("[image.{name}]\n{more}layers = [{{ files = [\"d/**\"], to = \"/\"{layer} }}]\n")
+    };
+    let images = [("cut", "", ""), ("one", "max_layers = 1\n", ""), ("whole", "", ", split = false")];
+    let images: String = images.iter().map(|(name, more, layer)| image(name, more, layer)).collect();
+    home.write("cas.toml", &format!("[workspace]\n{images}"));
+    let content = |seed: usize| (0..20_000).map(|line| format!("{}\n", line * seed)).collect::<String>();
+    for number in 0..20 {
+        home.write(&format!("d/{number}/file"), &content(number + 3));
+        home.write(&format!("d/{number}/small"), "x");
+    }
+    let built = |image: &str| {
+        let built = home.cas(&["build", image]);
+        assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+        layers(&home, image)
+    };
+    assert_eq!((built("//:one").len(), built("//:whole").len()), (1, 1));
+    let before = built("//:cut");
+    assert!((4..=8).contains(&before.len()), "{}", before.len());
+    // Another store cuts alike.
+    home.write("d/7/small", "y");
+    let after = built("//:cut");
+    let new: Vec<&Value> = after.iter().filter(|layer| !before.contains(layer)).collect();
+    assert_eq!((after.len(), new.len()), (before.len(), 1));
+    fs::remove_dir_all(home.folder.path().join("store")).unwrap();
+    // `image inspect` and `image diff` are of images of the store.
+    built("//:whole");
+    assert_eq!(built("//:cut"), after);
+    // All of it is in them: what is cut and what is not are the same files.
+    let difference = home.cas(&["image", "diff", "//:cut", "//:whole"]);
+    assert!(!text(&difference.stdout).contains("d/"), "{}", text(&difference.stdout));
+    for bad in ["0", "128"] {
+        home.write("cas.toml", &format!("[workspace]\n{}", image("bad", &format!("max_layers = {bad}\n"), "")));
+        let refused = home.cas(&["build"]);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("from 1 to 127"), "{}", text(&refused.stderr));
+    }
+}

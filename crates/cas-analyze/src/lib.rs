@@ -1,7 +1,7 @@
-//! What the layers of an image hold: what is wasted, what each package takes, what looks like a secret, what to change; and how
-//! two images differ.
+//! What the layers of an image hold: what is wasted, what each package takes, what looks like a secret, what to change; how
+//! two images differ; and into which layers a tree is best cut.
 //!
-//! An [`Image`] is given its layers entry by entry, with the few contents that [`wanted`] asks for. [`analyze`] and
+//! A tree is cut by [`cut`]: docs/formats/cut.md. An [`Image`] is given its layers entry by entry, with the few contents that [`wanted`] asks for. [`analyze`] and
 //! [`compare`] look at it then. Rules, limits and what bytes are counted: docs/formats/image-analyze.md.
 //!
 //! Every function is pure, and what is read is input of others. Not here: archives (`cas-tar`), where images are
@@ -9,6 +9,7 @@
 
 mod advice;
 mod config;
+mod cut;
 mod difference;
 mod image;
 mod package;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use advice::{Advice, AdviceKind, Level, LinkKind, Removal};
 pub use config::ConfigChange;
+pub use cut::{cut, layers_for, shares, telling};
 pub use difference::{Difference, FileChange, FileState, PackageChange, compare};
 pub use image::{AddError, Entry, Fate, Image, LayerFacts, MAX_PARSED_BYTES, Skipped, What};
 pub use package::Package;

@@ -30,6 +30,8 @@ pub(crate) struct Packages {
     pub(crate) packages: Vec<Package>,
     /// Positions of packages by the numbers of entries.
     pub(crate) owners: BTreeMap<usize, usize>,
+    /// Names of npm packages that others of them depend on.
+    pub(crate) needed: BTreeSet<String>,
     /// What did not parse.
     pub(crate) skipped: Vec<Skipped>,
 }
@@ -178,6 +180,9 @@ impl Packages {
             };
             if let (Some(name), Some(version)) = (manifest["name"].as_str(), manifest["version"].as_str()) {
                 let package = self.add("npm", name, version);
+                let kinds =
+                    ["dependencies", "optionalDependencies", "peerDependencies"].map(|kind| manifest[kind].as_object());
+                self.needed.extend(kinds.into_iter().flatten().flat_map(|names| names.keys().cloned()));
                 self.packages[package].folder = Some(folder.clone());
                 folders.insert(folder, package);
             }

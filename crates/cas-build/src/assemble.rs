@@ -23,7 +23,7 @@ use crate::layer_states::{GroupState, LayerStates};
 
 /// A group up to this size is compressed in memory, a larger one by way of a file.
 const IN_MEMORY_BYTES: u64 = 8 << 20;
-/// Uncompressed bytes of groups that are being worked on, or wait to be digested.
+/// Uncompressed bytes of groups that are being worked on, or wait to be digested, of all archives that are made at the same time.
 const IN_FLIGHT_BYTES: u64 = 32 << 20;
 /// Longest index of a group's contents that is read.
 const MAX_CONTENTS_BYTES: u64 = 64 << 20;
@@ -46,13 +46,15 @@ struct Made {
     bytes: Option<(Arc<Vec<u8>>, Vec<u8>)>,
 }
 
-/// Makes the frames of a plan. `before` is what was kept of an earlier archive in the same place.
+/// Makes the frames of a plan. `before` is what was kept of an earlier archive in the same place, `at_once` how many archives are
+/// made at the same time, which share processors and memory.
 pub(crate) fn assemble(
     store: &Store,
     function: DigestFunction,
     codec: Codec,
     plan: &LayerPlan,
     before: Option<&LayerStates>,
+    at_once: usize,
 ) -> Result<Assembled, LayerError> {
     let groups = &plan.groups;
     let keys: Vec<Digest> = groups.iter().map(Group::key).collect();
@@ -60,10 +62,11 @@ pub(crate) fn assemble(
     run.feed_blob(codec.header());
     let mut states = LayerStates { groups: run.resume(&keys, before)? };
     let first = states.groups.len();
-    let line = Line::new(&groups[first..]);
+    let line = Line::new(&groups[first..], IN_FLIGHT_BYTES / at_once.max(1) as u64);
     let make = |index: usize| make(store, function, codec, &groups[first + index], &keys[first + index]);
     let digested = thread::scope(|scope| {
-        let workers = thread::available_parallelism().map_or(2, usize::from).min(groups.len() - first);
+        let processors = thread::available_parallelism().map_or(2, usize::from);
+        let workers = processors.div_ceil(at_once.max(1)).min(groups.len() - first);
         // Workers stop when this thread does, whatever the reason.
         let _stop = Stop(&line);
         for started in 0..workers {
@@ -206,6 +209,8 @@ impl Run<'_> {
 /// Groups that wait for workers, and what workers made of them.
 struct Line<'a> {
     groups: &'a [Group],
+    /// Most uncompressed bytes of groups that are being worked on, or wait to be digested.
+    most_bytes: u64,
     state: Mutex<LineState>,
     moved: Condvar,
 }
@@ -229,8 +234,8 @@ impl Drop for Stop<'_, '_> {
 }
 
 impl<'a> Line<'a> {
-    fn new(groups: &'a [Group]) -> Self {
-        Self { groups, state: Mutex::default(), moved: Condvar::new() }
+    fn new(groups: &'a [Group], most_bytes: u64) -> Self {
+        Self { groups, most_bytes, state: Mutex::default(), moved: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, LineState> {
@@ -250,7 +255,7 @@ impl<'a> Line<'a> {
                     return;
                 }
                 let weight = self.weight(state.next);
-                if state.in_flight_bytes == 0 || state.in_flight_bytes + weight <= IN_FLIGHT_BYTES {
+                if state.in_flight_bytes == 0 || state.in_flight_bytes + weight <= self.most_bytes {
                     state.in_flight_bytes += weight;
                     state.next += 1;
                     break state.next - 1;
@@ -440,7 +445,7 @@ mod tests {
             Codec::Stargz6 => LayerPlan::stargz(tree, landmark),
             _ => LayerPlan::new(tree),
         };
-        match assemble(store, DigestFunction::Blake3, codec, &plan.expect("a layer can tell it"), before) {
+        match assemble(store, DigestFunction::Blake3, codec, &plan.expect("a layer can tell it"), before, 1) {
             Ok(assembled) => assembled,
             Err(LayerError::Entry(error)) => panic!("{error}"),
             Err(LayerError::Build(error)) => panic!("{error}"),

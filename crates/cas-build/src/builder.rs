@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use cas_blob::{ActionCache, Descriptor};
 use cas_config::{
-    Addition, Command, Fetch, ImageSource, Label, Lock, LockedDebian, LockedImage, LockedNpm, LockedPackage,
-    LockfileKind, NpmPackage, RootSource, TargetKind,
+    Addition, Command, Fetch, ImageSource, Label, LayerSource, Lock, LockedDebian, LockedImage, LockedNpm,
+    LockedPackage, LockfileKind, NpmPackage, RootSource, TargetKind,
 };
 use cas_fetch::Fetcher;
 use cas_sandbox::{Cancel, Runner, Tier};
@@ -266,15 +266,14 @@ impl Builder<'_> {
 
     /// The files of the workspace, if any of what is to be built reads them.
     pub(crate) fn snapshot(&self, graph: &Graph<'_>) -> Result<Option<Snapshot>, BuildError> {
-        let reads_files = |kind: &TargetKind| {
-            matches!(
-                kind,
-                TargetKind::Command(_)
-                    | TargetKind::Test(_)
-                    | TargetKind::Npm(_)
-                    | TargetKind::Run(_)
-                    | TargetKind::Fetch(Fetch::Lockfile(_))
-            )
+        let reads_files = |kind: &TargetKind| match kind {
+            TargetKind::Command(_)
+            | TargetKind::Test(_)
+            | TargetKind::Npm(_)
+            | TargetKind::Run(_)
+            | TargetKind::Fetch(Fetch::Lockfile(_)) => true,
+            TargetKind::Image(image) => image.layers.iter().any(|layer| layer.from.outputs().is_none()),
+            TargetKind::Fetch(_) | TargetKind::Toolchain(_) => false,
         };
         if graph.kinds().any(reads_files) { self.whole_snapshot().map(Some) } else { Ok(None) }
     }
@@ -450,7 +449,16 @@ impl Builder<'_> {
                 // In the order of its section: the base, then the layers.
                 let mut outputs = graph.needs(target).named.iter().map(|need| shared.output(*need));
                 let base = image.base.as_ref().and_then(|_| outputs.next());
-                let layers = outputs.collect();
+                let mut layers = Vec::new();
+                for layer in &image.layers {
+                    layers.push(match &layer.from {
+                        LayerSource::Outputs(_) => outputs.next().expect("each has a need"),
+                        LayerSource::Files(patterns) => {
+                            let files = self.sources(shared).own_files(label.package.as_ref(), patterns)?;
+                            (label.to_string(), Output::Files(Arc::new(files)))
+                        }
+                    });
+                }
                 let function = self.workspace.section.digest_function;
                 let (store, fetcher) = (self.store, self.fetcher);
                 let (workspace, variables) = (self.workspace, &self.variables);

@@ -121,7 +121,8 @@ fn made(
         return Ok((reference(&found, String::new()), layer.clone()));
     }
     let place = format!("{} {} {layer_index} converted", image.reference, image.platform);
-    let built = layer::build(store, &store.load_tree(tree)?, tree, codec, &place);
+    let load = || store.load_tree(tree).map(std::sync::Arc::new);
+    let built = layer::build(store, &load, tree, codec, &place, 1);
     let (recipe_name, recipe) = built.map_err(|error| failed(image, layer_index, error))?;
     if ![found.codec, codec].contains(&Codec::Stargz6) && recipe.tar.digest != found.tar.digest {
         return Err(BuildError::Record { what: *name });
@@ -168,7 +169,7 @@ fn foreign(
     if digests[0] != *diff_id {
         return Err(damaged(format!("its uncompressed bytes are `{}`, and were to be `{diff_id}`", digests[0])));
     }
-    let assembled = assemble(store, function, codec, &plan, None);
+    let assembled = assemble(store, function, codec, &plan, None, 1);
     let Assembled { tar, blob: made, frames, tail, .. } =
         assembled.map_err(|error| failed(image, layer_index, error))?;
     let recipe = Recipe { profile: Profile::Layer1, codec, tree: *blob, tar, blob: made, frames, tail };

@@ -319,8 +319,9 @@ fn references(target: &Target) -> impl Iterator<Item = &Reference> {
         TargetKind::Run(run) => (Some(&run.command), None, None),
     };
     let steps = steps.into_iter().flat_map(|command| command.toolchains.iter().chain(&command.deps));
-    let image =
-        image.into_iter().flat_map(|image| image.base.iter().chain(image.layers.iter().map(|layer| &layer.from)));
+    let image = image
+        .into_iter()
+        .flat_map(|image| image.base.iter().chain(image.layers.iter().filter_map(|layer| layer.from.outputs())));
     let npm = npm.into_iter().flat_map(|npm| &npm.from);
     let toolchain = match &target.kind {
         TargetKind::Toolchain(Toolchain::Debian(debian)) => Some(&debian.add),
@@ -334,7 +335,7 @@ fn references(target: &Target) -> impl Iterator<Item = &Reference> {
         _ => None,
     };
     let added = toolchain.into_iter().flatten().filter_map(|addition| match addition {
-        Addition::Outputs(outputs) => Some(&outputs.from),
+        Addition::Outputs(outputs) => outputs.from.outputs(),
         Addition::Link { .. } => None,
     });
     steps.chain(image).chain(npm).chain(root).chain(added).map(|reference| &reference.value)

@@ -4,7 +4,9 @@
 //! (`platforms`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use cas_blob::Descriptor;
 use cas_config::{Compression, Image as ImageTarget, Label, Owner};
@@ -18,10 +20,14 @@ use cas_tar::{Codec, Recipe};
 use cas_tree::{Directory, RelPath};
 
 use crate::accounts::{self, Accounts};
-use crate::image_base::{Base, Source, files};
+use crate::image_base::{Base, Cutting, Source, files};
 use crate::layer::{self, LayerError};
+use crate::layer_cut::{self, CutPart};
 use crate::stamp::stamp;
 use crate::{BuildError, Image, ImageIndex, ImageLayer, Output, Taints, Workspace, image_record, part, platforms};
+
+/// Layers that are made at the same time: together they have what one alone would have of memory.
+const MOST_AT_ONCE: usize = 4;
 
 /// Where an image is built.
 pub(crate) struct Context<'a> {
@@ -89,7 +95,6 @@ fn for_platform(
     taints: &Taints,
 ) -> Result<Image, BuildError> {
     let Context { store, workspace, function, .. } = *context;
-    let codec = codec(target.compression);
     let Base { mut sources, tree: base_tree, inherited } = Base::of(context, label, base, platform)?;
     for (layer_index, (layer, part)) in target.layers.iter().zip(parts).enumerate() {
         let LayerPart { from, tree, top } = part;
@@ -103,13 +108,14 @@ fn for_platform(
         let mut tree = tree.clone();
         accounts::give(&mut tree, top.as_ref(), &layer.rights, owner);
         let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
-        sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}") });
+        let cutting = if layer.is_whole { Cutting::Whole } else { Cutting::Layer };
+        sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}"), cutting });
     }
     if let Some(user) = &target.config.user {
         let owner = Owner::parse(user).expect("it was checked with the text");
         numbers(context, label, || "`config`".to_owned(), &owner, base_tree.as_ref(), &sources, None)?;
     }
-    let (references, made) = described(store, label, platform, sources, codec)?;
+    let (references, made) = described(store, label, platform, target, sources)?;
     let own = &target.config;
     let mut config = ImageConfig {
         user: own.user.clone(),
@@ -169,45 +175,132 @@ fn numbers(
     })
 }
 
-/// Layers as documents name them and as the store has them; those that are trees are made.
+/// A layer that is to be made.
+struct Planned {
+    /// Which entry of the image it is of.
+    layer_index: usize,
+    /// Which layer it is, so that the next one there is known to go on from it.
+    place: String,
+    tree: Descriptor,
+    /// The tree, where it is at hand.
+    loaded: Option<Arc<Directory>>,
+    created_by: String,
+}
+
+/// Layers as documents name them and as the store has them; trees are cut, and their layers made.
 fn described(
     store: &Store,
     label: &Label,
     platform: &TargetPlatform,
+    target: &ImageTarget,
     sources: Vec<Source>,
-    codec: Codec,
 ) -> Result<(Vec<LayerReference>, Vec<ImageLayer>), BuildError> {
+    let budgets = layer_cut::budgets(target.max_layers, &sources);
+    // Layers that are there, and numbers of those that are to be made.
+    let (mut order, mut planned) = (Vec::new(), Vec::new());
+    for (layer_index, (source, budget)) in sources.into_iter().zip(budgets).enumerate() {
+        let (tree, name, created_by) = match source {
+            Source::Layer(layer) => {
+                order.push(Ok(layer));
+                continue;
+            }
+            Source::Tree { tree, name, created_by, .. } => (tree, name, created_by),
+        };
+        for CutPart { name: part, tree: part_tree } in layer_cut::parts(store, &tree, &name, budget)? {
+            order.push(Err(planned.len()));
+            let place = format!("{label} {platform} {layer_index}");
+            planned.push(match &*part {
+                "" => {
+                    let created_by = created_by.clone();
+                    Planned { layer_index, place, tree: name, loaded: Some(Arc::clone(&tree)), created_by }
+                }
+                part => Planned {
+                    layer_index,
+                    place: format!("{place} {part}"),
+                    tree: part_tree,
+                    loaded: None,
+                    created_by: format!("{created_by} ({part})"),
+                },
+            });
+        }
+    }
+    let mut made_here = make(store, label, codec(target.compression), &planned)?.into_iter();
     let (mut references, mut made) = (Vec::new(), Vec::new());
-    for (layer_index, source) in sources.into_iter().enumerate() {
-        let (layer, recipe, created_by) = match source {
-            Source::Layer(layer) => match &layer {
-                ImageLayer::Foreign { blob, diff_id, kind, annotations } => {
+    for place in order {
+        let (layer, recipe, created_by) = match place {
+            Err(number) => {
+                let Planned { tree, created_by, .. } = &planned[number];
+                let (recipe_name, recipe) = made_here.next().expect("every planned layer was made");
+                (ImageLayer::Made { recipe: recipe_name, tree: *tree }, recipe, created_by.clone())
+            }
+            Ok(ImageLayer::Made { recipe, tree }) => {
+                let found = layer::find(store, &recipe)?.ok_or(BuildError::Record { what: recipe })?;
+                (ImageLayer::Made { recipe, tree }, found, format!("cas layer {}", tree.digest))
+            }
+            Ok(layer @ ImageLayer::Foreign { .. }) => {
+                if let ImageLayer::Foreign { blob, diff_id, kind, annotations } = &layer {
                     let (blob, diff_id, kind, annotations) = (*blob, *diff_id, *kind, annotations.clone());
                     let created_by = format!("layer {}", blob.digest);
                     references.push(LayerReference { kind, blob, diff_id, created_by, annotations });
-                    made.push(layer);
-                    continue;
                 }
-                ImageLayer::Made { recipe, tree } => {
-                    let found = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
-                    let created_by = format!("cas layer {}", tree.digest);
-                    (layer, found, created_by)
-                }
-            },
-            Source::Tree { tree, name, created_by } => {
-                let place = format!("{label} {platform} {layer_index}");
-                let built = layer::build(store, &tree, &name, codec, &place);
-                let (recipe_name, recipe) = built.map_err(|error| match error {
-                    LayerError::Entry(source) => BuildError::Layer { label: label.to_string(), layer_index, source },
-                    LayerError::Build(error) => error,
-                })?;
-                (ImageLayer::Made { recipe: recipe_name, tree: name }, recipe, created_by)
+                made.push(layer);
+                continue;
             }
         };
         references.push(reference(&recipe, created_by));
         made.push(layer);
     }
     Ok((references, made))
+}
+
+/// Makes layers, several at once; in their order.
+fn make(
+    store: &Store,
+    label: &Label,
+    codec: Codec,
+    planned: &[Planned],
+) -> Result<Vec<(Descriptor, Recipe)>, BuildError> {
+    let one = |at_once: usize, planned: &Planned| {
+        let Planned { layer_index, place, tree: name, loaded, .. } = planned;
+        let tree = || match loaded {
+            Some(tree) => Ok(Arc::clone(tree)),
+            None => store.load_tree(name).map(Arc::new),
+        };
+        layer::build(store, &tree, name, codec, place, at_once).map_err(|error| match error {
+            LayerError::Entry(source) => {
+                BuildError::Layer { label: label.to_string(), layer_index: *layer_index, source }
+            }
+            LayerError::Build(error) => error,
+        })
+    };
+    // What is known is looked up by one.
+    let mut made = Vec::new();
+    for planned in planned {
+        made.push(layer::known(store, &planned.tree, codec)?);
+    }
+    let missing: Vec<usize> = (0..made.len()).filter(|number| made[*number].is_none()).collect();
+    let at_once = thread::available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE).min(missing.len());
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::new());
+    let work = || {
+        while let Some(number) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = one(at_once, &planned[*number]);
+            let is_failed = result.is_err();
+            results.lock().unwrap_or_else(PoisonError::into_inner).insert(*number, result);
+            if is_failed {
+                next.store(missing.len(), Ordering::Relaxed);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        // A machine that has no room for more threads has enough with this one.
+        let _others: Vec<_> = (1..at_once).map(|_| thread::Builder::new().spawn_scoped(scope, work)).collect();
+        work();
+    });
+    for (number, result) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        made[number] = Some(result?);
+    }
+    Ok(made.into_iter().map(|layer| layer.expect("none failed, so all were made")).collect())
 }
 
 /// The codec of layers.

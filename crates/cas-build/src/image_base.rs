@@ -13,11 +13,22 @@ use crate::{BuildError, Image, ImageLayer, Output, foreign};
 
 use crate::image::Context;
 
+/// What a tree is to the layers that it may be cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cutting {
+    /// The root below all others.
+    Root,
+    /// A layer of the image's own.
+    Layer,
+    /// It is one layer, because somebody said so.
+    Whole,
+}
+
 /// A layer, before it is told of in a manifest.
 #[derive(Clone)]
 pub(crate) enum Source {
     /// A tree.
-    Tree { tree: Arc<Directory>, name: Descriptor, created_by: String },
+    Tree { tree: Arc<Directory>, name: Descriptor, created_by: String, cutting: Cutting },
     /// A layer of another image, taken as it is.
     Layer(ImageLayer),
 }
@@ -62,7 +73,12 @@ impl Base {
                     None => Inherited::default(),
                 };
                 let tree = toolchain.tree(store, context.fetcher)?;
-                let source = Source::Tree { tree, name: toolchain.name, created_by: format!("cas {from}") };
+                let source = Source::Tree {
+                    tree,
+                    name: toolchain.name,
+                    created_by: format!("cas {from}"),
+                    cutting: Cutting::Root,
+                };
                 Ok(Self { sources: vec![source], tree: None, inherited })
             }
             Some((from, Output::Image(image))) => {

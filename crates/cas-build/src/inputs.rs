@@ -16,7 +16,7 @@ use crate::graph::{Edge, Every, Graph, TargetId};
 use crate::recent::Recent;
 use crate::schedule::Values;
 use crate::trace::Trace;
-use crate::{BuildError, Output, Taints, Workspace, checkout};
+use crate::{BuildError, Files, Output, Taints, Workspace, checkout};
 
 /// The manifest that comes with a dependency's outputs.
 const PACKAGE_JSON: &str = "package.json";
@@ -401,23 +401,40 @@ impl Sources<'_> {
         if let Some(picked) = known().get(&key) {
             return Ok(picked.clone());
         }
+        let picked = self.selected(package, inputs.cloned(), self.workspace.section.inputs.clone())?;
+        known().insert(key, picked.clone());
+        Ok(picked)
+    }
+
+    fn selected(
+        &self,
+        package: Option<&RelPath>,
+        inputs: Option<Vec<String>>,
+        workspace_inputs: Vec<String>,
+    ) -> Result<Picked, BuildError> {
         let nested = self.known.nested.get_or_init(|| nested(self.workspace));
-        let selection = Selection {
-            package: package.cloned(),
-            // A folder above is another package, too, but its files are not below this one.
-            other_packages: nested.get(&package.cloned()).cloned().unwrap_or_default(),
-            inputs: inputs.cloned(),
-            workspace_inputs: self.workspace.section.inputs.clone(),
-        };
-        let selected = self.snapshot.select(&selection)?;
+        let package = package.cloned();
+        // A folder above is another package, too, but its files are not below this one.
+        let other_packages = nested.get(&package).cloned().unwrap_or_default();
+        let selected = self.snapshot.select(&Selection { package, other_packages, inputs, workspace_inputs })?;
         let checked_out = self.known.checked_out.get_or_init(|| match self.snapshot.has_repository() {
             // There `.gitignore` says what is no source.
             true => Vec::new(),
             false => checkout::places(self.store, &self.workspace.root),
         });
-        let picked = if checked_out.is_empty() { selected } else { self.snapshot.without(&selected, checked_out) };
-        known().insert(key, picked.clone());
-        Ok(picked)
+        Ok(if checked_out.is_empty() { selected } else { self.snapshot.without(&selected, checked_out) })
+    }
+
+    /// Files of a package that match patterns, without those that the workspace gives to all.
+    pub(crate) fn own_picked(&self, package: Option<&RelPath>, patterns: &[String]) -> Result<Picked, BuildError> {
+        self.selected(package, Some(patterns.to_vec()), Vec::new())
+    }
+
+    /// The same as if they were outputs.
+    pub(crate) fn own_files(&self, package: Option<&RelPath>, patterns: &[String]) -> Result<Files, BuildError> {
+        let tree = self.kept(&self.own_picked(package, patterns)?)?;
+        let name = tree.encode(self.workspace.section.digest_function).map_err(StoreError::from)?.root;
+        Ok(Files::new(tree, name, name, Vec::new(), Taints::default()))
     }
 
     /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.

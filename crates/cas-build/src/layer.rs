@@ -1,9 +1,10 @@
 //! Layers: recipes of archives, made by `assemble`, kept by what they are made of, and written out.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use cas_blob::{Descriptor, OpenBlob};
-use cas_store::Store;
+use cas_store::{Store, StoreError};
 use cas_tar::{Codec, LANDMARK, LayerPlan, Profile, Recipe};
 use cas_tree::Directory;
 
@@ -30,27 +31,41 @@ impl<E: Into<BuildError>> From<E> for LayerError {
 
 /// The recipe of the layer that holds `tree`, named `name`, and the recipe's own name. `place` says which layer of which image it
 /// is: what was there before may have begun alike.
+///
+/// `at_once` is how many are made at the same time: each takes its share of processors and memory.
 pub(crate) fn build(
     store: &Store,
-    tree: &Directory,
+    tree: &dyn Fn() -> Result<Arc<Directory>, StoreError>,
     name: &Descriptor,
     codec: Codec,
     place: &str,
+    at_once: usize,
 ) -> Result<(Descriptor, Recipe), LayerError> {
-    let function = name.digest.function();
-    let key = format!("{} {} {name}", Profile::Layer1.name(), codec.id());
-    if let Some(value) = store.memo("layer", key.as_bytes())?
-        && let Some(recipe_name) = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok())
-        && let Some(recipe) = find(store, &recipe_name)?
-    {
-        return Ok((recipe_name, recipe));
+    if let Some(known) = known(store, name, codec)? {
+        return Ok(known);
     }
-    let plan = plan(store, tree, codec, name)?;
-    let (recipe_name, recipe) = recipe(store, Profile::Layer1, codec, name, &plan, Some(place))?;
+    let tree = tree()?;
+    let plan = plan(store, &tree, codec, name)?;
+    let (recipe_name, recipe) = recipe(store, Profile::Layer1, codec, name, &plan, Some(place), at_once)?;
     // The tree is kept with its recipe: what runs an image needs it.
-    store.put_tree(tree, function)?;
-    store.put_memo("layer", key.as_bytes(), recipe_name.to_string().as_bytes())?;
+    store.put_tree(&tree, name.digest.function())?;
+    store.put_memo("layer", key(name, codec).as_bytes(), recipe_name.to_string().as_bytes())?;
     Ok((recipe_name, recipe))
+}
+
+fn key(name: &Descriptor, codec: Codec) -> String {
+    format!("{} {} {name}", Profile::Layer1.name(), codec.id())
+}
+
+/// The layer of a tree, if it was made before and all of it is here.
+pub(crate) fn known(
+    store: &Store,
+    name: &Descriptor,
+    codec: Codec,
+) -> Result<Option<(Descriptor, Recipe)>, BuildError> {
+    let Some(value) = store.memo("layer", key(name, codec).as_bytes())? else { return Ok(None) };
+    let Some(name) = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) else { return Ok(None) };
+    Ok(find(store, &name)?.map(|recipe| (name, recipe)))
 }
 
 /// The plan of the layer that holds `tree`.
@@ -72,13 +87,15 @@ pub(crate) fn recipe(
     tree: &Descriptor,
     plan: &LayerPlan,
     place: Option<&str>,
+    at_once: usize,
 ) -> Result<(Descriptor, Recipe), LayerError> {
     let function = tree.digest.function();
     // Frames are named by the function, so states of another one are of no use.
     let place = place.map(|place| format!("{function} {place}"));
     let place = place.as_deref();
     let before = place.map_or(Ok(None), |place| LayerStates::find(store, profile, codec, place))?;
-    let Assembled { tar, blob, frames, tail, states } = assemble(store, function, codec, plan, before.as_ref())?;
+    let Assembled { tar, blob, frames, tail, states } =
+        assemble(store, function, codec, plan, before.as_ref(), at_once)?;
     if let Some(place) = place {
         states.keep(store, profile, codec, place)?;
     }

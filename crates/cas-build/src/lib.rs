@@ -41,6 +41,7 @@ mod import;
 mod inputs;
 mod kept;
 mod layer;
+mod layer_cut;
 mod layer_states;
 mod limits;
 mod log;

@@ -15,6 +15,7 @@ use cas_tree::Node;
 use crate::debian_index::INDEX_MEMO;
 use crate::foreign::recorded_tree;
 use crate::image_record::decode as decode_image;
+use crate::layer_cut::CUT_MEMO;
 use crate::layer_states::STATES_MEMO;
 use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
 
@@ -44,7 +45,7 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
-                "download" | "trace-1" | INDEX_MEMO | STATES_MEMO => {
+                "download" | "trace-1" | INDEX_MEMO | STATES_MEMO | CUT_MEMO => {
                     Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)]))
                 }
                 kind if kind.starts_with("frame ") => {

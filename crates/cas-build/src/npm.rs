@@ -239,7 +239,7 @@ fn tarball(
 ) -> Result<(cas_tar::Recipe, Integrity), BuildError> {
     let name = store.put_tree(tree, function)?;
     let plan = npm_plan(files);
-    let (_, recipe) = layer::recipe(store, cas_tar::Profile::Npm1, Codec::Gzip9, &name, &plan, None).map_err(
+    let (_, recipe) = layer::recipe(store, cas_tar::Profile::Npm1, Codec::Gzip9, &name, &plan, None, 1).map_err(
         |error| match error {
             LayerError::Build(error) => error,
             // Tarballs have no table of contents, which alone could refuse an entry here.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
 use cas_config::{
-    Addition, Fetch, Image as ImageTarget, ImageSource, Label, LockfileKind, RootSource, Run, TargetKind,
+    Addition, Fetch, Image as ImageTarget, ImageSource, Label, LayerSource, LockfileKind, RootSource, Run, TargetKind,
 };
 use cas_digest::{Digest, DigestFunction};
 use cas_npm::{DependencyKind, Part};
@@ -447,6 +447,7 @@ impl Builder<'_> {
         words.add("compression", "", format!("{:?}", image.compression));
         words.add("format", "", format!("{:?}", image.format));
         words.add("config", "", format!("{:?}", image.config));
+        words.add("max layers", "", image.max_layers.to_string());
         words.add("platforms", "", image.platforms.iter().map(|platform| format!("{platform} ")).collect::<String>());
         words.add("annotations", "", format!("{:?}", image.annotations));
         if !image.stamp.is_empty() {
@@ -467,10 +468,21 @@ impl Builder<'_> {
             }
             parts.insert(from, whole_name(&output));
         }
-        for (index, (layer, (from, output))) in image.layers.iter().zip(outputs).enumerate() {
+        for (index, layer) in image.layers.iter().enumerate() {
+            let rest = format!("{:?} {:?} {} {:?}", layer.path, layer.to, layer.production, layer.rights);
+            let rest = if layer.is_whole { format!("{rest} whole") } else { rest };
+            let (from, output) = match &layer.from {
+                LayerSource::Outputs(_) => outputs.next().expect("each has a need"),
+                LayerSource::Files(patterns) => {
+                    let sources = self.sources(shared);
+                    let picked = sources.own_picked(label.package.as_ref(), patterns)?;
+                    words.add("layer", index.to_string(), format!("files {rest}"));
+                    words.add_files(sources.snapshot.listing(&picked)?);
+                    continue;
+                }
+            };
             taints.extend(&Taints::of([&output]));
-            let place = format!("{from} {:?} {:?} {} {:?}", layer.path, layer.to, layer.production, layer.rights);
-            words.add("layer", index.to_string(), place);
+            words.add("layer", index.to_string(), format!("{from} {rest}"));
             let part = match &output {
                 Output::Files(files) if !files.tree(self.store)?.is_empty() => {
                     part::files_at(self.store, &from, files, layer)?

@@ -13,8 +13,8 @@ use toml::Spanned;
 use crate::diagnostic::Diagnostic;
 use crate::label::{Reference, is_target_name};
 use crate::manifest::{
-    Addition, Debian, DebianArchive, Fetch, Host, ImageLayer, ImageRoot, Located, LockfileKind, MAX_MANIFEST_BYTES,
-    Manifest, Npm, NpmPackage, Rights, RootSource, Target, TargetKind, Toolchain, WorkspaceSection,
+    Addition, Debian, DebianArchive, Fetch, Host, ImageLayer, ImageRoot, LayerSource, Located, LockfileKind,
+    MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Rights, RootSource, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 use crate::moment::parse_moment;
 use crate::nearest::nearest;
@@ -276,7 +276,14 @@ impl Checker {
             raw::Addition { from: Some(from), path, to: Some(to), link: None, target: None } => {
                 let path = path.as_ref().and_then(|text| self.path(text));
                 let (from, to) = (self.located(&from)?, self.absolute(&to)?);
-                Some(Addition::Outputs(ImageLayer { from, path, to, production: false, rights: Rights::default() }))
+                Some(Addition::Outputs(ImageLayer {
+                    from: LayerSource::Outputs(from),
+                    path,
+                    to,
+                    production: false,
+                    rights: Rights::default(),
+                    is_whole: false,
+                }))
             }
             raw::Addition { from: None, path: None, to: None, link: Some(link), target: Some(target) } => {
                 if target.get_ref().is_empty() || target.get_ref().contains('\0') {

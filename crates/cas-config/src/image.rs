@@ -9,11 +9,15 @@ use toml::Spanned;
 
 use crate::check::Checker;
 use crate::diagnostic::Diagnostic;
-use crate::manifest::{Compression, Image, ImageConfig, ImageLayer, Owner, Principal, Rights, Stamp};
+use crate::manifest::{Compression, Image, ImageConfig, ImageLayer, LayerSource, Owner, Principal, Rights, Stamp};
 use crate::nearest::nearest;
 use crate::raw;
 use crate::step::with_unit;
 
+/// Into how many layers trees are cut where nobody says how many.
+const DEFAULT_LAYERS: usize = 120;
+/// Docker's clients take no more.
+const MOST_LAYERS: usize = 127;
 /// Signals of Linux with names that are the same on every machine; `SIGRTMIN+N` beside them.
 const SIGNALS: [&str; 30] = [
     "SIGABRT",
@@ -57,6 +61,7 @@ impl Checker {
     pub(crate) fn image(&mut self, section: raw::Image) -> Image {
         let base = section.base.and_then(|text| self.located(&text));
         let layers = section.layers.into_iter().filter_map(|layer| self.layer(layer)).collect();
+        let max_layers = section.max_layers.map_or(DEFAULT_LAYERS, |number| self.max_layers(&number));
         let format = section.format.as_ref().map_or(ImageFormat::Oci, |text| self.format(text));
         let compression = section.compression.map_or(Compression::Gzip, |text| self.compression(&text, format));
         let config = self.image_config(section.config);
@@ -73,7 +78,16 @@ impl Checker {
         let annotations = section.annotations.into_iter().map(|(key, value)| (key.into_inner(), value)).collect();
         let stamp = section.stamp.iter().filter_map(|text| self.stamp(text)).collect::<BTreeSet<_>>();
         let (platforms, stamp) = (self.platforms(&section.platforms), stamp.into_iter().collect());
-        Image { base, layers, compression, format, config, annotations, platforms, stamp }
+        Image { base, layers, max_layers, compression, format, config, annotations, platforms, stamp }
+    }
+
+    fn max_layers(&mut self, number: &Spanned<u64>) -> usize {
+        let most = usize::try_from(*number.get_ref()).unwrap_or(usize::MAX);
+        if !(1..=MOST_LAYERS).contains(&most) {
+            let finding = Diagnostic::new(format!("`{most}` is no number of layers"), number.span());
+            self.report(finding.with_hint(format!("write one from 1 to {MOST_LAYERS}")));
+        }
+        most.clamp(1, MOST_LAYERS)
     }
 
     fn platforms(&mut self, texts: &[raw::Text]) -> Vec<TargetPlatform> {
@@ -96,6 +110,7 @@ impl Checker {
     }
 
     fn layer(&mut self, layer: raw::Layer) -> Option<ImageLayer> {
+        let purpose = layer.purpose.as_ref().map(Spanned::span);
         let production = layer.purpose.is_some_and(|text| {
             if text.get_ref() != "production" {
                 let message = format!("unknown purpose `{}`", text.get_ref());
@@ -110,8 +125,35 @@ impl Checker {
             owner: layer.owner.as_ref().and_then(|text| self.owner(text)),
         };
         let to = self.absolute(&layer.to);
-        let (from, to) = (self.located(&layer.from)?, to?);
-        Some(ImageLayer { from, path, to, production, rights })
+        let from = match (layer.from, layer.files) {
+            (Some(from), None) => LayerSource::Outputs(self.located(&from)?),
+            (None, Some(files)) => {
+                if let Some(span) = purpose {
+                    let finding = Diagnostic::new("`for` selects packages of a lockfile, not files", span);
+                    self.report(finding.with_hint("leave it out"));
+                }
+                if files.get_ref().is_empty() {
+                    let finding = Diagnostic::new("a layer of no files", files.span());
+                    self.report(finding.with_hint("write patterns as those of `inputs`: `files = [\"src/**\"]`"));
+                }
+                LayerSource::Files(files.into_inner())
+            }
+            (Some(from), Some(_)) => {
+                let finding = Diagnostic::new("a layer has either `from` or `files`", from.span());
+                self.report(finding.with_hint("make two layers of it"));
+                return None;
+            }
+            (None, None) => {
+                let finding = Diagnostic::new("a layer says nothing of what is in it", layer.to.span());
+                self.report(
+                    finding.with_hint("write `from`, the label of a target, or `files`, patterns of the package"),
+                );
+                return None;
+            }
+        };
+        let to = to?;
+        let is_whole = layer.split == Some(false);
+        Some(ImageLayer { from, path, to, production, rights, is_whole })
     }
 
     /// Rights as chmod(1) has them, in octal.

@@ -26,9 +26,9 @@ pub use label::{Label, LabelError, Pattern, Reference, is_target_name};
 pub use lock::{Lock, LockError, LockedDebian, LockedImage, LockedNpm, LockedPackage};
 pub use lock_changes::LockChange;
 pub use manifest::{
-    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, ImageRoot, Located,
-    LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Owner, Principal, Rights, RootSource, Stamp, Target,
-    TargetKind, Toolchain, WorkspaceSection,
+    Addition, Compression, Debian, DebianArchive, Fetch, Host, Image, ImageConfig, ImageLayer, ImageRoot, LayerSource,
+    Located, LockfileKind, MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Owner, Principal, Rights, RootSource, Stamp,
+    Target, TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;
 pub use run::Run;

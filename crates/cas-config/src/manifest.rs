@@ -239,6 +239,8 @@ pub struct Image {
     pub base: Option<Located<Reference>>,
     /// From the lowest on.
     pub layers: Vec<ImageLayer>,
+    /// Trees are cut into no more layers than this.
+    pub max_layers: usize,
     /// How layers are compressed.
     pub compression: Compression,
     /// Whose documents it has.
@@ -262,12 +264,32 @@ pub enum Stamp {
     Version,
 }
 
-/// Outputs that are put somewhere: a layer of an image, or a part of a root.
+/// What a layer is of.
+#[derive(Clone, Debug)]
+pub enum LayerSource {
+    /// Outputs of a target.
+    Outputs(Located<Reference>),
+    /// Files of the package that match patterns as those of `inputs`.
+    Files(Vec<String>),
+}
+
+impl LayerSource {
+    /// The target.
+    #[must_use]
+    pub const fn outputs(&self) -> Option<&Located<Reference>> {
+        match self {
+            Self::Outputs(reference) => Some(reference),
+            Self::Files(_) => None,
+        }
+    }
+}
+
+/// What is put somewhere: a layer of an image, or a part of a root.
 #[derive(Clone, Debug)]
 pub struct ImageLayer {
-    /// Whose outputs.
-    pub from: Located<Reference>,
-    /// Part of them, a path in their package.
+    /// What is put there.
+    pub from: LayerSource,
+    /// Part of it, a path in its package.
     pub path: Option<RelPath>,
     /// Where they go; `None` for the root.
     pub to: Option<RelPath>,
@@ -275,6 +297,8 @@ pub struct ImageLayer {
     pub production: bool,
     /// What is said of rights and owners.
     pub rights: Rights,
+    /// Whether it is one layer, and not cut.
+    pub is_whole: bool,
 }
 
 /// Rights and owner of what a layer puts somewhere; what is not said stays as it is.

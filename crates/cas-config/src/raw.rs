@@ -160,6 +160,7 @@ pub(crate) struct Image {
     pub(crate) base: Option<Text>,
     #[serde(default)]
     pub(crate) layers: Vec<Layer>,
+    pub(crate) max_layers: Option<Spanned<u64>>,
     pub(crate) compression: Option<Text>,
     pub(crate) format: Option<Text>,
     #[serde(default)]
@@ -175,7 +176,8 @@ pub(crate) struct Image {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Layer {
-    pub(crate) from: Text,
+    pub(crate) from: Option<Text>,
+    pub(crate) files: Option<Spanned<Vec<String>>>,
     pub(crate) path: Option<Text>,
     pub(crate) to: Text,
     #[serde(rename = "for")]
@@ -183,6 +185,7 @@ pub(crate) struct Layer {
     pub(crate) mode: Option<Text>,
     pub(crate) dir_mode: Option<Text>,
     pub(crate) owner: Option<Text>,
+    pub(crate) split: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

@@ -18,6 +18,7 @@ mod edit;
 mod links;
 mod merge;
 mod node;
+mod partition;
 mod path;
 mod unpack;
 

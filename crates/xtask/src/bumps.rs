@@ -9,6 +9,7 @@ mod report;
 mod split;
 mod state;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,17 +79,17 @@ struct State {
     manifests: Vec<Manifest>,
     files: Files,
     modules: Packages,
-    /// Which of the layers has the modules.
-    modules_layer: usize,
-    /// That layer as a tree.
-    modules_tree: Directory,
+    /// Which of the layers have modules.
+    modules_layers: BTreeSet<usize>,
+    /// All layers as trees.
+    trees: Vec<Directory>,
 }
 
 /// What a bump costs with one codec.
 struct Cost {
     /// The changed files alone.
     changed: u64,
-    /// Blobs of today's image.
+    /// Blobs of the image.
     today: u64,
     new_layer_count: usize,
     /// In the order of [`SPLITS`].
@@ -132,7 +133,7 @@ pub(crate) fn run() -> Result<bool, Failure> {
         contents: MemoryStore::default(),
     };
     let first = place.state("00", FIRST_BASE)?.ok_or("the first state could not be fetched")?;
-    let layer_count = first.manifests[0].layers.len();
+    let counts = (first.manifests[0].layers.len(), first.modules_layers.len());
     let mut measures: Vec<Measure<'_>> =
         CODECS.iter().map(|(_, _, codec)| Measure::new(*codec, &place.contents)).collect();
     check(&first, &mut measures)?;
@@ -157,7 +158,7 @@ pub(crate) fn run() -> Result<bool, Failure> {
         changes.push(compare((name, what, true), &before, &after, &mut measures)?);
         before = after;
     }
-    let page = report::page(layer_count, &changes, &cuts);
+    let page = report::page(counts, &changes, &cuts);
     print!("{page}");
     let path = root.join("docs/benchmarks/bumps.md");
     fs::write(&path, page)?;
@@ -167,11 +168,13 @@ pub(crate) fn run() -> Result<bool, Failure> {
 
 /// Fails unless layers are measured here as `cas` makes them.
 fn check(state: &State, measures: &mut [Measure<'_>]) -> Result<(), Failure> {
-    let plan = LayerPlan::new(&state.modules_tree)?;
-    for (measure, manifest) in measures.iter_mut().zip(&state.manifests) {
-        let (measured, built) = (measure.size(&plan)?, manifest.layers[state.modules_layer].size);
-        if measured != built {
-            return Err(format!("a layer of {built} bytes was measured as {measured}").into());
+    for layer in &state.modules_layers {
+        let plan = LayerPlan::new(&state.trees[*layer])?;
+        for (measure, manifest) in measures.iter_mut().zip(&state.manifests) {
+            let (measured, built) = (measure.size(&plan)?, manifest.layers[*layer].size);
+            if measured != built {
+                return Err(format!("a layer of {built} bytes was measured as {measured}").into());
+            }
         }
     }
     Ok(())
@@ -212,7 +215,7 @@ fn compare(
         let (old, new) = (&before.manifests[index], &after.manifests[index]);
         let is_new = |layer: &&state::Blob| !old.layers.contains(layer);
         // What a simulation leaves as it is.
-        let others = new.layers.iter().enumerate().filter(|(layer, _)| *layer != after.modules_layer);
+        let others = new.layers.iter().enumerate().filter(|(layer, _)| !after.modules_layers.contains(layer));
         let others: u64 = others.map(|(_, layer)| layer).filter(is_new).map(|layer| layer.size).sum();
         costs.push(Cost {
             changed: measure.size(&changed_plan)?,
@@ -285,13 +288,16 @@ impl Place {
         // Of the compressions zstd is read fastest.
         let zstd = CODECS.iter().position(|(name, ..)| *name == "zstd").ok_or("zstd is one of the codecs")?;
         let trees = manifests[zstd].trees(&outputs.join(CODECS[zstd].1), &self.contents)?;
-        let modules_layer = trees.iter().position(|tree| tree.walk().any(|(path, _)| is_module(path.as_bytes())));
-        let modules_layer = modules_layer.ok_or("no layer has modules")?;
+        let has_modules = |tree: &Directory| tree.walk().any(|(path, _)| is_module(path.as_bytes()));
+        let modules_layers = trees.iter().enumerate().filter(|(_, tree)| has_modules(tree));
+        let modules_layers: BTreeSet<usize> = modules_layers.map(|(layer, _)| layer).collect();
+        if modules_layers.is_empty() {
+            return Err("no layer has modules".into());
+        }
         let files = state::files(&trees);
         let modules = files.iter().filter(|(path, _)| is_module(path));
         let modules = split::by_package(modules.map(|(path, thing)| (path.clone(), thing.clone())).collect());
-        let modules_tree = trees[modules_layer].clone();
-        Ok(State { manifests, files, modules, modules_layer, modules_tree })
+        Ok(State { manifests, files, modules, modules_layers, trees })
     }
 }
 

@@ -8,7 +8,7 @@ const GOAL: f64 = 1.5;
 const DETAIL: usize = 1;
 
 /// Writes the page.
-pub(crate) fn page(layer_count: usize, changes: &[Change], cuts: &[Cut]) -> String {
+pub(crate) fn page((layer_count, modules_count): (usize, usize), changes: &[Change], cuts: &[Cut]) -> String {
     let (modules, base): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| !change.is_base);
     let mut page = String::new();
     let mut line = |text: &str| {
@@ -24,7 +24,7 @@ pub(crate) fn page(layer_count: usize, changes: &[Change], cuts: &[Cut]) -> Stri
          the goal is at most 1.5.\n",
     );
     line(&format!(
-        "## Today: one layer for all modules\n\nThe image has {layer_count} layers: the base, the modules, the service's own files.\n"
+        "## As images are cut\n\nAt the first state the image has {layer_count} layers, of which {modules_count} have modules. The rules: docs/formats/cut.md.\n"
     ));
     let names: Vec<String> = CODECS.iter().map(|(name, ..)| format!("new, {name} | changed | ratio")).collect();
     line(&format!("| bump | new layers | {} |\n|---|{}", names.join(" | "), "---|".repeat(1 + 3 * CODECS.len())));

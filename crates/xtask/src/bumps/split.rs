@@ -1,6 +1,6 @@
 //! What other ways to cut modules into layers would cost: trees in, trees out.
 //!
-//! This is a simulation. It decides nothing in `cas`; it shows what a planner could reach.
+//! This is a simulation. It decides nothing in `cas`; it shows what simpler rules than those of docs/formats/cut.md would give.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
