@@ -5,6 +5,8 @@
 
 mod debian;
 mod graph;
+mod image;
+mod random;
 mod root;
 mod step;
 mod store;
@@ -18,6 +20,9 @@ use crate::run::{Failure, cargo, workspace};
 
 /// Runs of each command; the median counts.
 const RUNS: usize = 5;
+/// With this in the environment `cargo xtask bench` tries itself out: the program as tests build it, tiny sizes where a
+/// benchmark knows them (`image`), and the page is printed alone.
+const SMALL: &str = "CAS_BENCH_SMALL";
 /// Measures and reports.
 type Row = fn(&mut Bench) -> Result<(), Failure>;
 
@@ -25,12 +30,15 @@ struct Bench {
     cas: PathBuf,
     folder: PathBuf,
     report: String,
+    is_small: bool,
 }
 
-/// Runs the benchmarks whose name holds `filter`.
+/// Runs the benchmarks whose name holds `filter`, or is the beginning of it (`images`).
 pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
     let root = workspace();
-    if !cargo(&["build", "--locked", "--release", "--bin", "cas"]).status()?.success() {
+    let is_small = std::env::var_os(SMALL).is_some();
+    let (profile, built) = if is_small { ("dev", "debug") } else { ("release", "release") };
+    if !cargo(&["build", "--locked", "--profile", profile, "--bin", "cas"]).status()?.success() {
         return Ok(false);
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -41,7 +49,7 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
     }
     fs::create_dir_all(&folder)?;
     let rows: [(&str, Row); 7] = [
-        ("image", image),
+        ("image", image::image),
         ("step", step::step),
         ("example", example),
         ("store", store::store),
@@ -50,18 +58,21 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         ("debian", debian::debian),
     ];
     for (name, row) in rows {
-        if !name.contains(filter) {
+        if !name.contains(filter) && !filter.starts_with(name) {
             continue;
         }
         println!("== {name}");
-        let mut bench = Bench { cas: target.join("release/cas"), folder: folder.join(name), report: String::new() };
+        let cas = target.join(built).join("cas");
+        let mut bench = Bench { cas, folder: folder.join(name), report: String::new(), is_small };
         fs::create_dir_all(&bench.folder)?;
         row(&mut bench)?;
-        let path = root.join(format!("docs/benchmarks/{name}.md"));
-        fs::create_dir_all(root.join("docs/benchmarks"))?;
-        fs::write(&path, &bench.report)?;
         print!("{}", bench.report);
-        println!("written to {}", path.display());
+        if !is_small {
+            let path = root.join(format!("docs/benchmarks/{name}.md"));
+            fs::create_dir_all(root.join("docs/benchmarks"))?;
+            fs::write(&path, &bench.report)?;
+            println!("written to {}", path.display());
+        }
         fs::remove_dir_all(&bench.folder)?;
     }
     Ok(true)
@@ -169,6 +180,21 @@ fn version(program: &str) -> String {
     output.map_or_else(|_| "missing".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// The most memory that a command had.
+fn peak_kib(command: &Command) -> Result<u64, Failure> {
+    let mut timed = Command::new("/usr/bin/time");
+    timed.args(["-f", "%M", "-o"]).arg(peak_file()).arg(command.get_program()).args(command.get_args());
+    timed.current_dir(command.get_current_dir().unwrap_or_else(|| Path::new("."))).env_remove("CI");
+    output(&mut timed)?;
+    let text = fs::read_to_string(peak_file())?;
+    fs::remove_file(peak_file())?;
+    Ok(text.trim().parse()?)
+}
+
+fn peak_file() -> PathBuf {
+    std::env::temp_dir().join(format!("cas-bench-{}", std::process::id()))
+}
+
 /// Makes R, a Debian root file system with node, as a folder, and the packages' downloads.
 fn root_file_system(bench: &Bench, store: &str) -> Result<PathBuf, Failure> {
     let maker = bench.folder.join("maker");
@@ -183,89 +209,6 @@ fn root_file_system(bench: &Bench, store: &str) -> Result<PathBuf, Failure> {
 }
 
 const SHELL: &str = "[toolchain.sh]\ndebian = { suite = \"bookworm\", packages = [] }\n";
-
-fn image(bench: &mut Bench) -> Result<(), Failure> {
-    let root = root_file_system(bench, "maker-store")?;
-    let place = bench.folder.join("workspace");
-    fs::create_dir_all(place.join("app"))?;
-    fs::rename(&root, place.join("app/in"))?;
-    let manifest =
-        format!("[workspace]\nmembers = [\"app\"]\n{SHELL}[image.base]\nbase = \":sh\"\ncompression = \"zstd\"\n");
-    fs::write(place.join("cas.toml"), manifest)?;
-    fs::write(
-        place.join("app/cas.toml"),
-        "[command.copy]\ntoolchain = \"//:sh\"\nrun = \"cp -R in out\"\noutputs = [\"out\"]\n\
-         [image.image]\ncompression = \"zstd\"\nlayers = [{ from = \":copy\", path = \"out\", to = \"/\" }]\n\
-         [image.gzip]\nlayers = [{ from = \":copy\", path = \"out\", to = \"/\" }]\n",
-    )?;
-    let folder = place.join("app/in");
-    let (files, bytes) = count(&folder)?;
-    // The toolchain of the step is there before; what is measured begins with the files.
-    output(&mut bench.cas(&place, "seed", &["build", "//:sh"]))?;
-    let build = |bench: &Bench, store: &str, target: &str| bench.cas(&place, store, &["build", target]);
-    let cold = |bench: &Bench, target: &str| {
-        median(|| {
-            remove(&bench.folder.join("cold"))?;
-            remove(&place.join("cas-out"))?;
-            output(Command::new("cp").arg("-a").arg(bench.folder.join("seed")).arg(bench.folder.join("cold")))?;
-            Ok(build(bench, "cold", target))
-        })
-    };
-    let zstd = cold(bench, "//app:image")?;
-    let gzip = cold(bench, "//app:gzip")?;
-    let store = "seed";
-    output(&mut build(bench, store, "//app:image"))?;
-    let nothing = median(|| Ok(build(bench, store, "//app:image")))?;
-    let some = folder.join("etc/deb.conf");
-    fs::write(&some, "first\n")?;
-    let mut edits = 0;
-    let one = median(|| {
-        edits += 1;
-        fs::write(&some, format!("edit {edits}\n"))?;
-        Ok(build(bench, store, "//app:image"))
-    })?;
-    let before = output(&mut build(bench, store, "//app:image"))?;
-    edit(&folder.join("usr/bin/env"))?;
-    let after = output(&mut build(bench, store, "//app:image"))?;
-    output(&mut bench.cas(&place, "fresh", &["build", "//:sh"]))?;
-    let clean = output(&mut build(bench, "fresh", "//app:image"))?;
-    if before == after || after != clean {
-        return Err("an edit that keeps size and time was not seen".into());
-    }
-    let layout = bench.folder.join("umoci");
-    let umoci = median(|| {
-        remove(&layout)?;
-        output(Command::new("umoci").args(["init", "--layout"]).arg(&layout))?;
-        let image = format!("{}:r", layout.display());
-        output(Command::new("umoci").args(["new", "--image", &image]))?;
-        let mut command = Command::new("umoci");
-        command.args(["insert", "--rootless", "--image", &image]).arg(&folder).arg("/r");
-        Ok(command)
-    })?;
-    bench.head("R to an image")?;
-    bench.write(&format!(
-        "R is a Debian 12 root file system with node, without its absolute links: {files} files, {} MB, here as files of a package. cas digests them, copies them\nin a sandboxed step, captures the copy, makes the layer and writes a layout; umoci inserts the folder as a layer into an\nempty layout. An edit that keeps size and time was seen, and gave the digest of a build that knew nothing.\n",
-        bytes / 1_000_000
-    ));
-    bench.write("| job | cas | umoci | cas / umoci |\n|---|---|---|---|");
-    for (job, ours) in
-        [("cold, zstd", zstd), ("cold, gzip", gzip), ("one file changed, zstd", one), ("nothing changed", nothing)]
-    {
-        bench.write(&format!(
-            "| {job} | {} | {} (gzip) | {} |",
-            milliseconds(ours),
-            milliseconds(umoci),
-            ratio(ours, umoci)
-        ));
-    }
-    bench.write(&format!(
-        "\numoci has no cache: its figure is the same job each time. {}; {}.",
-        version("umoci"),
-        version_of_cas(bench)
-    ));
-    bench.write(&format!("Image: `{}`", clean.trim().replace(&place.display().to_string(), "")));
-    Ok(())
-}
 
 fn version_of_cas(bench: &Bench) -> String {
     version(&bench.cas.display().to_string())

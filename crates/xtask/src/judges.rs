@@ -34,7 +34,7 @@ fn images() -> Result<bool, Failure> {
 }
 
 /// Where a Go that is new enough is.
-fn go() -> Option<PathBuf> {
+pub(crate) fn go() -> Option<PathBuf> {
     ["go", "/usr/local/go/bin/go"].map(PathBuf::from).into_iter().find(|go| {
         let output = Command::new(go).arg("version").env("GOTOOLCHAIN", "local").output();
         output.is_ok_and(|output| version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|found| found >= GO))

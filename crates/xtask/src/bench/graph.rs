@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Bench, RUNS, median, milliseconds, output, ratio, remove};
+use super::random::Random;
+use super::{Bench, RUNS, median, milliseconds, output, peak_kib, ratio, remove};
 use crate::peers;
 use crate::run::Failure;
 
@@ -54,16 +55,6 @@ test) test -e dist/out.js ;;
 *) exit 1 ;;
 esac
 ";
-
-/// Numbers that look random and are the same each time (Knuth's MMIX generator).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap_or(0) % limit.max(1)
-    }
-}
 
 /// A workspace of packages, each depending on up to three earlier ones.
 fn generate(root: &Path, packages: usize, files: usize) -> Result<(), Failure> {
@@ -289,19 +280,4 @@ fn measure(root: &Path, tools: &[Tool<'_>]) -> Result<String, Failure> {
         );
     }
     Ok(text)
-}
-
-/// The most memory that a command had.
-fn peak_kib(command: &Command) -> Result<u64, Failure> {
-    let mut timed = Command::new("/usr/bin/time");
-    timed.args(["-f", "%M", "-o"]).arg(peak_file()).arg(command.get_program()).args(command.get_args());
-    timed.current_dir(command.get_current_dir().unwrap_or_else(|| Path::new("."))).env_remove("CI");
-    output(&mut timed)?;
-    let text = fs::read_to_string(peak_file())?;
-    fs::remove_file(peak_file())?;
-    Ok(text.trim().parse()?)
-}
-
-fn peak_file() -> PathBuf {
-    std::env::temp_dir().join(format!("cas-bench-{}", std::process::id()))
 }
