@@ -37,6 +37,11 @@ const PEER_JOB: Duration = Duration::from_secs(10);
 /// Of R, for each job of cas.
 const OWN_JOB: Duration = Duration::from_secs(30);
 
+/// How long a job may be begun once more; tiny trees are built once.
+fn once_more(bench: &Bench, job: Duration) -> Duration {
+    if bench.is_small { Duration::ZERO } else { job }
+}
+
 /// Numbers of files.
 struct Sizes {
     /// Of the large tree and smaller ones of the same files, the largest last.
@@ -46,7 +51,7 @@ struct Sizes {
 }
 
 const FULL: Sizes = Sizes { growth: [12_500, 25_000, 50_000, 100_000], platforms: 12_500 };
-const TINY: Sizes = Sizes { growth: [200, 400, 800, 1600], platforms: 100 };
+const TINY: Sizes = Sizes { growth: [100, 200, 300, 400], platforms: 100 };
 
 pub(super) fn image(bench: &mut Bench) -> Result<(), Failure> {
     let minutes = std::env::var(MINUTES.0).ok().and_then(|text| text.parse().ok()).unwrap_or(MINUTES.1);
@@ -105,7 +110,7 @@ fn small_tree(
     shape::write_workspace(&place, shapes, &formats::ALL)?;
     let folder = place.join("app/in");
     if bench.is_small {
-        synthetic::fill(&folder, 500, 3)?;
+        synthetic::fill(&folder, 300, 3)?;
     } else {
         fs::rename(root_file_system(bench, "maker-store")?, &folder)?;
         remove(&bench.folder.join("maker-store"))?;
@@ -113,14 +118,14 @@ fn small_tree(
     }
     let mut tree = Tree::new(&folder)?;
     let mut cas = Cas::all(bench, &place, shapes)?;
-    let limits = |job| Limits { job, until };
+    let limits = |job| Limits { job: once_more(bench, job), until };
     let bare = peers::bare(&bench.folder.join("bare"), &tree, limits(OWN_JOB))?;
     let mut columns: Vec<Column> = Vec::new();
     for subject in &mut cas {
         columns.push(own(subject, &mut tree, limits(OWN_JOB))?);
     }
     columns.extend(peer_columns(bench, &mut tree, buildkit, limits(PEER_JOB))?);
-    let formats = formats::section(&cas[0], &mut tree, PEER_JOB)?;
+    let formats = formats::section(&cas[0], &mut tree, once_more(bench, PEER_JOB))?;
     let mut image = String::new();
     for subject in &cas {
         image = subject.check(tree.middle())?;
@@ -145,21 +150,21 @@ fn large_tree(
 ) -> Result<Large, Failure> {
     let (place, mut tree) = made_up(bench, shapes, files)?;
     let mut cas = Cas::all(bench, &place, shapes)?;
-    let limits = Limits { job: LARGE_JOB, until };
+    let limits = Limits { job: once_more(bench, LARGE_JOB), until };
     let bare = peers::bare(&bench.folder.join("bare"), &tree, limits)?;
     // Before anything is edited.
     let peak = peak(&cas[0])?;
     let mut columns: Vec<Column> = Vec::new();
     for subject in &mut cas {
         // That of a step takes longer, and says little more.
-        let job = if subject.is_step() { Duration::ZERO } else { LARGE_JOB };
+        let job = if subject.is_step() { Duration::ZERO } else { limits.job };
         columns.push(own(subject, &mut tree, Limits { job, until })?);
     }
     let grown = Grown { files, cell: columns[0].cell(Job::ColdZstd), peak_kib: peak };
     let transport = transport::section(bench, &cas[0], &place, limits)?;
     cas[0].forget_all()?;
     let sizes = if bench.is_small { TINY } else { FULL };
-    let platforms = platforms::section(bench, shapes[0], sizes.platforms, LARGE_JOB)?;
+    let platforms = platforms::section(bench, shapes[0], sizes.platforms, limits.job)?;
     columns.extend(peer_columns(bench, &mut tree, buildkit, limits)?);
     let jobs = jobs(&columns, &bare);
     remove(&place)?;
@@ -245,7 +250,7 @@ fn growth(bench: &Bench, shape: Shape, sizes: &[usize]) -> Result<Vec<Grown>, Fa
     for &files in sizes {
         let (place, _) = made_up(bench, &[shape], files)?;
         let cas = Cas::all(bench, &place, &[shape])?.remove(0);
-        let cell = timed(LARGE_JOB, || {
+        let cell = timed(once_more(bench, LARGE_JOB), || {
             cas.forget_all()?;
             Ok(cas.build_format("zstd"))
         })?;
