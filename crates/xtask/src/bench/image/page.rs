@@ -16,7 +16,7 @@ pub(super) fn section(bench: &mut Bench, title: &str, words: &str, table: &str) 
 pub(super) fn limits(minutes: u64) -> String {
     format!(
         "Each program makes an image of a folder, as a layout on the disk. cas: `cas build`. BuildKit: `buildctl` and a daemon that runs already, `FROM scratch` and\n\
-         `COPY . /`, output `type=oci` with `force-compression`. buildah: `bud --layers --isolation chroot`, then `push` to `oci:`. umoci: `insert` into an empty layout.\n\
+         `COPY . /`, output `type=oci` with `force-compression`. buildah: `bud --layers --isolation chroot`, then `push` to `oci:`. umoci: `insert` into an empty layout, gzip alone.\n\
          *Cold* is with an empty store, root or storage. The other rows are with zstd where the program has it; no state of the tree comes twice. cas has these shapes:\n\
          *files*, where the files of a package are one layer; *split*, where they are cut into several; *step*, where a sandboxed step copies them and its output is one layer.\n\
          *Cas by it* is the first column by that of the peer.\n\n\

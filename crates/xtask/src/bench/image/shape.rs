@@ -69,7 +69,7 @@ impl Shape {
             remove(&place)?;
             write_workspace(&place, &[shape], &["zstd"])?;
             fs::create_dir_all(place.join("app/in"))?;
-            match output(&mut bench.cas(&place, "probe-store", &["graph", "--format", "json"])) {
+            match output(&mut bench.cas(&place, "probe-store", &["graph"])) {
                 Ok(_) => known.push(shape),
                 Err(error) => {
                     eprintln!("note: {error}");
