@@ -1,6 +1,6 @@
 //! `cas run` of an image: what is said in the place of its configuration, what it sees of the host, and what it leaves.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -203,4 +203,40 @@ fn ports_of_the_loopback_lead_to_the_program() {
         "{stderr}"
     );
     drop(listener);
+}
+
+/// What the check finds is told when it changes, with what it printed; the program goes on unless it is to end.
+#[test]
+fn health_is_told_when_it_changes() {
+    let check = "echo asked; test -e /tmp/broken && sleep 60; test -e /tmp/works";
+    let manifest = format!(
+        "[workspace]\n[image.i]\nbase = \":sh\"\nformat = \"docker\"\nconfig = {{ cmd = [\"/bin/sh\"], healthcheck = {{ test = \"{check}\", \
+         interval = \"100ms\", timeout = \"2s\", retries = 2 }} }}\n"
+    );
+    let Some(home) = Home::with_busybox(&manifest, &[]) else { return };
+    assert_eq!(home.cas(&["build", ":i"]).status.code(), Some(0));
+    // Each state is left when it has been told, which the program sees by what it is typed.
+    let script = "read a; busybox touch /tmp/works; read a; busybox touch /tmp/broken; read a; busybox rm /tmp/broken; read a; exit 5";
+    let mut child = home.command(&["run", ":i", "--", "/bin/sh", "-c", script]);
+    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut typed, stderr) = (child.stdin.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
+    let mut told = stderr.lines();
+    for expected in [
+        &["health: unhealthy, the check ended with code 1", "  asked"][..],
+        &["health: healthy"],
+        &["health: unhealthy, the check took too long", "  asked"],
+        &["health: healthy"],
+    ] {
+        let lines: Vec<String> = told.by_ref().take(expected.len()).map(Result::unwrap).collect();
+        assert_eq!(lines, expected);
+        typed.write_all(b"\n").unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert!(told.next().is_none());
+    let output = home.cas(&["run", ":i", "--health-exit", "--", "/bin/sh", "-c", "busybox sleep 600"]);
+    let expected =
+        "health: unhealthy, the check ended with code 1\n  asked\nthe program was ended because it is unhealthy\n";
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), expected));
+    let output = home.cas(&["run", ":i", "--no-healthcheck", "--", "/bin/sh", "-c", "busybox sleep 1"]);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }

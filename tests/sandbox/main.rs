@@ -8,6 +8,7 @@
 
 mod attacks;
 mod changes;
+mod checks;
 mod cost;
 mod endings;
 mod host;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
-use cas_sandbox::{Cancel, Ending, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
+use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::accounts::{Account, Accounts};
 use crate::{BuildError, Image, platforms};
@@ -58,6 +60,8 @@ pub struct RunChanges {
     pub volumes: Vec<Volume>,
     /// Which network it has.
     pub network: Network,
+    /// Whether the image's check is left out.
+    pub has_no_check: bool,
 }
 
 /// An image that ran.
@@ -84,15 +88,87 @@ struct Execution {
     cmd: Vec<String>,
     working_dir: String,
     volumes: BTreeMap<String, IgnoredAny>,
+    /// What runs texts of the check.
+    shell: Vec<String>,
+    healthcheck: Healthcheck,
+}
+
+/// Docker's check, times in nanoseconds; what is absent or zero has the default of Docker.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Healthcheck {
+    test: Vec<String>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: i64,
+}
+
+impl Execution {
+    /// That of a configuration, in which `null` stands for what is not there, as Docker writes it.
+    fn of(bytes: &[u8]) -> serde_json::Result<Self> {
+        let mut document: Value = serde_json::from_slice(bytes)?;
+        if let Some(config) = document.get_mut("config") {
+            if let Some(check) = config.get_mut("Healthcheck") {
+                without_nulls(check);
+            }
+            without_nulls(config);
+        }
+        without_nulls(&mut document);
+        Ok(Document::deserialize(document)?.config)
+    }
+
+    /// What asks the program whether it works, if there is something.
+    fn check(&self) -> Option<Check> {
+        let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = &self.healthcheck;
+        let words = test.get(1..).unwrap_or_default();
+        let command: Vec<OsString> = match test.first().map(String::as_str) {
+            Some("CMD") => words.iter().map(OsString::from).collect(),
+            Some("CMD-SHELL") if self.shell.is_empty() => {
+                ["/bin/sh".into(), "-c".into()].into_iter().chain(words.iter().map(OsString::from)).collect()
+            }
+            Some("CMD-SHELL") => self.shell.iter().chain(words).map(OsString::from).collect(),
+            // `NONE`, and what a later Docker may know.
+            _ => return None,
+        };
+        let time = |ns: &i64, default_seconds| match u64::try_from(*ns) {
+            Ok(ns @ 1..) => Duration::from_nanos(ns),
+            _ => Duration::from_secs(default_seconds),
+        };
+        let retries = u64::try_from(*retries).ok().filter(|retries| *retries > 0).unwrap_or(3);
+        (!words.is_empty()).then(|| Check {
+            command,
+            interval: time(interval, 30),
+            timeout: time(timeout, 30),
+            start_period: time(start_period, 0),
+            start_interval: time(start_interval, 5),
+            retries,
+        })
+    }
+}
+
+fn without_nulls(value: &mut Value) {
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|_, member| !member.is_null());
+    }
 }
 
 /// Runs a program over the image's layers, with a loopback of its own and no other network unless it is to have the host's.
+///
+/// `on_health` is told, on another thread, when the image's check finds something else than before.
 ///
 /// # Errors
 ///
 /// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
 /// store says.
-pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Cancel) -> Result<Ran, BuildError> {
+pub fn run_image(
+    store: &Store,
+    image: &Image,
+    request: RunRequest,
+    on_health: &(dyn Fn(Health) + Sync),
+    cancel: &Cancel,
+) -> Result<Ran, BuildError> {
     if !request.tier.is_whole() {
         let (label, root) = (image.reference.clone(), image.reference.clone());
         return Err(BuildError::RootNotEntered { label, root, tier: request.tier });
@@ -103,10 +179,10 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
         return Err(BuildError::Platform { place, wanted, known });
     }
     let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
-    let document: Document = serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
-    let execution = document.config;
+    let execution = Execution::of(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
     let (tree, function) = image.tree(store)?;
-    let RunChanges { entrypoint, user, working_directory, mut volumes, network } = request.changes;
+    let RunChanges { entrypoint, user, working_directory, mut volumes, network, has_no_check } = request.changes;
+    let check = execution.check().filter(|_| !has_no_check);
     let command = match entrypoint {
         Some(program) => [vec![program], request.command].concat(),
         None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
@@ -148,13 +224,18 @@ pub fn run_image(store: &Store, image: &Image, request: RunRequest, cancel: &Can
     }
     // Each after those above it.
     volumes.sort_by(|a, b| a.inside.cmp(&b.inside));
-    let spec =
-        Spec { environment, working_directory, uid, gid, folders, volumes, network, ..Spec::new(overlay, command) };
-    let runner = Runner::this_program();
-    let outcome = match network {
-        Network::None => runner.run_bridged(&spec, request.streams, request.ports, cancel),
-        Network::Host => runner.run(&spec, request.streams, cancel).map(|outcome| (outcome, None)),
+    let spec = Spec {
+        environment,
+        working_directory,
+        uid,
+        gid,
+        folders,
+        volumes,
+        network,
+        check,
+        ..Spec::new(overlay, command)
     };
+    let outcome = Runner::this_program().run_served(&spec, request.streams, request.ports, on_health, cancel);
     let removed = cas_fs::remove_tree(&scratch);
     let (outcome, missed_name) = outcome?;
     removed?;
@@ -256,6 +337,60 @@ mod tests {
     use cas_tree::Metadata;
 
     use super::*;
+
+    #[test]
+    fn a_check_is_read_as_docker_reads_it() {
+        let check = |text: &str| {
+            let document = format!(r#"{{"config": {{"Cmd": null, "Volumes": null, {text}}}}}"#);
+            Execution::of(document.as_bytes()).expect("it can be read").check()
+        };
+        let seconds = Duration::from_secs;
+        let usual = Check {
+            command: vec!["/bin/check".into(), "-x".into()],
+            interval: seconds(30),
+            timeout: seconds(30),
+            start_period: seconds(0),
+            start_interval: seconds(5),
+            retries: 3,
+        };
+        let with = |words: &[&str]| Check { command: words.iter().map(OsString::from).collect(), ..usual.clone() };
+        let given = Check {
+            interval: Duration::from_millis(1500),
+            timeout: seconds(2),
+            start_period: seconds(3),
+            start_interval: seconds(4),
+            retries: 5,
+            ..with(&["/bin/check"])
+        };
+        for (text, expected) in [
+            (r#""Healthcheck": {"Test": ["CMD", "/bin/check", "-x"]}"#, Some(usual.clone())),
+            (
+                r#""Healthcheck": {"Test": ["CMD", "/bin/check", "-x"], "Interval": null, "Retries": -1}"#,
+                Some(usual.clone()),
+            ),
+            (r#""Healthcheck": {"Test": ["CMD-SHELL", "a | b"]}"#, Some(with(&["/bin/sh", "-c", "a | b"]))),
+            (
+                r#""Shell": ["/bin/bash", "-ec"], "Healthcheck": {"Test": ["CMD-SHELL", "a | b"]}"#,
+                Some(with(&["/bin/bash", "-ec", "a | b"])),
+            ),
+            (
+                r#""Healthcheck": {"Test": ["CMD", "/bin/check"], "Interval": 1500000000, "Timeout": 2000000000,
+                "StartPeriod": 3000000000, "StartInterval": 4000000000, "Retries": 5}"#,
+                Some(given),
+            ),
+            (r#""Healthcheck": {"Test": ["NONE"]}"#, None),
+            (r#""Healthcheck": {"Test": ["CMD"]}"#, None),
+            (r#""Healthcheck": {"Test": []}"#, None),
+            (r#""Healthcheck": {"Test": null, "Interval": 1}"#, None),
+            (r#""Healthcheck": null"#, None),
+            (r#""User": "0""#, None),
+        ] {
+            assert_eq!(check(text), expected, "{text}");
+        }
+        assert!(Execution::of(br#"{"config": {"Healthcheck": {"Test": "text"}}}"#).is_err());
+        assert_eq!(Execution::of(b"{}").expect("it can be read").cmd, Vec::<String>::new());
+        assert_eq!(Execution::of(br#"{"config": null}"#).expect("it can be read").cmd, Vec::<String>::new());
+    }
 
     #[test]
     fn places_are_behind_links_and_in_the_root() {

@@ -465,6 +465,15 @@ pub(crate) struct RunImageArgs {
     /// reaches it, and the program reaches nothing by it. At most 256 connections at once.
     #[arg(long, value_name = "[HOSTPORT:]PORT", help_heading = "Images")]
     pub(crate) publish: Vec<String>,
+    /// For an image: leave its health check out
+    ///
+    /// Else the check of its configuration is run again and again beside the program, and when that finds something else than before,
+    /// `healthy` or `unhealthy` is said, with what the check printed.
+    #[arg(long, help_heading = "Images")]
+    pub(crate) no_healthcheck: bool,
+    /// For an image: end the program when its health check finds it unhealthy, and fail
+    #[arg(long, help_heading = "Images", conflicts_with = "no_healthcheck")]
+    pub(crate) health_exit: bool,
 }
 
 /// What the program of an image reaches.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{ffi::OsStr, io};
 
 use cas_build::{BuildError, Force, Program, Ran, RunRequest, Workspace, command_line, deps_of, run_image};
 use cas_config::{Label, Run, TargetKind};
-use cas_sandbox::{Ending, Streams};
+use cas_sandbox::{Ending, Health, Streams};
 use cas_store::Store;
 
 use crate::args::{Global, RunArgs, ShellArgs};
@@ -56,7 +57,20 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let (changes, ports) = (run_image::changes(&args.image)?, run_image::ports(&args.image)?);
     let image = find(global, &store, &args.target, &options)?;
     let request = RunRequest { command: args.command, env, changes, ports, streams: streams()?, tier: options.tier };
-    let Ran { ending, missed_name } = run_image(&store, &image, request, &cancel_on_signals()?)?;
+    let (cancel, is_ended_as_unhealthy) = (cancel_on_signals()?, AtomicBool::new(false));
+    let on_health = |health: Health| {
+        run_image::tell_health(&health);
+        if args.image.health_exit && !health.is_healthy && !cancel.is_cancelled() {
+            is_ended_as_unhealthy.store(true, Ordering::SeqCst);
+            cancel.cancel();
+        }
+    };
+    let Ran { ending, missed_name } = run_image(&store, &image, request, &on_health, &cancel)?;
+    // Not if it has ended by itself in that moment.
+    if is_ended_as_unhealthy.into_inner() && ending == Ending::Cancelled {
+        render::note("the program was ended because it is unhealthy");
+        return Ok(Exit::Failed);
+    }
     if let (Some(name), Ending::Exited(1..) | Ending::Signalled(_)) = (missed_name, ending) {
         render::note(&format!(
             "`{name}` was looked up, and there is no network: `--network host` gives this machine's"

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use cas_build::RunChanges;
 use cas_config::Label;
-use cas_sandbox::{MAX_PORTS, Network, Port, Volume};
+use cas_sandbox::{Ending, Health, MAX_PORTS, Network, Port, Volume};
 
 use crate::args::{RunImageArgs, RunNetwork};
 use crate::commands;
@@ -73,6 +73,8 @@ pub(crate) fn refuse(args: &RunImageArgs, label: &Label, kind: &str) -> Result<(
         ("--volume", !args.volume.is_empty()),
         ("--network", args.network != RunNetwork::default()),
         ("--publish", !args.publish.is_empty()),
+        ("--no-healthcheck", args.no_healthcheck),
+        ("--health-exit", args.health_exit),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
@@ -94,7 +96,28 @@ pub(crate) fn changes(args: &RunImageArgs) -> Result<RunChanges, Failure> {
             RunNetwork::None => Network::None,
             RunNetwork::Host => Network::Host,
         },
+        has_no_check: args.no_healthcheck,
     })
+}
+
+/// Says what a check found: one line, and below it what an unhealthy program's check printed.
+pub(crate) fn tell_health(health: &Health) {
+    render::note(&health_text(health));
+}
+
+fn health_text(health: &Health) -> String {
+    if health.is_healthy {
+        return "health: healthy".to_owned();
+    }
+    let why = match health.ending {
+        Ending::Exited(code @ 0..) => format!("ended with code {code}"),
+        Ending::Signalled(signal) => format!("was ended by signal {signal}"),
+        Ending::TimedOut => "took too long".to_owned(),
+        _ => "could not run".to_owned(),
+    };
+    let output = String::from_utf8_lossy(&health.output);
+    let lines = output.trim_end().lines().map(|line| format!("\n  {line}"));
+    format!("health: unhealthy, the check {why}{}", lines.collect::<String>())
 }
 
 /// Listens for the ports, and says which were taken.
@@ -204,6 +227,24 @@ fn parts(text: &[u8]) -> Option<(PathBuf, PathBuf, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_unhealthy_program_s_check_printed_is_told() {
+        let health = |is_healthy, ending, output: &[u8]| Health { is_healthy, ending, output: output.to_vec() };
+        for (health, expected) in [
+            (health(true, Ending::Exited(0), b"fine\n"), "health: healthy"),
+            (health(false, Ending::Exited(1), b""), "health: unhealthy, the check ended with code 1"),
+            (
+                health(false, Ending::Exited(7), b"a\nb\xff\n\n"),
+                "health: unhealthy, the check ended with code 7\n  a\n  b\u{fffd}",
+            ),
+            (health(false, Ending::Signalled(9), b""), "health: unhealthy, the check was ended by signal 9"),
+            (health(false, Ending::TimedOut, b"x"), "health: unhealthy, the check took too long\n  x"),
+            (health(false, Ending::Exited(-1), b"why"), "health: unhealthy, the check could not run\n  why"),
+        ] {
+            assert_eq!(health_text(&health), expected);
+        }
+    }
 
     #[test]
     fn ports_are_of_the_loopback() {

@@ -40,6 +40,9 @@ pub enum SandboxError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no copy of the helper that nobody can change; a check and volumes need one.
+    #[error("could not make a sealed copy of the sandbox helper in memory")]
+    Seal(#[source] io::Error),
     /// The helper ended without a report, for example killed by somebody; the command died with it.
     #[error("sandbox helper ended without a report: {status}")]
     HelperEnded {
@@ -68,6 +71,10 @@ impl SandboxError {
         match self {
             Self::Host(cannot) => cannot.hint(),
             Self::Start(error) => error.hint(),
+            Self::Seal(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(
+                "the setting `vm.memfd_noexec` of this machine must be 0 or 1; without it, leave out `--volume` and say `--no-healthcheck`"
+                    .into(),
+            ),
             _ => None,
         }
     }

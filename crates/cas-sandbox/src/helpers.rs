@@ -20,8 +20,8 @@ use crate::cancel::Cancel;
 use crate::error::SandboxError;
 use crate::wire::{self, Order, Report};
 
-/// Most descriptors that come with an order: three streams, where looked up paths and a name go, and sockets that listen.
-pub(crate) const MAX_DESCRIPTORS: usize = 5 + MAX_PORTS;
+/// Most descriptors that come with an order: three streams, where looked up paths, findings of checks and a name go, and sockets of ports.
+pub(crate) const MAX_DESCRIPTORS: usize = 6 + MAX_PORTS;
 /// Most ports of a sandbox that are passed connections.
 pub const MAX_PORTS: usize = 64;
 

@@ -27,6 +27,7 @@ mod plain;
 mod probe;
 mod run;
 mod scratch;
+mod sealed;
 mod spec;
 mod tier;
 mod wire;
@@ -42,10 +43,10 @@ pub use landlock::Landlock;
 pub use limits::{Enforcement, Limit, Limits, MAX_SCRATCH_DEPTH, processors};
 pub use plain::Plain;
 pub use probe::{HostReport, probe};
-pub use run::{Ending, Outcome, Port, Runner, Streams};
+pub use run::{Ending, Health, Outcome, Port, Runner, Streams};
 pub use spec::{
-    EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY, SOURCE_DIRECTORY,
-    Secret, Spec, SpecError, Users, Volume,
+    Check, EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY,
+    SOURCE_DIRECTORY, Secret, Spec, SpecError, Users, Volume,
 };
 pub use tier::Tier;
 

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -20,8 +20,9 @@ use crate::host::{self, Facts};
 use crate::ids::IdMaps;
 use crate::limits::Limit;
 use crate::scratch::Skeleton;
+use crate::sealed::Sealed;
 use crate::spec::{Network, Overlay, SECRETS_DIRECTORY, SOURCE_DIRECTORY, Spec, SpecError, Users};
-use crate::wire::{Bytes, Job, Order, Report, SetupFailure, Stage, Task};
+use crate::wire::{self, Bytes, Finding, Job, Order, Report, SetupFailure, Stage, Task};
 
 /// Most of what is read of paths that were looked for.
 const MAX_LOOKUP_BYTES: u64 = 8 << 20;
@@ -33,6 +34,17 @@ const MAX_NAME_BYTES: usize = 256;
 pub struct Runner {
     program: PathBuf,
     helpers: Arc<Helpers>,
+    /// For runs in which something changes the root while a program is started; made when there is one.
+    sealed: Arc<OnceLock<Sealed>>,
+}
+
+/// What a run has beside its streams; in the order in which their descriptors are sent.
+#[derive(Default)]
+struct More {
+    lookups: Option<OwnedFd>,
+    findings: Option<OwnedFd>,
+    /// Ports inside, and descriptors: one for a name, and a socket for each port.
+    bridge: Option<(Vec<u16>, Vec<OwnedFd>)>,
 }
 
 /// Where the command's standard streams go.
@@ -64,6 +76,17 @@ pub struct Port {
     pub listener: TcpListener,
     /// The port of the sandbox's loopback to which its connections are passed.
     pub inside: u16,
+}
+
+/// What a [`Check`](crate::Check) found, when that is something else than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether the command works.
+    pub is_healthy: bool,
+    /// How the last check ended.
+    pub ending: Ending,
+    /// What it printed, at most the first 4 KiB; or why it did not start, in words.
+    pub output: Vec<u8>,
 }
 
 /// A run that took place.
@@ -103,7 +126,7 @@ impl Runner {
     /// [`HELPER_ARGUMENT`](crate::HELPER_ARGUMENT).
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), helpers: Arc::default() }
+        Self { program: program.into(), helpers: Arc::default(), sealed: Arc::default() }
     }
 
     /// Runs a command in a sandbox and waits until it and all that it started have ended.
@@ -152,31 +175,65 @@ impl Runner {
         })
     }
 
-    /// As [`Runner::run`] for a command without a network, with a bridge to the host: connections to the ports' listeners are passed
-    /// on, also those that are closed one way; whoever looks a name up is told that there is no such one, and the first name is given
-    /// back. The command may listen at every port.
+    /// As [`Runner::run`] for a command that serves somebody. Its check is run beside it, and `on_health` is told each time that
+    /// finds something else than before, on a thread of its own; the command waits for nobody who is told.
     ///
-    /// At most [`MAX_PORTS`](crate::MAX_PORTS); of each the same 256 connections at once.
+    /// Without a network it has a bridge to the host: connections to the ports' listeners are passed on, also those that are closed
+    /// one way; whoever looks a name up is told that there is no such one, and the first name is given back. The command may listen at
+    /// every port. At most [`MAX_PORTS`](crate::MAX_PORTS), and none with the host's network; of all the same 256 connections at once.
     ///
     /// # Errors
     ///
     /// [`SandboxError`]
-    pub fn run_bridged(
+    pub fn run_served(
         &self,
         spec: &Spec,
         streams: Streams,
         ports: Vec<Port>,
+        on_health: &(dyn Fn(Health) + Sync),
         cancel: &Cancel,
     ) -> Result<(Outcome, Option<String>), SandboxError> {
-        if spec.network != Network::None || ports.len() > MAX_PORTS {
+        let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
+        let (reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
+        let findings = spec.check.is_some().then(|| writer.into());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut reader = reader;
+                // What is no finding is the end: process 1 writes whole ones, and was killed within the last.
+                while let Ok(Some(finding)) = wire::decode::<Finding>(&mut reader) {
+                    if let Some(health) = health(finding) {
+                        on_health(health);
+                    }
+                }
+            });
+            if spec.network == Network::None {
+                self.run_bridged(spec, task, streams, ports, findings, cancel)
+            } else if ports.is_empty() {
+                let more = More { findings, ..More::default() };
+                self.run_with(spec, task, streams, more, cancel).map(|outcome| (outcome, None))
+            } else {
+                Err(SpecError::Bridge.into())
+            }
+        })
+    }
+
+    fn run_bridged(
+        &self,
+        spec: &Spec,
+        task: Task,
+        streams: Streams,
+        ports: Vec<Port>,
+        findings: Option<OwnedFd>,
+        cancel: &Cancel,
+    ) -> Result<(Outcome, Option<String>), SandboxError> {
+        if ports.len() > MAX_PORTS {
             return Err(SpecError::Bridge.into());
         }
-        let task = Task::Command(spec.command.iter().map(Bytes::from).collect());
         let (mut reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
         let (numbers, listeners): (Vec<u16>, Vec<OwnedFd>) =
             ports.into_iter().map(|port| (port.inside, OwnedFd::from(port.listener))).unzip();
         let bridge = Some((numbers, std::iter::once(writer.into()).chain(listeners).collect()));
-        let outcome = self.run_with(spec, task, streams, None, bridge, cancel)?;
+        let outcome = self.run_with(spec, task, streams, More { findings, bridge, ..More::default() }, cancel)?;
         // What was told was told before the end; the helper may still hold the other end for a moment.
         rustix::io::ioctl_fionbio(&reader, true).map_err(|errno| SandboxError::Connection(errno.into()))?;
         let mut name = [0; MAX_NAME_BYTES];
@@ -193,7 +250,7 @@ impl Runner {
         lookups: Option<OwnedFd>,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
-        self.run_with(spec, task, streams, lookups, None, cancel)
+        self.run_with(spec, task, streams, More { lookups, ..More::default() }, cancel)
     }
 
     fn run_with(
@@ -201,8 +258,7 @@ impl Runner {
         spec: &Spec,
         task: Task,
         streams: Streams,
-        lookups: Option<OwnedFd>,
-        bridge: Option<(Vec<u16>, Vec<OwnedFd>)>,
+        more: More,
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
@@ -221,18 +277,34 @@ impl Runner {
             let private: Vec<&Path> = spec.private.iter().map(|private| private.inside.as_path()).collect();
             source.prepare(Skeleton::Empty, &private)?;
         }
+        let More { lookups, findings, bridge } = more;
         let (ports, bridge) = bridge.unzip();
-        let job = Job { bridge: ports, ..Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some()) };
+        let mut job = Job { bridge: ports, ..Job::new(spec, maps, task, streams.stdin.is_some(), lookups.is_some()) };
+        // A check of which nobody is told is none.
+        job.check.take_if(|_| findings.is_none());
         let Streams { stdin, stdout, stderr } = streams;
         let order = Order::Run(Box::new(job));
-        let report = self.give(
-            &order,
-            (stdout, stderr),
-            stdin.into_iter().chain(lookups).chain(bridge.into_iter().flatten()),
-            cancel,
-        )?;
+        let behind = stdin.into_iter().chain(lookups).chain(findings).chain(bridge.into_iter().flatten());
+        let report = if spec.check.is_some() || !spec.volumes.is_empty() {
+            let sealed = self.sealed()?;
+            let descriptors = [stdout, stderr].into_iter().chain(behind).collect();
+            sealed.helpers.give(&sealed.path(), &order, descriptors, cancel)?
+        } else {
+            self.give(&order, (stdout, stderr), behind, cancel)?
+        };
         let ending = ending(report, &|failure| explain(failure, spec.users, &spec.root.scratch))?;
         Ok(Outcome { ending, elapsed: started.elapsed() })
+    }
+
+    /// The sealed copy of the program. For runs with a check, in which the command is there to swap what is started; and with volumes,
+    /// where others can.
+    fn sealed(&self) -> Result<&Sealed, SandboxError> {
+        if let Some(sealed) = self.sealed.get() {
+            return Ok(sealed);
+        }
+        let made = Sealed::of(&self.program).map_err(SandboxError::Seal)?;
+        // Another thread may have been faster: then that one's is taken.
+        Ok(self.sealed.get_or_init(|| made))
     }
 
     /// Writes what a command of [`Users::Many`] changed as the archive of an image's layer, with owners, rights and
@@ -290,6 +362,18 @@ fn null() -> Result<OwnedFd, SandboxError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let opened = rustix::fs::open("/dev/null", flags, Mode::empty());
     opened.map_err(|errno| SandboxError::Connection(errno.into()))
+}
+
+fn health(finding: Finding) -> Option<Health> {
+    let Finding { is_healthy, ending, output } = finding;
+    let ending = match ending {
+        Report::Exited(code) => Ending::Exited(code),
+        Report::Signalled(signal) => Ending::Signalled(signal),
+        Report::TimedOut => Ending::TimedOut,
+        // A check ends in no other way.
+        _ => return None,
+    };
+    Some(Health { is_healthy, ending, output: output.0 })
 }
 
 /// How a command ended, by the report of its run.

@@ -141,6 +141,23 @@ pub struct Volume {
     pub is_read_only: bool,
 }
 
+/// A second command, run again and again in the sandbox of the first one, that tells by its exit code whether that one works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Program and arguments; environment, user and working directory are those of the first command.
+    pub command: Vec<OsString>,
+    /// Time before the first one, and between two.
+    pub interval: Duration,
+    /// Time after which one is killed with all of its process group, and has failed.
+    pub timeout: Duration,
+    /// Time at the beginning in which failures do not count, as long as there was no success.
+    pub start_period: Duration,
+    /// In the place of the interval, for as long as failures do not count.
+    pub start_interval: Duration,
+    /// How many must fail in a row, at least one.
+    pub retries: u64,
+}
+
 /// A command and the world it runs in. The rest of that world is fixed, see docs/formats/sandbox.md.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -173,6 +190,8 @@ pub struct Spec {
     pub users: Users,
     /// What is put right in the root before the command starts; with many users alone. It then is among the changes.
     pub owners: Vec<Owner>,
+    /// What asks the command whether it works; told of by [`Runner::run_served`](crate::Runner::run_served) alone.
+    pub check: Option<Check>,
     /// What the command can reach.
     pub network: Network,
     /// After how long the command, with all that it started, is killed.
@@ -208,6 +227,7 @@ impl Spec {
             gid: DEFAULT_ID,
             users: Users::One,
             owners: Vec::new(),
+            check: None,
             network: Network::None,
             timeout: None,
             limits: Limits::default(),
@@ -220,6 +240,9 @@ impl Spec {
     /// Finds what no system call could carry, before anything is started.
     pub(crate) fn check(&self) -> Result<(), SpecError> {
         check_program(&self.command, &self.environment, &self.working_directory)?;
+        if let Some(check) = &self.check {
+            check_program(&check.command, &self.environment, &self.working_directory)?;
+        }
         if let Some(secret) = self.secrets.iter().find(|secret| !secret.can_be_shown()) {
             return Err(SpecError::Secret { name: secret.name.clone() });
         }
@@ -421,6 +444,10 @@ mod tests {
         };
         assert_eq!(changed(&|spec| spec.command.clear()), Err(SpecError::NoCommand));
         assert_eq!(changed(&|spec| spec.command = vec!["".into()]), Err(SpecError::NoCommand));
+        let second = Duration::from_secs(1);
+        let (interval, timeout, start_period, start_interval) = (second, second, second, second);
+        let check = Check { command: Vec::new(), interval, timeout, start_period, start_interval, retries: 3 };
+        assert_eq!(changed(&|spec| spec.check = Some(check.clone())), Err(SpecError::NoCommand));
         assert_eq!(
             changed(&|spec| spec.command.push("a\0b".into())),
             Err(SpecError::NulInArgument { argument: "a\0b".into() })

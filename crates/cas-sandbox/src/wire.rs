@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::SandboxError;
 use crate::ids::IdMaps;
 use crate::limits::{Limit, Limits};
-use crate::spec::{Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users, Volume};
+use crate::spec::{Check, Network, Overlay, Owner, SOURCE_DIRECTORY, Secret, Spec, Users, Volume};
 
 /// Longest message in bytes: Linux limits arguments and environment to 2 MiB by default (6 MiB at most), and a byte that
 /// is not UTF-8 takes four.
@@ -167,6 +168,8 @@ pub(crate) struct Job {
     pub(crate) has_stdin: bool,
     /// Whether it carries, behind that, one for the paths that are looked for.
     pub(crate) has_lookups: bool,
+    /// What asks the command whether it works. It then carries, behind that, one for what was [found](Finding).
+    pub(crate) check: Option<CheckJob>,
     /// Ports of the sandbox to which connections are passed. It then carries, behind that, a descriptor for a name that is looked up,
     /// and a socket for each port.
     pub(crate) bridge: Option<Vec<u16>>,
@@ -179,6 +182,42 @@ pub(crate) enum Task {
     Command(Vec<Bytes>),
     /// The helper's own checks of what the overlay can do.
     Probe,
+}
+
+/// What is run beside the command, again and again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckJob {
+    pub(crate) program: Program,
+    pub(crate) interval_ms: u64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) start_period_ms: u64,
+    pub(crate) start_interval_ms: u64,
+    pub(crate) retries: u64,
+}
+
+impl CheckJob {
+    fn new(spec: &Spec, check: &Check) -> Self {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            program: program(spec, Task::Command(check.command.iter().map(Bytes::from).collect())),
+            // Not without a pause.
+            interval_ms: ms(check.interval).max(1),
+            timeout_ms: ms(check.timeout).max(1),
+            start_period_ms: ms(check.start_period),
+            start_interval_ms: ms(check.start_interval).max(1),
+            retries: check.retries.max(1),
+        }
+    }
+}
+
+/// What a check found, when that is something else than before.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    pub(crate) is_healthy: bool,
+    /// How the last check ended, as a command ends.
+    pub(crate) ending: Report,
+    /// What it printed, or why it did not start.
+    pub(crate) output: Bytes,
 }
 
 /// Folders of an overlay, as paths of the host.
@@ -207,11 +246,7 @@ impl Job {
     /// A run of the specification's command; the specification has passed its check.
     pub(crate) fn new(spec: &Spec, maps: IdMaps, task: Task, has_stdin: bool, has_lookups: bool) -> Self {
         Self {
-            program: Program {
-                processors: spec.processors.clone(),
-                aslr: spec.aslr,
-                ..Program::new(task, &spec.environment, &spec.working_directory)
-            },
+            program: program(spec, task),
             root: Layers::new(&spec.root, Some(spec.root.skeleton())),
             // An overlay needs a lower directory even if there is nothing to show.
             source: spec.source.as_ref().map(|source| {
@@ -241,8 +276,18 @@ impl Job {
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
+            check: spec.check.as_ref().map(|check| CheckJob::new(spec, check)),
             bridge: None,
         }
+    }
+}
+
+/// What becomes a process of the specification's world.
+fn program(spec: &Spec, task: Task) -> Program {
+    Program {
+        processors: spec.processors.clone(),
+        aslr: spec.aslr,
+        ..Program::new(task, &spec.environment, &spec.working_directory)
     }
 }
 

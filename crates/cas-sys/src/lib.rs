@@ -22,7 +22,9 @@ pub use lookups::{Lookup, let_go_on, next_lookup, tell_lookups};
 pub use mount::{set_all_plain, set_plain, set_read_only, set_shown};
 pub use namespace::enter_new_namespaces;
 pub use network::raise_loopback;
-pub use process::{Fork, exec, exit, fork, fork_into, ignore_terminal_output_signal, reset_signals, set_personality};
+pub use process::{
+    Fork, child_ends, exec, exit, fork, fork_into, ignore_terminal_output_signal, reset_signals, set_personality,
+};
 
 use std::io;
 

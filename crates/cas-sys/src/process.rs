@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::process::Pid;
@@ -117,6 +117,28 @@ pub fn reset_signals() -> io::Result<()> {
         .into(),
     )?;
     Ok(())
+}
+
+/// Gives a descriptor that can be read when a child has ended since it was read last, without waiting; each read takes what there
+/// is. From then on the signal that tells so is blocked, also in programs that are started, unless they undo it.
+///
+/// A child that ended before tells nothing: look for that one behind this call.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn child_ends() -> io::Result<OwnedFd> {
+    // SAFETY: `mask` is written by the first call before the others read it, and lives through them. The descriptor is a new one
+    // that nobody else has.
+    unsafe {
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut mask);
+        libc::sigaddset(&raw mut mask, libc::SIGCHLD);
+        crate::check(libc::sigprocmask(libc::SIG_BLOCK, &raw const mask, ptr::null_mut()).into())?;
+        let descriptor = libc::signalfd(-1, &raw const mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        crate::check(descriptor.into())?;
+        Ok(OwnedFd::from_raw_fd(descriptor))
+    }
 }
 
 /// Ignores the signal that stops whoever writes to the terminal, or takes it, from the background. Programs that are started

@@ -644,6 +644,32 @@ static void identities(void) {
     tell("nice", syscall(SYS_setpriority, 0, 0, -20));
 }
 
+/* ---- checks ---- */
+
+/* A program of the root is in turn a harmless one and a script that makes the kernel execute the file of whoever starts it. */
+static void swap(void) {
+    for (;;) syscall(SYS_renameat2, AT_FDCWD, "/bin/check", AT_FDCWD, "/bin/script", 2 /* RENAME_EXCHANGE */);
+}
+
+/* The helper's file, by processes that have not become their program yet. */
+static void helpers(void) {
+    for (;;) {
+        DIR *processes = opendir("/proc");
+        struct dirent *entry;
+        while ((entry = readdir(processes))) {
+            char path[300], target[300];
+            snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
+            ssize_t length = readlink(path, target, sizeof target - 1);
+            if (length < 0) continue;
+            target[length] = 0;
+            if (!strncmp(target, "/bin/", 5)) continue;
+            tell(target, 0);
+            return;
+        }
+        closedir(processes);
+    }
+}
+
 static const struct { const char *name; void (*attack)(void); } ATTACKS[] = {
     {"io_uring", io_uring}, {"bpf", bpf}, {"userfaultfd", userfaultfd}, {"perf", perf}, {"keys", keys},
     {"kernel log", kernel_log}, {"personalities", personalities}, {"families", families}, {"netlink", netlink},
@@ -655,7 +681,7 @@ static const struct { const char *name; void (*attack)(void); } ATTACKS[] = {
     {"signals to process 1", process_one_signals}, {"descriptors", descriptors}, {"shown files", shown_files},
     {"kernel settings", kernel_settings}, {"device nodes", device_nodes}, {"terminal", terminal}, {"leases", leases}, {"rights", rights},
     {"identities", identities}, {"write inputs", write_inputs}, {"race of copies", race_of_copies},
-    {"overlay notes", overlay_notes}, {"detach", detach}, {"hop", hop}, {"flip", flip},
+    {"overlay notes", overlay_notes}, {"detach", detach}, {"hop", hop}, {"flip", flip}, {"swap", swap}, {"helpers", helpers},
 #if defined(__x86_64__)
     {"other interface", other_interface},
 #endif

@@ -4,10 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use cas_sandbox::{Change, Ending, Overlay, Private, SandboxError, Secret, Spec, changes};
 
-use super::{MANY, Stage, executable, modes, programs};
+use super::{MANY, Stage, executable, modes, programs, tries};
+use crate::checks::{check, serve};
 use crate::{Home, run, try_run};
 
 /// Whether the tests may make devices and owners.
@@ -15,16 +18,24 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+impl Stage {
+    /// Puts a loader that attacks where programs of this system look for theirs.
+    fn add_loader(&self) {
+        let root = self.home.root();
+        for place in ["lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1"] {
+            fs::create_dir_all(root.join(place).parent().unwrap()).unwrap();
+            fs::copy(programs().unwrap().join("loader"), root.join(place)).unwrap();
+            executable(&root.join(place), 0o755);
+        }
+    }
+}
+
 /// runc: a script whose interpreter is the program that starts it, of the host.
 #[test]
 fn cve_2019_5736_program_of_the_host() {
     let Some(mut stage) = Stage::new() else { return };
     let root = stage.home.root();
-    for place in ["lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1"] {
-        fs::create_dir_all(root.join(place).parent().unwrap()).unwrap();
-        fs::copy(programs().unwrap().join("loader"), root.join(place)).unwrap();
-        executable(&root.join(place), 0o755);
-    }
+    stage.add_loader();
     for (name, content) in [("script", "#!/proc/self/exe\n"), ("second", "#!/bin/script\n")] {
         fs::write(root.join("bin").join(name), content).unwrap();
         executable(&root.join("bin").join(name), 0o755);
@@ -46,6 +57,48 @@ fn cve_2019_5736_program_of_the_host() {
         }
     }
     stage.host.is_untouched();
+}
+
+/// The same by a check, which the command swaps for a script in the moment after it was looked at. What runs then is a copy of the
+/// host's program that belongs to nobody.
+#[test]
+fn cve_2019_5736_by_a_check() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.add_loader();
+    let root = stage.home.root();
+    fs::copy(root.join("bin/attack"), root.join("bin/check")).unwrap();
+    fs::write(root.join("bin/script"), "#!/proc/self/exe\n").unwrap();
+    executable(&root.join("bin/script"), 0o755);
+    stage.host.marks = stage.host.look(&stage.home);
+    for (mode, change) in modes() {
+        let mut spec = stage.home.spec(&["/bin/attack", "swap"]);
+        change(&mut spec);
+        // The harmless program fails, and the loader does not: so the first time that it runs is told.
+        spec.check = Some(check(&["/bin/check"]));
+        spec.timeout = Some(Duration::from_secs(30));
+        let (_, told, _) = serve(&spec, &|health| health.output.starts_with(b"runs"));
+        if !told.iter().any(|health| health.output.starts_with(b"runs\nchmod\n")) {
+            eprintln!("SKIPPED: {mode}: the program was never swapped in the right moment");
+        }
+        stage.host.is_untouched();
+    }
+}
+
+/// A check before it has become its program is a fork of process 1, and as closed as that.
+#[test]
+fn helpers_by_checks() {
+    let Some(mut stage) = Stage::new() else { return };
+    for (mode, change) in modes() {
+        let mut spec = stage.home.spec(&["/bin/attack", "helpers"]);
+        change(&mut spec);
+        // Each one is told, because its answer is another one than that before.
+        spec.check = Some(check(&["sh", "-c", "rm /tmp/x || ! touch /tmp/x"]));
+        spec.timeout = Some(Duration::from_secs(600));
+        let left = AtomicU32::new(tries());
+        let (outcome, _, printed) = serve(&spec, &|_| left.fetch_sub(1, Ordering::SeqCst) == 1);
+        assert_eq!((outcome.ending, printed.as_str()), (Ending::Cancelled, ""), "{mode}");
+        stage.host.is_untouched();
+    }
 }
 
 /// A program with the rights of its owner and group, and with capabilities, has no more than another one.

@@ -15,7 +15,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, wa
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::guard::Guard;
-use super::{At, Given, Setup, command, witness, world};
+use super::{At, Given, Setup, check, command, witness, world};
 use crate::spec::HOST_NAME;
 use crate::wire::{self, Job, Report, Stage};
 
@@ -44,7 +44,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     // Modes of what is made from here on are exactly those asked for.
     rustix::process::umask(Mode::empty());
     world::build(job)?;
-    let Given { streams, lookups, .. } = given;
+    let Given { streams, lookups, findings, .. } = given;
     // While it may still read the memory of others.
     let witness = lookups.map(start_witness).transpose()?;
     drop_capabilities(if job.keeps_rights { KEPT } else { CapabilitySet::empty() })?;
@@ -60,7 +60,10 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     };
     // They may be pipes whose other ends wait for them to be closed.
     drop((streams, witness));
-    collect(child)
+    match (&job.check, findings) {
+        (Some(job), Some(findings)) => check::collect(child, job, findings),
+        _ => collect(child),
+    }
 }
 
 /// Starts the process that sees what is looked for; gives the socket over which it wants to be told where to listen.
@@ -132,7 +135,7 @@ pub(super) fn collect(child: Pid) -> Setup<Report> {
     }
 }
 
-fn ending(status: WaitStatus) -> Report {
+pub(super) fn ending(status: WaitStatus) -> Report {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Report::Exited(code),
         (None, signal) => Report::Signalled(signal.unwrap_or_default()),

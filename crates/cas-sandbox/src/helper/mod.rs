@@ -8,6 +8,7 @@
 //! Each of the three has one thread, so it may fork. A run that is bridged to the host has one process more, with threads: [`bridge`].
 
 mod bridge;
+mod check;
 mod command;
 mod family;
 mod guard;
@@ -121,7 +122,9 @@ struct Given {
     streams: Streams,
     /// Where paths go that are looked for.
     lookups: Option<OwnedFd>,
-    /// Where the first name goes that is looked up, and sockets that listen on the host.
+    /// Where goes what a check found.
+    findings: Option<OwnedFd>,
+    /// Where the first name goes that is looked up, and sockets that are bound on the host.
     bridge: Option<(OwnedFd, Vec<OwnedFd>)>,
 }
 
@@ -143,10 +146,10 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
         .collect();
     let rest = File::from(socket.try_clone()?);
     let Some(order) = wire::decode(std::io::Read::chain(&first[..], rest))? else { return Ok(None) };
-    let (has_stdin, has_lookups, has_bridge) = match &order {
-        Order::Run(job) => (job.has_stdin, job.has_lookups, job.bridge.is_some()),
-        Order::Plain(job) => (job.has_stdin, false, false),
-        Order::Pack { .. } | Order::Remove { .. } => (false, false, false),
+    let (has_stdin, has_lookups, has_check, has_bridge) = match &order {
+        Order::Run(job) => (job.has_stdin, job.has_lookups, job.check.is_some(), job.bridge.is_some()),
+        Order::Plain(job) => (job.has_stdin, false, false, false),
+        Order::Pack { .. } | Order::Remove { .. } => (false, false, false, false),
     };
     // In this order, as far as the order says that they are there.
     let mut descriptors = descriptors.into_iter();
@@ -155,8 +158,9 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     };
     let stdin = if has_stdin { descriptors.next() } else { None };
     let lookups = if has_lookups { descriptors.next() } else { None };
+    let findings = if has_check { descriptors.next() } else { None };
     let bridge = if has_bridge { descriptors.next().map(|told| (told, descriptors.collect())) } else { None };
-    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, bridge })))
+    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, findings, bridge })))
 }
 
 fn supervise(job: &Job, socket: &OwnedFd, mut given: Given) -> Setup<Ended> {

@@ -6,7 +6,8 @@
 //! `/proc` which is not a path. For the same reason the file must be one that the kernel executes by itself: whom it calls for
 //! other formats is registered on the host (binfmt_misc), as a path, which means a file of the root.
 //!
-//! Nothing else runs in the sandbox yet, so what is found here is what is executed.
+//! For the command, nothing else runs in the sandbox yet, so what is found here is what is executed. Where something else can change
+//! files meanwhile, which are checks (`check.rs`) and volumes, this program is a copy that belongs to nobody (`sealed.rs`).
 
 use std::ffi::{CStr, CString};
 
