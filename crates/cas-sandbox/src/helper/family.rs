@@ -21,10 +21,17 @@ pub(super) fn descendants() -> Vec<Member> {
     let stats = entries.iter().filter_map(|entry| {
         let process: i32 = entry.name.to_str()?.parse().ok()?;
         let text = cas_fs::read(&Path::new("/proc").join(&entry.name).join("stat")).ok()?;
-        let (parent, group) = parent_and_group(&String::from_utf8_lossy(&text))?;
-        Some((parent, Member { process: Pid::from_raw(process)?, group: Pid::from_raw(group)? }))
+        member(process, &String::from_utf8_lossy(&text))
     });
     below(rustix::process::getpid().as_raw_pid(), stats.collect())
+}
+
+/// A process and its parent, by its line.
+fn member(process: i32, stat: &str) -> Option<(i32, Member)> {
+    let (parent, group) = parent_and_group(stat)?;
+    // Of one that somebody waits for at this moment, the kernel says that its parent is 0 and its group -1.
+    let positive = |number: i32| if number > 0 { Pid::from_raw(number) } else { None };
+    Some((parent, Member { process: positive(process)?, group: positive(group)? }))
 }
 
 /// Of processes with their parents, those below one.
@@ -62,6 +69,15 @@ mod tests {
         assert_eq!(parent_and_group("12 (a) S 1 1 (b) R 7 9 9 0"), Some((7, 9)));
         assert_eq!(parent_and_group("12 (sh"), None);
         assert_eq!(parent_and_group(""), None);
+    }
+
+    /// A number that is none ended the helper once, and with it the run.
+    #[test]
+    fn a_process_that_is_about_to_be_gone_is_left_out() {
+        let found = member(12, "12 (sh) S 7 9 9 0").map(|(parent, member)| (parent, member.group.as_raw_pid()));
+        assert_eq!(found, Some((7, 9)));
+        assert_eq!(member(12, "12 (sh) X 0 -1 -1 0"), None);
+        assert_eq!(member(12, "12 (kthreadd) S 0 0 0 0"), None);
     }
 
     #[test]
