@@ -80,6 +80,11 @@ fn volumes_show_parts_of_this_machine() {
     for _ in 0..2 {
         prints(&shell(&[], own), "x\n");
     }
+    // `/bin` is a link to `usr/bin`.
+    let output = shell(&["--volume", "host:/bin/x", "--volume", "host/kept:/usr/bin/x"], "true");
+    let stderr = text(&output.stderr);
+    let expected = "volumes at `/bin/x` and `/usr/bin/x` are both at `/usr/bin/x` of image";
+    assert!(output.status.code() == Some(2) && stderr.contains(expected), "{stderr}");
     let output = shell(&["--volume", "host:/bin/busybox"], "true");
     let stderr = text(&output.stderr);
     assert!(

@@ -386,6 +386,18 @@ pub enum BuildError {
         /// The user.
         user: String,
     },
+    /// Two parts of the host are to be shown at one place of an image.
+    #[error("volumes at `{}` and `{}` are both at `{}` of image `{name}`", first.display(), second.display(), inside.display())]
+    VolumesMeet {
+        /// The image.
+        name: String,
+        /// One path in the image.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// Where links of the image lead both.
+        inside: PathBuf,
+    },
     /// A step failed.
     #[error("`{label}` failed: {how}")]
     Step {

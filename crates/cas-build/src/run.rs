@@ -119,6 +119,11 @@ impl Execution {
         Ok(Document::deserialize(document)?.config)
     }
 
+    /// A relative one is from the root on, as Docker has it; the root itself where nothing is said.
+    fn working_directory(&self) -> PathBuf {
+        Path::new("/").join(&self.working_dir)
+    }
+
     /// What asks the program whether it works, if there is something.
     fn check(&self) -> Option<Check> {
         let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = &self.healthcheck;
@@ -160,7 +165,7 @@ fn without_nulls(value: &mut Value) {
 ///
 /// # Errors
 ///
-/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
+/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::VolumesMeet`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
 /// store says.
 pub fn run_image(
     store: &Store,
@@ -183,6 +188,7 @@ pub fn run_image(
     let (tree, function) = image.tree(store)?;
     let RunChanges { entrypoint, user, working_directory, mut volumes, network, has_no_check } = request.changes;
     let check = execution.check().filter(|_| !has_no_check);
+    let working_directory = working_directory.unwrap_or_else(|| execution.working_directory());
     let command = match entrypoint {
         Some(program) => [vec![program], request.command].concat(),
         None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
@@ -191,6 +197,7 @@ pub fn run_image(
     if command.is_empty() {
         return Err(BuildError::NoCommand { name: image.reference.clone() });
     }
+    behind_links_of(image, &tree, &mut volumes)?;
     let (uid, gid, home) = account(store, image, &tree, &user.unwrap_or(execution.user))?;
     let name = store.put_tree(&tree, function)?;
     let root = store.materialize(&name, &tree)?;
@@ -204,8 +211,6 @@ pub fn run_image(
         }
     }
     environment.extend(request.env.into_iter().map(|(name, value)| (name.into(), value.into())));
-    let own_directory = Some(execution.working_dir).filter(|path| !path.is_empty()).map_or("/".into(), PathBuf::from);
-    let working_directory = working_directory.unwrap_or(own_directory);
     let names = match names(&tree, network, &scratch) {
         Ok(names) => names,
         Err(error) => {
@@ -219,9 +224,6 @@ pub fn run_image(
     let own_volumes = execution.volumes.keys().map(Path::new);
     let folders = own_volumes.chain([working_directory.as_path()]).filter_map(inside);
     let folders = folders.map(|path| behind_links(&tree, &path)).filter(|path| *path != Path::new("")).collect();
-    for volume in &mut volumes {
-        volume.inside = behind_links(&tree, &volume.inside);
-    }
     // Each after those above it.
     volumes.sort_by(|a, b| a.inside.cmp(&b.inside));
     let spec = Spec {
@@ -315,6 +317,20 @@ fn behind_links(tree: &Directory, path: &Path) -> PathBuf {
     found
 }
 
+/// Leads volumes to where links of the image do. Two that are at different paths may meet there.
+fn behind_links_of(image: &Image, tree: &Directory, volumes: &mut [Volume]) -> Result<(), BuildError> {
+    let mut places: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for volume in volumes {
+        let inside = behind_links(tree, &volume.inside);
+        let given = std::mem::replace(&mut volume.inside, inside.clone());
+        if let Some(other) = places.insert(inside.clone(), given.clone()) {
+            let [first, second, inside] = [other, given, inside].map(|path| Path::new("/").join(path));
+            return Err(BuildError::VolumesMeet { name: image.reference.clone(), first, second, inside });
+        }
+    }
+    Ok(())
+}
+
 /// Numbers and home of a user; root where nothing is said.
 fn account(store: &Store, image: &Image, tree: &Directory, text: &str) -> Result<(u32, u32, String), BuildError> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
@@ -337,6 +353,14 @@ mod tests {
     use cas_tree::Metadata;
 
     use super::*;
+
+    #[test]
+    fn a_working_directory_is_from_the_root_on() {
+        for (text, expected) in [("", "/"), ("app", "/app"), ("a/b/", "/a/b"), ("/app", "/app")] {
+            let execution = Execution { working_dir: text.to_owned(), ..Execution::default() };
+            assert_eq!(execution.working_directory(), Path::new(expected), "{text}");
+        }
+    }
 
     #[test]
     fn a_check_is_read_as_docker_reads_it() {

@@ -133,7 +133,8 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::LayerFormat { .. }
         | BuildError::ForeignPlatform { .. }
         | BuildError::WhichPlatform { .. }
-        | BuildError::User { .. } => Exit::Usage,
+        | BuildError::User { .. }
+        | BuildError::VolumesMeet { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::ToolchainFile { source, .. } if source.is_about_rights() => Exit::Host,
         BuildError::ToolchainFile { .. } => Exit::Usage,
