@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -120,7 +119,7 @@ fn health_text(health: &Health) -> String {
     format!("health: unhealthy, the check {why}{}", lines.collect::<String>())
 }
 
-/// Listens for the ports, and says which were taken.
+/// Takes the ports of this machine, and says which free ones were taken.
 pub(crate) fn ports(args: &RunImageArgs) -> Result<Vec<Port>, Failure> {
     let refused = |message: String, hint: &str| Err(Failure::Usable(message, hint.to_owned()));
     if args.network == RunNetwork::Host && !args.publish.is_empty() {
@@ -145,15 +144,15 @@ pub(crate) fn ports(args: &RunImageArgs) -> Result<Vec<Port>, Failure> {
                 return refused(message, "`--publish` listens at 127.0.0.1 alone: leave out the address");
             }
         };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, host)).map_err(|error| {
+        let port = Port::bind(host, inside).map_err(|error| {
             let message = format!("port {host} of this machine cannot be listened at: {error}");
             Failure::Usable(message, format!("choose another one, or `--publish {inside}` for a free one"))
         })?;
         if host == 0 {
-            let taken = listener.local_addr().map_err(Failure::Output)?;
+            let taken = port.address().map_err(Failure::Output)?;
             render::note(&format!("port {inside} is at {taken}"));
         }
-        ports.push(Port { listener, inside });
+        ports.push(port);
     }
     Ok(ports)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 use crate::cancel::Cancel;
 use crate::error::{SandboxError, StartError};
@@ -70,12 +71,45 @@ impl Streams {
 }
 
 /// A port of a sandbox without a network, and where the host is listened at for it.
+///
+/// The socket has its port from the beginning, so that one that is taken by others is told before a long work; it listens when the
+/// sandbox is made. Whoever connects before is refused, as by a program that has not begun, and does not wait at a port where
+/// nobody is.
 #[derive(Debug)]
 pub struct Port {
-    /// A socket of the host, which listens.
-    pub listener: TcpListener,
+    socket: OwnedFd,
+    inside: u16,
+}
+
+impl Port {
+    /// Takes a port of the host's loopback, 0 for a free one, for a port of the sandbox's.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, as when another program has the port.
+    pub fn bind(host: u16, inside: u16) -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // As for every server: connections of one that has ended keep nobody from the port.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, host))?;
+        Ok(Self { socket, inside })
+    }
+
+    /// Where the host will be listened at.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getsockname(&self.socket)?;
+        Ok(SocketAddr::try_from(address)?)
+    }
+
     /// The port of the sandbox's loopback to which its connections are passed.
-    pub inside: u16,
+    #[must_use]
+    pub fn inside(&self) -> u16 {
+        self.inside
+    }
 }
 
 /// What a [`Check`](crate::Check) found, when that is something else than before.
@@ -178,7 +212,7 @@ impl Runner {
     /// As [`Runner::run`] for a command that serves somebody. Its check is run beside it, and `on_health` is told each time that
     /// finds something else than before, on a thread of its own; the command waits for nobody who is told.
     ///
-    /// Without a network it has a bridge to the host: connections to the ports' listeners are passed on, also those that are closed
+    /// Without a network it has a bridge to the host: connections to the ports are passed on, also those that are closed
     /// one way; whoever looks a name up is told that there is no such one, and the first name is given back. The command may listen at
     /// every port. At most [`MAX_PORTS`](crate::MAX_PORTS), and none with the host's network; of all the same 256 connections at once.
     ///
@@ -230,9 +264,9 @@ impl Runner {
             return Err(SpecError::Bridge.into());
         }
         let (mut reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
-        let (numbers, listeners): (Vec<u16>, Vec<OwnedFd>) =
-            ports.into_iter().map(|port| (port.inside, OwnedFd::from(port.listener))).unzip();
-        let bridge = Some((numbers, std::iter::once(writer.into()).chain(listeners).collect()));
+        let (numbers, sockets): (Vec<u16>, Vec<OwnedFd>) =
+            ports.into_iter().map(|port| (port.inside, port.socket)).unzip();
+        let bridge = Some((numbers, std::iter::once(writer.into()).chain(sockets).collect()));
         let outcome = self.run_with(spec, task, streams, More { findings, bridge, ..More::default() }, cancel)?;
         // What was told was told before the end; the helper may still hold the other end for a moment.
         rustix::io::ioctl_fionbio(&reader, true).map_err(|errno| SandboxError::Connection(errno.into()))?;
@@ -400,5 +434,24 @@ fn explain(failure: SetupFailure, users: Users, scratch: &Path) -> SandboxError 
             SandboxError::MountPoint { path: path.clone().into_path() }
         }
         _ => failure.into_error(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_taken_and_not_listened_at() {
+        let port = Port::bind(0, 80).expect("there is a free port");
+        let address = port.address().expect("it has one");
+        assert!(address.ip().is_loopback() && address.port() > 0 && port.inside() == 80);
+        let refused = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let other = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let taken = Port::bind(other.local_addr().expect("it has one").port(), 80).expect_err("another one listens");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 }

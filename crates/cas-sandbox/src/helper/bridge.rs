@@ -2,16 +2,17 @@
 //!
 //! A process beside process 1, child of the supervisor too, in the network namespace and not in that of the processes: out of the
 //! command's reach, and with threads, which the supervisor cannot have. Sockets belong to the namespace in which they were made, so
-//! those that the runner listens with stay the host's, and what is connected here is the sandbox's.
+//! those that the runner has bound stay the host's, and what is connected here is the sandbox's.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
 use super::{At, Setup};
@@ -19,6 +20,10 @@ use crate::wire::Stage;
 
 /// Most connections at once; others wait until one has ended. Each takes two descriptors, of which most systems give 1,024.
 const MAX_CONNECTIONS: usize = 256;
+/// How long a program whose queue is full is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted at a port, as the standard library has it.
+const BACKLOG: i32 = 128;
 /// How long the end of a run waits for what the program has sent already.
 const GRACE: Duration = Duration::from_secs(1);
 /// Pause after what could not be accepted or received, mostly for want of descriptors or memory.
@@ -39,8 +44,14 @@ pub(super) struct Bridge {
 }
 
 /// Where connections are counted.
-#[derive(Clone, Default)]
-struct Connections(Arc<(Mutex<Counts>, Condvar)>);
+#[derive(Clone)]
+struct Connections(Arc<Shared>);
+
+struct Shared {
+    most: usize,
+    counts: Mutex<Counts>,
+    changed: Condvar,
+}
 
 #[derive(Default)]
 struct Counts {
@@ -49,14 +60,28 @@ struct Counts {
     answering: usize,
 }
 
+/// The place of one connection among those that may be open, given back when it is dropped.
+struct Place(Connections);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.change(|counts| counts.open -= 1);
+    }
+}
+
 impl Bridge {
     /// Opens what has to be there before the command starts; in the namespace.
-    pub(super) fn open(told: OwnedFd, listeners: Vec<OwnedFd>, ports: &[u16]) -> Setup<Self> {
+    pub(super) fn open(told: OwnedFd, sockets: Vec<OwnedFd>, ports: &[u16]) -> Setup<Self> {
         // A program that may not be user 0 of the host may serve at port 80 all the same: these ports are its own. Where this is
         // refused, as in containers that show `/proc/sys` read-only, the program is told so when it tries.
         let _ = cas_fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start".as_ref(), b"0");
         let names = UdpSocket::bind((Ipv4Addr::LOCALHOST, NAME_PORT)).at(Stage::Bridge)?;
-        let ports = listeners.into_iter().map(TcpListener::from).zip(ports.iter().copied()).collect();
+        for socket in &sockets {
+            // Not before, so that nobody waits at a port for a program that is still being made. Another one may have begun to meanwhile.
+            rustix::net::listen(socket, BACKLOG).at(Stage::Listen)?;
+            rustix::io::ioctl_fionbio(socket, true).at(Stage::Listen)?;
+        }
+        let ports = sockets.into_iter().map(TcpListener::from).zip(ports.iter().copied()).collect();
         Ok(Self { names, told, ports })
     }
 
@@ -72,7 +97,7 @@ impl Bridge {
             }
         };
         ended(Builder::new().spawn(move || answer(&names, &mut File::from(told))));
-        let connections = Connections::default();
+        let connections = Connections::at_most(MAX_CONNECTIONS);
         for (listener, port) in ports {
             let connections = connections.clone();
             ended(Builder::new().spawn(move || accept(&listener, port, &connections)));
@@ -85,60 +110,70 @@ impl Bridge {
 }
 
 impl Connections {
+    fn at_most(most: usize) -> Self {
+        Self(Arc::new(Shared { most, counts: Mutex::default(), changed: Condvar::new() }))
+    }
+
     /// Waits until what the program has sent is where it belongs, though not for long.
     fn finish(&self) {
         let is_answering = |counts: &mut Counts| counts.answering > 0;
-        drop(self.0.1.wait_timeout_while(self.counts(), GRACE, is_answering));
+        drop(self.0.changed.wait_timeout_while(self.counts(), GRACE, is_answering));
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.counts());
-        self.0.1.notify_all();
+        self.0.changed.notify_all();
     }
 
-    fn wait_for_place(&self) {
-        drop(self.0.1.wait_while(self.counts(), |counts| counts.open >= MAX_CONNECTIONS));
+    /// Waits for a place, and takes it.
+    fn place(&self) -> Place {
+        let counts = self.0.changed.wait_while(self.counts(), |counts| counts.open >= self.0.most);
+        counts.unwrap_or_else(PoisonError::into_inner).open += 1;
+        Place(self.clone())
     }
 }
 
 fn accept(listener: &TcpListener, port: u16, connections: &Connections) {
     loop {
-        connections.wait_for_place();
+        // A place that is kept for nobody would be missed at other ports.
+        if poll(&mut [PollFd::new(listener, PollFlags::IN)], None).is_err() {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        let place = connections.place();
         let Ok((outside, _)) = listener.accept() else {
+            drop(place);
             std::thread::sleep(PAUSE);
             continue;
         };
-        // A program that does not listen yet, or no more: whoever asked is told by the end of the connection.
-        let inside = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
-        let Ok(inside) = inside.or_else(|_| TcpStream::connect((Ipv6Addr::LOCALHOST, port))) else { continue };
-        connections.change(|counts| {
-            counts.open += 1;
-            counts.answering += 1;
-        });
-        let passing = connections.clone();
-        if Builder::new().spawn(move || pass(&outside, &inside, &passing)).is_err() {
-            connections.change(|counts| {
-                counts.open -= 1;
-                counts.answering -= 1;
-            });
+        if Builder::new().spawn(move || pass(place, outside, port)).is_err() {
             std::thread::sleep(PAUSE);
         }
     }
 }
 
-/// Passes bytes both ways until both have ended.
-fn pass(outside: &TcpStream, inside: &TcpStream, connections: &Connections) {
+/// Connects to the program, and passes bytes both ways until both have ended.
+fn pass(place: Place, outside: TcpStream, port: u16) {
+    // A program that does not listen yet, or no more, or whose queue stays full: whoever asked is told by the end of the connection.
+    let connect = |address: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT_TIMEOUT);
+    let Ok(inside) = connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into())) else {
+        return;
+    };
+    let connections = &place.0;
+    connections.change(|counts| counts.answering += 1);
     std::thread::scope(|scope| {
-        if Builder::new().spawn_scoped(scope, || copy(outside, inside)).is_ok() {
-            copy(inside, outside);
+        if Builder::new().spawn_scoped(scope, || copy(&outside, &inside)).is_ok() {
+            copy(&inside, &outside);
         }
         connections.change(|counts| counts.answering -= 1);
     });
-    connections.change(|counts| counts.open -= 1);
+    // Before the next one takes the place.
+    drop((outside, inside));
+    drop(place);
 }
 
 /// Passes bytes one way, and that there are no more. Where one side is gone the other one is told.
@@ -199,7 +234,31 @@ fn question(message: &[u8]) -> Option<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+
+    /// However many wait, no more are in their places than there are.
+    #[test]
+    fn places_are_taken_by_as_many_as_there_are() {
+        const MOST: usize = 4;
+        let connections = Connections::at_most(MOST);
+        let taken = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let place = connections.place();
+                        assert!(taken.fetch_add(1, Ordering::SeqCst) < MOST);
+                        std::thread::yield_now();
+                        taken.fetch_sub(1, Ordering::SeqCst);
+                        drop(place);
+                    }
+                });
+            }
+        });
+        assert_eq!(connections.counts().open, 0);
+    }
 
     #[test]
     fn names_are_read_from_questions_alone() {
