@@ -213,6 +213,14 @@ impl<R: Read> Entries<R> {
                 own_name = [prefix, b"/", &own_name].concat();
             }
         }
+        // Go before 1.8 put a prefix where GNU's format has times. As Go reads it since: what is no time there is one.
+        let is_old_go = is_gnu && [&header[345..357], &header[357..369]].into_iter().any(|field| !is_time(field));
+        if is_old_go {
+            let prefix = until_nul(&header[345..500]);
+            if !prefix.is_empty() && prefix.is_ascii() {
+                own_name = [prefix, b"/", &own_name].concat();
+            }
+        }
         let either = |long: Option<Vec<u8>>, record: Option<Vec<u8>>, own: Vec<u8>, what| match (long, record) {
             (Some(long), Some(record)) if long != record => Err(bad(&format!("has two {what}"))),
             (Some(text), _) | (None, Some(text)) => Ok(text),
@@ -285,7 +293,7 @@ impl<R: Read> Entries<R> {
         // GNU tar writes these times where it has them, star always, others never.
         let times = match (is_star, is_gnu) {
             (true, _) => (&header[476..488], &header[488..500]),
-            (_, true) => (&header[345..357], &header[357..369]),
+            (_, true) if !is_old_go => (&header[345..357], &header[357..369]),
             _ => (&[][..], &[][..]),
         };
         let stated = Stated {
@@ -537,9 +545,11 @@ impl Said {
                     said.sparse = Some(Vec::new());
                 }
                 key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
-                        && !name.is_empty()
-                    {
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        // No file system has one without a name.
+                        if name.is_empty() {
+                            return Err(bad());
+                        }
                         said.xattrs.insert(name.into(), value.into());
                     }
                 }
@@ -625,6 +635,12 @@ fn number(field: &[u8]) -> Option<u64> {
             })
         }
     }
+}
+
+/// Whether a field can be a time, or nothing.
+fn is_time(field: &[u8]) -> bool {
+    let start = field.iter().position(|byte| !matches!(*byte, b' ' | 0)).unwrap_or(field.len());
+    field[0] == 0 || field[0] & 0x80 != 0 || signed_number(until_nul(&field[start..])).is_some()
 }
 
 /// The same for times, which can be before 1970.

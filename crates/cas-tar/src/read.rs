@@ -23,6 +23,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 const MAX_XATTR_VALUE_BYTES: usize = 64 << 10;
 /// Most bytes of extended attributes in one archive: all of them are in memory, and in the tree.
 const MAX_XATTR_BYTES: u64 = 64 << 20;
+/// How much of a name is shown in any case.
+const MAX_SHOWN_CHARACTERS: usize = 300;
 /// How much of a long name is shown.
 const SHOWN_CHARACTERS: usize = 60;
 /// Names with this before them remove what lower layers have (OCI image-spec 1.1, layer.md, Whiteouts).
@@ -295,7 +297,7 @@ fn each<E: Error + 'static>(
         if count > MAX_ENTRIES {
             return Err(ReadTarError::TooLarge { limit: MAX_ENTRIES, unit: "entries" });
         }
-        let text = String::from_utf8_lossy(&entry.name).into_owned();
+        let text = shown(&entry.name);
         let metadata = metadata(&entry, &text)?;
         let xattr_bytes: usize = metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         xattrs_left = xattrs_left
@@ -328,7 +330,7 @@ fn each<E: Error + 'static>(
                 Node::Symlink { metadata: Metadata { mode: 0o777, ..metadata }, target: target.into() }
             }
             Kind::Link => {
-                let target = clean(&entry.target, &text)?;
+                let target = clean(&entry.target, &shown(&entry.target))?;
                 let target = target.ok_or(ReadTarError::Field { path: text, field: "link target" })?;
                 take(Item::Link(path, target), span)?;
                 continue;
@@ -344,6 +346,15 @@ fn each<E: Error + 'static>(
         take(Item::Node(path, node), span)?;
     }
     Ok(())
+}
+
+/// A name as errors have it: the first of its characters, however many follow.
+fn shown(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&name[..name.len().min(MAX_TARGET_BYTES)]);
+    match text.char_indices().nth(MAX_SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
 }
 
 fn metadata<E: Error + 'static>(entry: &Entry, text: &str) -> Result<Metadata, ReadTarError<E>> {

@@ -341,7 +341,7 @@ fn what_must_not_be_in_an_archive_is_an_error() {
         (vec![(b"a", T::Regular, b""), (b"a/b", T::Regular, b"")], "entry `a/b` of the archive cannot be placed"),
         (vec![(b"a", T::Symlink, b"/etc"), (b"a/b", T::Regular, b"")], "entry `a/b` of the archive cannot be placed"),
         (vec![(b"a", T::Link, b"b")], "entry `a` of the archive cannot be placed"),
-        (vec![(b"a", T::Link, b"../b")], "the archive holds the name `a`"),
+        (vec![(b"a", T::Link, b"../b")], "the archive holds the name `../b`"),
         (vec![(b"a", T::Symlink, b"")], "entry `a` of the archive has a bad link target"),
         (vec![(b"a", T::new(b'Z'), b"")], "entry `a` of the archive has the unknown type `Z`"),
     ] {
@@ -356,6 +356,8 @@ fn what_must_not_be_in_an_archive_is_an_error() {
     };
     let told = |bytes: &[u8]| read(bytes, &place).expect_err("it must be refused").to_string();
     assert_eq!(told(&with((64 << 10) + 1, "a")), "entry `a` of the archive has a bad extended attribute");
+    let nameless = [header(b"pax", b'x', &[], &record("SCHILY.xattr.", b"x")), header(b"a", b'0', &[], b"")].concat();
+    assert_eq!(told(&nameless), "could not read the archive");
     let many: Vec<u8> = (0..1030).flat_map(|number| with(64 << 10, &number.to_string())).collect();
     assert_eq!(
         told(&many),
@@ -384,6 +386,16 @@ fn headers_of_all_dialects_are_read() {
         ("no magic", header(b"a", 0, &[(257, &[0; 6]), (345, b"not/a/prefix")], b"1"), "a", 0o644, &b"1"[..]),
         ("a prefix", header(b"a", b'0', &[(345, b"p/q")], b"1"), "p/q/a", 0o644, b"1"),
         ("GNU's times in its place", header(b"a", b'0', &[gnu_magic, (345, b"14012345670")], b"1"), "a", 0o644, b"1"),
+        ("a prefix of Go before 1.8", header(b"a", b'0', &[gnu_magic, (345, b"p/q")], b"1"), "p/q/a", 0o644, b"1"),
+        (
+            "one behind what could be a time",
+            header(b"a", b'0', &[gnu_magic, (345, b"01234567012/x")], b"1"),
+            "01234567012/x/a",
+            0o644,
+            b"1",
+        ),
+        ("times before 1970", header(b"a", b'0', &[gnu_magic, (345, &[0xff; 24])], b"1"), "a", 0o644, b"1"),
+        ("no time and no text", header(b"a", b'0', &[gnu_magic, (345, b"p\xe9")], b"1"), "a", 0o644, b"1"),
         (
             "star's shorter prefix",
             header(b"a", b'0', &[(345, b"p"), (476, b"14012345670"), star], b"1"),
