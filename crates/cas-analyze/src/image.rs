@@ -1,7 +1,7 @@
 //! The layers of an image over each other, with what each entry came to.
 //!
 //! Which entry is visible in the end is decided by [`Unpacking`], as for roots: the nodes of its tree carry the number of
-//! their entry as an extended attribute, and nothing else of their metadata.
+//! their entry as their owner, and nothing else of their metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,10 +18,14 @@ pub const MAX_PARSED_BYTES: u64 = 64 << 20;
 const MAX_KEPT_BYTES: u64 = 512 << 20;
 /// More entries than any real image has.
 const MAX_ENTRIES: usize = 4_000_000;
+/// Most bytes of names, targets of links, and extended attributes: all of them are in memory.
+pub(crate) const MAX_TEXT_BYTES: usize = 256 << 20;
+/// More layers than any real image has, as for documents.
+pub(crate) const MAX_LAYERS: usize = 4096;
 /// Longest chain of symbolic links on the way to a file.
 const MAX_LINKS: usize = 40;
-/// The extended attribute that holds the number of an entry.
-const MARK: &[u8] = b"cas.entry";
+/// The group of nodes whose owner is the number of an entry. Others are of group 0.
+const MARK: u32 = 1;
 
 /// An entry of a layer.
 #[derive(Clone, Debug)]
@@ -128,8 +132,13 @@ pub struct Skipped {
 pub enum AddError {
     /// It has no place.
     Unpack(UnpackError),
-    /// There are more than any image has: this is the limit.
-    TooMany(usize),
+    /// There is more than any image has.
+    TooMany {
+        /// The limit.
+        limit: usize,
+        /// Of what.
+        unit: &'static str,
+    },
 }
 
 /// An image to look at: the lowest layer first, [`Image::begin_layer`], [`Image::add`] for each entry, [`Image::end_layer`].
@@ -144,6 +153,7 @@ pub struct Image {
     pub(crate) names: BTreeMap<usize, Vec<usize>>,
     contents: BTreeMap<usize, Vec<u8>>,
     kept_bytes: u64,
+    pub(crate) text_bytes: usize,
     tree: Directory,
     unpacking: Option<Unpacking>,
     /// Whiteouts of the layer by what they remove, and its opaque directories; `None` is the root.
@@ -169,6 +179,7 @@ impl Image {
             names: BTreeMap::new(),
             contents: BTreeMap::new(),
             kept_bytes: 0,
+            text_bytes: 0,
             tree: Directory::new(Metadata { mode: 0o755, uid: 0, gid: 0, xattrs: BTreeMap::new() }),
             unpacking: None,
             whiteouts: BTreeMap::new(),
@@ -210,10 +221,17 @@ impl Image {
     fn add_to(&mut self, unpacking: &mut Unpacking, entry: Entry) -> Result<(), AddError> {
         let number = self.entries.len();
         if number >= MAX_ENTRIES {
-            return Err(AddError::TooMany(MAX_ENTRIES));
+            return Err(AddError::TooMany { limit: MAX_ENTRIES, unit: "entries" });
         }
         let layer = self.layers.len();
+        if layer >= MAX_LAYERS {
+            return Err(AddError::TooMany { limit: MAX_LAYERS, unit: "layers" });
+        }
         let Entry { path, what, bytes, header_bytes, content } = entry;
+        self.text_bytes += path.as_ref().map_or(0, |path| path.as_bytes().len()) + text_bytes(&what);
+        if self.text_bytes > MAX_TEXT_BYTES {
+            return Err(AddError::TooMany { limit: MAX_TEXT_BYTES, unit: "bytes of names and attributes" });
+        }
         let mut known = Known {
             layer,
             path: path.clone(),
@@ -471,16 +489,32 @@ impl Image {
     }
 }
 
+/// What an entry holds beside its path and content.
+fn text_bytes(what: &What) -> usize {
+    match what {
+        What::Root(metadata) => attribute_bytes(metadata),
+        What::Node(node) => {
+            let target = if let Node::Symlink { target, .. } = node { target.len() } else { 0 };
+            target + node.metadata().map_or(0, attribute_bytes)
+        }
+        What::Link(path) | What::Whiteout(path) => path.as_bytes().len(),
+        What::Opaque | What::Note => 0,
+    }
+}
+
+fn attribute_bytes(metadata: &Metadata) -> usize {
+    metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 /// A node that carries nothing but the number of its entry.
 fn marked(node: Node, number: usize) -> Node {
-    let mut metadata = Metadata::default();
-    metadata.xattrs.insert(MARK.into(), number.to_le_bytes().into());
-    node.with_metadata(metadata)
+    let uid = u32::try_from(number).expect("there are fewer entries");
+    node.with_metadata(Metadata { uid, gid: MARK, ..Metadata::default() })
 }
 
 fn mark(node: &Node) -> Option<usize> {
-    let value = node.metadata()?.xattrs.get(MARK)?;
-    Some(usize::from_le_bytes(value[..].try_into().ok()?))
+    let Metadata { uid, gid: MARK, .. } = node.metadata()? else { return None };
+    usize::try_from(*uid).ok()
 }
 
 /// The numbers of a node and all below it.

@@ -1,10 +1,12 @@
 //! Whole images, written as words: what each entry comes to, and whose it is.
 
+use std::collections::BTreeMap;
+
 use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
-use crate::image::{AddError, Entry, Fate, Image, LayerFacts, MAX_PARSED_BYTES, What};
+use crate::image::{AddError, Entry, Fate, Image, LayerFacts, MAX_LAYERS, MAX_PARSED_BYTES, MAX_TEXT_BYTES, What};
 use crate::package::Packages;
 use crate::{AdviceKind, analyze, wanted};
 
@@ -221,4 +223,40 @@ fn what_is_too_long_is_not_parsed_and_that_is_said() {
     image.end_layer(LayerFacts::default());
     let report = analyze(&image);
     assert_eq!((report.skipped.len(), report.skipped[0].why), (1, "it is longer than 64 MiB"));
+}
+
+#[test]
+fn names_attributes_and_layers_have_limits() {
+    let too_many = |limit, unit| Err(AddError::TooMany { limit, unit });
+    let link = || {
+        entry("a/b", What::Node(Node::Symlink { metadata: Metadata::default(), target: (*b"abc").into() }), 512, b"")
+    };
+    let attributes = BTreeMap::from([((*b"user.x").into(), (*b"1234").into())]);
+    let root = || {
+        let what = What::Root(Metadata { xattrs: attributes.clone(), ..Metadata::default() });
+        Entry { path: None, ..entry("a", what, 512, b"") }
+    };
+    for (what, make, bytes) in [
+        ("a name and a target", &link as &dyn Fn() -> Entry, 6),
+        ("attributes", &root, 10),
+        ("a whiteout", &|| entry("a/.wh.b", What::Whiteout(path("a/b")), 512, b""), 10),
+    ] {
+        for (used, expected) in [
+            (MAX_TEXT_BYTES - bytes, Ok(())),
+            (MAX_TEXT_BYTES - bytes + 1, too_many(MAX_TEXT_BYTES, "bytes of names and attributes")),
+        ] {
+            let mut image = Image::new();
+            image.begin_layer();
+            image.text_bytes = used;
+            assert_eq!(image.add(make()), expected, "{what}");
+        }
+    }
+    let mut image = Image::new();
+    for _ in 0..MAX_LAYERS {
+        image.begin_layer();
+        image.add(link()).expect("it has a place");
+        image.end_layer(LayerFacts::default());
+    }
+    image.begin_layer();
+    assert_eq!(image.add(link()), too_many(MAX_LAYERS, "layers"));
 }

@@ -193,7 +193,7 @@ impl ImageContent {
             image.add(entry).map_err(|error| match (error, path) {
                 (AddError::Unpack(source), Some(path)) => ReadTarError::Unpack { path, source },
                 (AddError::Unpack(source), None) => ReadTarError::Archive(io::Error::other(source)),
-                (AddError::TooMany(limit), _) => ReadTarError::TooLarge { limit: limit as u64, unit: "entries" },
+                (AddError::TooMany { limit, unit }, _) => ReadTarError::TooLarge { limit: limit as u64, unit },
             })
         };
         let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
