@@ -42,7 +42,7 @@ fn rows() -> BTreeMap<String, Row> {
 }
 
 /// Whether the parts of `said` are in `shown`, in their order.
-fn says(shown: &str, said: &str) -> bool {
+pub(crate) fn says(shown: &str, said: &str) -> bool {
     let mut rest = shown;
     said.split('…').map(str::trim).all(|part| {
         let found = rest.find(part);

@@ -339,7 +339,11 @@ fn places_without_the_image_say_what_they_have() {
         ),
         (format!("oci:{}", not_there.display()), 2, "not-there/index.json"),
         (format!("oci-archive:{}", not_there.display()), 2, "not-there"),
-        (format!("oci-archive:{}", garbage.display()), 1, "could not read the archive"),
+        (
+            format!("oci-archive:{}", garbage.display()),
+            3,
+            "garbage.tar` cannot be used\n  cause: could not read the archive",
+        ),
         (format!("oci-archive:{}", saved.display()), 3, "it has no `index.json`"),
         ("node:18".to_owned(), 2, "write `docker.io/library/node:18`"),
         ("quay.io/acme/web".to_owned(), 2, "has neither a tag nor a digest"),

@@ -458,3 +458,39 @@ fn a_large_tree_is_cut_and_a_change_is_one_layer() {
         assert!(text(&refused.stderr).contains("from 1 to 127"), "{}", text(&refused.stderr));
     }
 }
+
+/// What would be longer than others read is not made.
+#[test]
+fn a_configuration_that_grows_over_the_limit_is_an_error() {
+    let home = home(
+        "[image.base]\nlayers = [{ from = \":data\", to = \"/srv\" }]\n[toolchain.root]\nimage = \"oci:../layout:v1\"\n\
+         [image.fits]\nbase = \":root\"\n[image.long]\nbase = \":root\"\nconfig = { labels = { own = \"WORDS\" } }\n",
+    );
+    let manifest = home.read("cas.toml").replace("WORDS", &"x".repeat(5000));
+    home.write("cas.toml", &manifest);
+    others(&home, "//:base", |config| config["config"]["Labels"] = json!({ "below": "x".repeat((4 << 20) - 4000) }));
+    let built = home.cas(&["build", ":fits"]);
+    assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+    let built = home.cas(&["build", ":long"]);
+    let stderr = text(&built.stderr);
+    let expected = "error: the configuration of `//:long` has ";
+    assert!(
+        built.status.code() == Some(2) && stderr.contains(expected) && stderr.contains("hint: let it say less"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn platforms_that_images_are_not_made_for_are_told_at_once() {
+    let home = home("");
+    for command in ["analyze", "import"] {
+        for (platform, expected) in [
+            ("windows/amd64", "images are made for linux, and not for `windows`"),
+            ("linux/x86_64", "known: 386, amd64"),
+        ] {
+            let output = home.cas(&["image", command, "oci:nope", "--platform", platform]);
+            let stderr = text(&output.stderr);
+            assert!(output.status.code() == Some(2) && stderr.contains(expected), "{command} {platform}: {stderr}");
+        }
+    }
+}

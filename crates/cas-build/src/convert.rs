@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use cas_blob::OpenBlob;
+use cas_blob::{Descriptor, OpenBlob};
 use cas_config::Compression;
-use cas_digest::{DigestFunction, HashingReader};
+use cas_digest::{Digest, DigestFunction, HashingReader};
 use cas_oci::{ImageFormat, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, encode_image_index, encode_manifest};
 use cas_store::{Store, StoreError};
 use cas_tar::{Codec, LANDMARK, LayerPlan, Profile, ReadTarLimits, Recipe, ScanForm, decompress};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::assemble::{Assembled, assemble};
 use crate::export::keep_whole;
 use crate::foreign::{MAX_LAYER_BYTES, compression_of};
-use crate::image::{codec, reference};
+use crate::image::{codec, put_document, reference};
 use crate::layer::{self, LayerError};
 use crate::{BuildError, Image, ImageIndex, ImageLayer};
 
@@ -57,7 +57,8 @@ pub fn convert_image(
     let is_docker = images.iter().all(|image| image.format == ImageFormat::Docker);
     let format = if is_docker { ImageFormat::Docker } else { ImageFormat::Oci };
     let manifests: Vec<_> = images.iter().map(|image| (image.format, &image.platform, image.manifest)).collect();
-    let blob = store.put_bytes(DigestFunction::Sha256, &encode_image_index(format, &manifests, &BTreeMap::new()))?;
+    let blob =
+        put_document(store, "index", &image.reference, &encode_image_index(format, &manifests, &BTreeMap::new()))?;
     let (is_docker_for_check, drops_check) =
         (all.iter().any(|one| one.is_docker_for_check), all.iter().any(|one| one.drops_check));
     let mut image = all.swap_remove(main).image;
@@ -86,7 +87,7 @@ fn one(store: &Store, function: DigestFunction, image: &Image, codec: Codec) -> 
         true => image.config,
         false => {
             rootfs.insert("diff_ids".to_owned(), diff_ids);
-            store.put_bytes(DigestFunction::Sha256, config.to_string().as_bytes())?
+            put_document(store, "configuration", &image.reference, config.to_string().as_bytes())?
         }
     };
     let raw: Value = serde_json::from_slice(&store.load(&image.manifest, MAX_DOCUMENT_BYTES)?).unwrap_or_default();
@@ -101,7 +102,7 @@ fn one(store: &Store, function: DigestFunction, image: &Image, codec: Codec) -> 
             (ImageFormat::Oci, manifest.expect("OCI's manifest tells every kind of layer"))
         }
     };
-    let manifest = store.put_bytes(DigestFunction::Sha256, &manifest)?;
+    let manifest = put_document(store, "manifest", &image.reference, &manifest)?;
     let is_docker_for_check = format == ImageFormat::Docker;
     let image = Image { manifest, config, format, layers, index: None, ..image.clone() };
     Ok(Converted { image, is_docker_for_check, drops_check })
@@ -140,7 +141,21 @@ fn foreign(
     codec: Codec,
 ) -> Result<(LayerReference, ImageLayer), BuildError> {
     let ImageLayer::Foreign { blob, diff_id, kind, annotations } = layer else { unreachable!("the caller has looked") };
+    let damaged = |said: String| BuildError::Image {
+        place: image.reference.clone(),
+        source: format!("layer `{}`: {said}", blob.digest).into(),
+    };
+    let has_digest = |found: &Digest| match found == diff_id {
+        true => Ok(()),
+        false => Err(damaged(format!("its uncompressed bytes are `{found}`, and were to be `{diff_id}`"))),
+    };
     if is_already(*kind, annotations, codec) {
+        // Whoever imported it has looked into it.
+        if image.base_tree.is_none() {
+            let mut bytes = HashingReader::new(plain(store, blob, *kind)?, &[diff_id.function()]);
+            io::copy(&mut bytes, &mut io::sink()).map_err(|error| damaged(error.to_string()))?;
+            has_digest(&bytes.finish().0[0])?;
+        }
         let (blob, diff_id, kind, annotations) = (*blob, *diff_id, *kind, annotations.clone());
         let reference = LayerReference { kind, blob, diff_id, created_by: String::new(), annotations };
         return Ok((reference, layer.clone()));
@@ -149,14 +164,7 @@ fn foreign(
         Codec::Stargz6 => ScanForm::Stargz(store.put_bytes(function, LANDMARK)?),
         _ => ScanForm::Whole,
     };
-    let damaged = |said: String| BuildError::Image {
-        place: image.reference.clone(),
-        source: format!("layer `{}`: {said}", blob.digest).into(),
-    };
-    let source = store.open_blob(blob).map_err(StoreError::from)?;
-    let bytes =
-        decompress(source, compression_of(*kind), MAX_LAYER_BYTES.saturating_mul(2)).map_err(BuildError::Compress)?;
-    let mut bytes = HashingReader::new(bytes, &[diff_id.function()]);
+    let mut bytes = HashingReader::new(plain(store, blob, *kind)?, &[diff_id.function()]);
     let limits = ReadTarLimits { content_bytes: MAX_LAYER_BYTES };
     let keep = &mut |content: &mut dyn io::Read| store.put(function, content);
     let plan = LayerPlan::scan(&mut bytes, limits, form, keep).map_err(|error| BuildError::ForeignLayer {
@@ -165,10 +173,7 @@ fn foreign(
         source: Box::new(error),
     })?;
     io::copy(&mut bytes, &mut io::sink()).map_err(|error| damaged(error.to_string()))?;
-    let (digests, _) = bytes.finish();
-    if digests[0] != *diff_id {
-        return Err(damaged(format!("its uncompressed bytes are `{}`, and were to be `{diff_id}`", digests[0])));
-    }
+    has_digest(&bytes.finish().0[0])?;
     let assembled = assemble(store, function, codec, &plan, None, 1);
     let Assembled { tar, blob: made, frames, tail, .. } =
         assembled.map_err(|error| failed(image, layer_index, error))?;
@@ -180,6 +185,12 @@ fn foreign(
     let reference = reference(&recipe, String::new());
     let LayerReference { kind, blob, diff_id, annotations, .. } = reference.clone();
     Ok((reference, ImageLayer::Foreign { blob, diff_id, kind, annotations }))
+}
+
+/// The uncompressed bytes of a layer of others.
+fn plain(store: &Store, blob: &Descriptor, kind: LayerKind) -> Result<Box<dyn io::Read + Send>, BuildError> {
+    let source = store.open_blob(blob).map_err(StoreError::from)?;
+    decompress(source, compression_of(kind), MAX_LAYER_BYTES.saturating_mul(2)).map_err(BuildError::Compress)
 }
 
 /// Whether a layer has a table of contents, which its annotations tell.

@@ -356,6 +356,16 @@ pub enum BuildError {
         /// What is in the way.
         why: String,
     },
+    /// A document of an image that is made here is longer than any that is read.
+    #[error("the {what} of `{name}` has {bytes} bytes, and registries take {limit}", limit = cas_oci::MAX_DOCUMENT_BYTES)]
+    DocumentTooLong {
+        /// Which one.
+        what: &'static str,
+        /// Of which image.
+        name: String,
+        /// How long it is.
+        bytes: usize,
+    },
     /// An image is for several platforms, and one is wanted.
     #[error("`{name}` is for several platforms")]
     WhichPlatform {

@@ -262,12 +262,11 @@ fn image(
     wanted: &TargetPlatform,
 ) -> Result<(Manifest, ConfigView), BuildError> {
     let (_, manifest, config) = chosen(store, origin, document, wanted)?;
-    let own = &config.platform;
-    if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
+    if !config.platform.runs_where(wanted) {
         return Err(BuildError::Platform {
             place: origin.place(),
             wanted: wanted.to_string(),
-            known: vec![own.to_string()],
+            known: vec![config.platform.to_string()],
         });
     }
     Ok((manifest, config))
@@ -286,15 +285,21 @@ pub(crate) fn chosen(
         origin.document(store, blob)?;
         Ok(store.load(blob, MAX_DOCUMENT_BYTES)?)
     };
-    let mut blob = *document;
+    let (mut blob, mut media_type, mut is_told) = (*document, String::new(), false);
     for _ in 0..MAX_DEPTH {
-        match Document::parse(&load(&blob)?, None).map_err(failed)? {
+        let named = Some(&*media_type).filter(|text| !text.is_empty());
+        match Document::parse(&load(&blob)?, named).map_err(failed)? {
             Document::Manifest(manifest) => {
                 origin.blob(store, &checked(origin, &manifest.config)?)?;
                 let config = ConfigView::parse(&store.load(&manifest.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
                 if manifest.layers.len() != config.diff_ids.len() {
                     let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
                     return Err(origin.damaged(format!("its manifest has {layers} layers, its configuration {ids}")));
+                }
+                // Whatever an image is for, it is that which the index says.
+                if is_told && !config.platform.runs_where(wanted) {
+                    let known = vec![config.platform.to_string()];
+                    return Err(BuildError::Platform { place: origin.place(), wanted: wanted.to_string(), known });
                 }
                 return Ok((blob, manifest, config));
             }
@@ -306,6 +311,8 @@ pub(crate) fn chosen(
                     BuildError::Platform { place: origin.place(), wanted: wanted.to_string(), known }
                 })?;
                 blob = found.blob;
+                media_type.clone_from(&found.media_type);
+                is_told = found.platform.is_some();
             }
         }
     }

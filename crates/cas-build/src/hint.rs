@@ -10,6 +10,8 @@ use crate::error::quoted;
 
 /// How much of a lane's name is shown: the digests in them are told apart by less.
 const SHOWN_LANE: usize = 24;
+/// How many platforms of an index are shown.
+const MAX_PLATFORMS: usize = 32;
 /// How many names a line to write has.
 const MAX_NAMES: usize = 8;
 
@@ -23,7 +25,11 @@ impl BuildError {
             Self::LockStale { .. } => "run `cas lock` and commit `cas.lock`".to_owned(),
             Self::UnknownTarget { near: Some(near), .. } => format!("did you mean `{near}`?"),
             Self::Platform { known, .. } if known.is_empty() => "it names no platform".to_owned(),
-            Self::Platform { known, .. } => format!("it is for {}", known.join(", ")),
+            Self::Platform { known, .. } => {
+                let names = known.iter().take(MAX_PLATFORMS).map(|name| name.escape_debug().to_string());
+                let more = if known.len() > MAX_PLATFORMS { ", and others" } else { "" };
+                format!("it is for {}{more}", names.collect::<Vec<_>>().join(", "))
+            }
             Self::WhichImage { known, .. } if known.is_empty() => "it holds no image with a tag".to_owned(),
             Self::WhichImage { known, .. } => {
                 let known: Vec<String> = known.iter().take(MAX_NAMES).map(|name| quoted(name)).collect();
@@ -43,8 +49,13 @@ impl BuildError {
             Self::Engine { program, .. } => {
                 format!("install {program}, or go by an archive: `oci-archive:FILE` and `docker-archive:FILE` need no program")
             }
+            Self::DocumentTooLong { .. } => {
+                "let it say less: its labels, variables, annotations and history are in there, and those of its base".to_owned()
+            }
             Self::LayerFormat { .. } => "write `format = \"oci\"`".to_owned(),
-            Self::ImageGone { .. } => "run `cas lock --update` to pin what is there now".to_owned(),
+            Self::ImageGone { .. } => {
+                "copy the image again, whole; where it was pinned, run `cas lock --update` to pin what is there now".to_owned()
+            }
             Self::Registry(error) => return error.hint(),
             Self::PackageGone { .. } => "run `cas lock --update` to pin what the archive has now".to_owned(),
             Self::Mismatch { .. } => {

@@ -13,7 +13,8 @@ use cas_config::{Compression, Image as ImageTarget, Label, Owner};
 use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_oci::{
-    ImageConfig, LayerKind, LayerReference, TargetPlatform, encode_config, encode_image_index, encode_manifest,
+    ImageConfig, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, TargetPlatform, encode_config, encode_image_index,
+    encode_manifest,
 };
 use cas_store::Store;
 use cas_tar::{Codec, Recipe};
@@ -77,7 +78,7 @@ pub(crate) fn build(
     if images.len() > 1 {
         let manifests: Vec<_> = images.iter().map(|image| (image.format, &image.platform, image.manifest)).collect();
         let index = encode_image_index(target.format, &manifests, &target.annotations);
-        let blob = store.put_bytes(DigestFunction::Sha256, &index)?;
+        let blob = put_document(store, "index", &label.to_string(), &index)?;
         image.index = Some(ImageIndex { blob, format: target.format, images });
     }
     image_record::put(store, &image)?;
@@ -133,12 +134,12 @@ fn for_platform(
     .over(inherited.config);
     stamp(workspace, context.variables, label, target, &mut config)?;
     let config = encode_config(platform, &config, &inherited.history, &references);
-    let config = store.put_bytes(DigestFunction::Sha256, &config)?;
+    let config = put_document(store, "configuration", &label.to_string(), &config)?;
     let manifest = encode_manifest(target.format, &config, &references, &target.annotations);
     let manifest = manifest.ok_or_else(|| BuildError::LayerFormat { label: label.to_string() })?;
     Ok(Image {
         reference: label.to_string(),
-        manifest: store.put_bytes(DigestFunction::Sha256, &manifest)?,
+        manifest: put_document(store, "manifest", &label.to_string(), &manifest)?,
         config,
         format: target.format,
         platform: platform.clone(),
@@ -147,6 +148,19 @@ fn for_platform(
         taints: taints.clone(),
         index: None,
     })
+}
+
+/// Puts a document of an image that is made here into the store, unless nobody would read it.
+pub(crate) fn put_document(
+    store: &Store,
+    what: &'static str,
+    name: &str,
+    bytes: &[u8],
+) -> Result<Descriptor, BuildError> {
+    match bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+        true => Err(BuildError::DocumentTooLong { what, name: name.to_owned(), bytes: bytes.len() }),
+        false => Ok(store.put_bytes(DigestFunction::Sha256, bytes)?),
+    }
 }
 
 /// The numbers of an owner: names as the layers so far know them, and the layer that is at work.

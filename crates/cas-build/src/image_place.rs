@@ -16,7 +16,7 @@ use cas_oci::{
 };
 use cas_registry::{Body, Client, RegistryError};
 use cas_store::{Store, StoreError};
-use cas_tar::{Compression, ReadTarLimits, decompress, read_tree};
+use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
 use cas_tree::{Directory, Node, RelPath};
 use tokio::runtime::Runtime;
 
@@ -114,16 +114,17 @@ impl ImagePlace {
             }
             Self::Layout(folder, tag) => {
                 let bytes = cas_fs::read_limited(&folder.join("index.json"), MAX_DOCUMENT_BYTES)?;
-                let blob = self.listed(&bytes, tag.as_deref())?;
-                self.document(store, &blob)?;
-                Ok(blob)
+                let item = self.listed(&bytes, tag.as_deref())?;
+                self.document(store, &item.blob)?;
+                self.agrees(store, item)
             }
             Self::Archive { tag, is_docker: false, .. } => {
                 let files = self.unpacked(store)?;
                 let bytes = self.file(store, &files, "index.json")?;
-                let blob = self.listed(&bytes, tag.as_deref())?;
-                self.take(store, &files, &blob)?;
-                Ok(blob)
+                let item = self.listed(&bytes, tag.as_deref())?;
+                self.small(&item.blob)?;
+                self.take(store, &files, &item.blob)?;
+                self.agrees(store, item)
             }
             Self::Built(image) => Ok(image.manifest),
             Self::Archive { tag, is_docker: true, .. } => {
@@ -135,9 +136,7 @@ impl ImagePlace {
 
     /// Puts a document into the store, unless it is there.
     pub(crate) fn document(&self, store: &Store, blob: &Descriptor) -> Result<(), BuildError> {
-        if blob.size > MAX_DOCUMENT_BYTES {
-            return Err(self.damaged(format!("`{}` is longer than {MAX_DOCUMENT_BYTES} bytes", blob.digest)));
-        }
+        self.small(blob)?;
         match self {
             Self::Registry(registries, Reference { repository, .. }) if !store.contains(blob)? => {
                 let fetched = registries.runtime()?.block_on(registries.client.document(repository, &blob.digest))?;
@@ -145,6 +144,22 @@ impl ImagePlace {
                 kept.map(drop).map_err(|error| self.kept(blob, error))
             }
             _ => self.blob(store, blob),
+        }
+    }
+
+    fn small(&self, document: &Descriptor) -> Result<(), BuildError> {
+        match document.size > MAX_DOCUMENT_BYTES {
+            true => Err(self.damaged(format!("`{}` is longer than {MAX_DOCUMENT_BYTES} bytes", document.digest))),
+            false => Ok(()),
+        }
+    }
+
+    /// A document of the store, which must be what the index says that it is.
+    fn agrees(&self, store: &Store, item: IndexItem) -> Result<Descriptor, BuildError> {
+        let bytes = store.load(&item.blob, MAX_DOCUMENT_BYTES)?;
+        match Document::parse(&bytes, Some(&*item.media_type).filter(|text| !text.is_empty())) {
+            Ok(_) => Ok(item.blob),
+            Err(error) => Err(BuildError::Image { place: self.place(), source: Box::new(error) }),
         }
     }
 
@@ -218,7 +233,13 @@ impl ImagePlace {
         let mut tar = decompress(whole, Compression::detect(&head), MAX_ARCHIVE_BYTES).map_err(failed)?;
         let limits = ReadTarLimits { content_bytes: MAX_ARCHIVE_BYTES };
         let keep = &mut |content: &mut dyn Read| store.put(DigestFunction::Sha256, content);
-        Ok(read_tree(&mut tar, limits, keep)?)
+        read_tree(&mut tar, limits, keep).map_err(|error| match error {
+            // The archive is in order; the store is full, or fails.
+            ReadTarError::Keep { path, source } if !matches!(source, StoreError::Source(_)) => {
+                BuildError::Keep { path: format!("{path} of {}", self.place()), source }
+            }
+            error => BuildError::Image { place: self.place(), source: Box::new(error) },
+        })
     }
 
     /// The name of a file of an archive; links between files are followed.
@@ -300,7 +321,7 @@ impl ImagePlace {
     }
 
     /// The document of an index of a layout that is asked for.
-    fn listed(&self, bytes: &[u8], tag: Option<&str>) -> Result<Descriptor, BuildError> {
+    fn listed(&self, bytes: &[u8], tag: Option<&str>) -> Result<IndexItem, BuildError> {
         let document = Document::parse(bytes, Some(cas_oci::INDEX_MEDIA_TYPE));
         let items = match document {
             Ok(Document::Index(items)) => items,
@@ -313,7 +334,7 @@ impl ImagePlace {
             (Some(tag), items) => items.iter().find(|item| item.tag.as_deref() == Some(tag)),
         };
         let known = || items.iter().filter_map(|item| item.tag.clone()).collect();
-        found.map(|item| item.blob).ok_or_else(|| self.unclear(tag, known()))
+        found.cloned().ok_or_else(|| self.unclear(tag, known()))
     }
 
     fn unclear(&self, tag: Option<&str>, known: Vec<String>) -> BuildError {

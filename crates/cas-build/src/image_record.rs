@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
-use cas_oci::{ImageFormat, LayerKind};
+use cas_oci::{ImageFormat, LayerKind, TargetPlatform};
 use cas_store::Store;
 
 use crate::{BuildError, Image, ImageIndex, ImageLayer, Taints, platforms};
@@ -102,7 +102,8 @@ fn one(reference: &str, lines: &[&str]) -> Option<Image> {
         let (word, rest) = line.split_once(' ')?;
         match word {
             "base" => image.base_tree = Some(rest.parse().ok()?),
-            "platform" => image.platform = rest.parse().ok()?,
+            // Images of others are for whatever platform they say.
+            "platform" => image.platform = TargetPlatform::from_words(rest)?,
             "format" if rest == "docker" => image.format = ImageFormat::Docker,
             "host" => drop(image.taints.hosts.insert(rest.to_owned())),
             "incremental" => drop(image.taints.incremental.insert(rest.to_owned())),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_blob::Descriptor;
 use cas_config::LockedImage;
 use cas_digest::DigestFunction;
-use cas_oci::{Document, ImageFormat, ImageSource, MAX_DOCUMENT_BYTES, TargetPlatform};
+use cas_oci::{Document, ImageFormat, ImageSource, Inherited, MAX_DOCUMENT_BYTES, ParseDocumentError, TargetPlatform};
 use cas_store::Store;
 use serde_json::Value;
 
@@ -111,7 +111,7 @@ fn found(
         (_, Platforms::One(platform)) => {
             let image = one(document, platform)?;
             let (own, wanted) = (&image.platform, platform);
-            if (&own.os, &own.architecture) != (&wanted.os, &wanted.architecture) {
+            if !own.runs_where(wanted) {
                 let (place, known) = (origin.place(), vec![own.to_string()]);
                 return Err(BuildError::Platform { place, wanted: wanted.to_string(), known });
             }
@@ -131,6 +131,14 @@ fn one(
 ) -> Result<Image, BuildError> {
     let (manifest_name, manifest, config) = chosen(store, origin, document, platform)?;
     fetch(store, origin, &manifest)?;
+    if unpack.is_some() {
+        // What it is to run is read when it runs, or when something is made on it, and all of it when it is shown.
+        let bytes = store.load(&manifest.config, MAX_DOCUMENT_BYTES)?;
+        let whole = serde_json::from_slice::<Value>(&bytes);
+        let whole = whole.map_err(|source| ParseDocumentError::Syntax { what: "configuration of an image", source });
+        let failed = |error| BuildError::Image { place: origin.place(), source: Box::new(error) };
+        whole.and_then(|_| Inherited::parse(&bytes)).map_err(failed)?;
+    }
     let pairs = manifest.layers.iter().zip(&config.diff_ids);
     let layers =
         pairs.map(|(layer, diff_id)| foreign::layer(store, origin, layer, diff_id)).collect::<Result<_, _>>()?;

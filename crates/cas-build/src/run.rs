@@ -6,12 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use cas_oci::{Healthcheck, Inherited, MAX_DOCUMENT_BYTES};
 use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
 
 use crate::accounts::{Account, Accounts};
 use crate::{BuildError, Image, platforms};
@@ -24,9 +22,6 @@ const OWN_RESOLVER: &[u8] = b"nameserver 127.0.0.1\n";
 const OWN_HOSTS: &[u8] = b"127.0.0.1 localhost cas\n::1 localhost\n";
 /// Longest file of the host that says how names are looked up.
 const MAX_NAMES_BYTES: u64 = 4 << 20;
-/// Longest configuration that is read.
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
-
 /// Most links that a path is followed through, as in the kernel.
 const MAX_LINKS: usize = 40;
 
@@ -73,90 +68,30 @@ pub struct Ran {
     pub missed_name: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-struct Document {
-    #[serde(default)]
-    config: Execution,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Execution {
-    user: String,
-    env: Vec<String>,
-    entrypoint: Vec<String>,
-    cmd: Vec<String>,
-    working_dir: String,
-    volumes: BTreeMap<String, IgnoredAny>,
-    /// What runs texts of the check.
-    shell: Vec<String>,
-    healthcheck: Healthcheck,
-}
-
-/// Docker's check, times in nanoseconds; what is absent or zero has the default of Docker.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Healthcheck {
-    test: Vec<String>,
-    interval: i64,
-    timeout: i64,
-    start_period: i64,
-    start_interval: i64,
-    retries: i64,
-}
-
-impl Execution {
-    /// That of a configuration, in which `null` stands for what is not there, as Docker writes it.
-    fn of(bytes: &[u8]) -> serde_json::Result<Self> {
-        let mut document: Value = serde_json::from_slice(bytes)?;
-        if let Some(config) = document.get_mut("config") {
-            if let Some(check) = config.get_mut("Healthcheck") {
-                without_nulls(check);
-            }
-            without_nulls(config);
+/// What asks the program whether it works, if there is something. `shell` runs texts.
+fn check(healthcheck: &Healthcheck, shell: &[String]) -> Option<Check> {
+    let words = healthcheck.test.get(1..).unwrap_or_default();
+    let command: Vec<OsString> = match healthcheck.test.first().map(String::as_str) {
+        Some("CMD") => words.iter().map(OsString::from).collect(),
+        Some("CMD-SHELL") if shell.is_empty() => {
+            ["/bin/sh".into(), "-c".into()].into_iter().chain(words.iter().map(OsString::from)).collect()
         }
-        without_nulls(&mut document);
-        Ok(Document::deserialize(document)?.config)
-    }
-
-    /// A relative one is from the root on, as Docker has it; the root itself where nothing is said.
-    fn working_directory(&self) -> PathBuf {
-        Path::new("/").join(&self.working_dir)
-    }
-
-    /// What asks the program whether it works, if there is something.
-    fn check(&self) -> Option<Check> {
-        let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = &self.healthcheck;
-        let words = test.get(1..).unwrap_or_default();
-        let command: Vec<OsString> = match test.first().map(String::as_str) {
-            Some("CMD") => words.iter().map(OsString::from).collect(),
-            Some("CMD-SHELL") if self.shell.is_empty() => {
-                ["/bin/sh".into(), "-c".into()].into_iter().chain(words.iter().map(OsString::from)).collect()
-            }
-            Some("CMD-SHELL") => self.shell.iter().chain(words).map(OsString::from).collect(),
-            // `NONE`, and what a later Docker may know.
-            _ => return None,
-        };
-        let time = |ns: &i64, default_seconds| match u64::try_from(*ns) {
-            Ok(ns @ 1..) => Duration::from_nanos(ns),
-            _ => Duration::from_secs(default_seconds),
-        };
-        let retries = u64::try_from(*retries).ok().filter(|retries| *retries > 0).unwrap_or(3);
-        (!words.is_empty()).then(|| Check {
-            command,
-            interval: time(interval, 30),
-            timeout: time(timeout, 30),
-            start_period: time(start_period, 0),
-            start_interval: time(start_interval, 5),
-            retries,
-        })
-    }
-}
-
-fn without_nulls(value: &mut Value) {
-    if let Some(members) = value.as_object_mut() {
-        members.retain(|_, member| !member.is_null());
-    }
+        Some("CMD-SHELL") => shell.iter().chain(words).map(OsString::from).collect(),
+        // `NONE`, and what a later Docker may know.
+        _ => return None,
+    };
+    let time = |ns: u64, default_seconds| match ns {
+        0 => Duration::from_secs(default_seconds),
+        ns => Duration::from_nanos(ns),
+    };
+    (!words.is_empty()).then(|| Check {
+        command,
+        interval: time(healthcheck.interval_ns, 30),
+        timeout: time(healthcheck.timeout_ns, 30),
+        start_period: time(healthcheck.start_period_ns, 0),
+        start_interval: time(healthcheck.start_interval_ns, 5),
+        retries: Some(healthcheck.retries).filter(|retries| *retries > 0).unwrap_or(3),
+    })
 }
 
 /// Runs a program over the image's layers, with a loopback of its own and no other network unless it is to have the host's.
@@ -183,33 +118,33 @@ pub fn run_image(
         let (place, wanted) = (image.reference.clone(), platforms::own().to_string());
         return Err(BuildError::Platform { place, wanted, known });
     }
-    let bytes = store.load(&image.config, MAX_CONFIG_BYTES)?;
-    let execution = Execution::of(&bytes).map_err(|_| BuildError::Record { what: image.config })?;
+    let failed = |error| BuildError::Image { place: image.reference.clone(), source: Box::new(error) };
+    let Inherited { config: execution, shell, .. } =
+        Inherited::parse(&store.load(&image.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
     let (tree, function) = image.tree(store)?;
     let RunChanges { entrypoint, user, working_directory, mut volumes, network, has_no_check } = request.changes;
-    let check = execution.check().filter(|_| !has_no_check);
-    let working_directory = working_directory.unwrap_or_else(|| execution.working_directory());
+    let check = execution.healthcheck.as_ref().filter(|_| !has_no_check).and_then(|found| check(found, &shell));
+    let own_directory = execution.working_dir.map_or("/".into(), PathBuf::from);
+    let working_directory = working_directory.unwrap_or(own_directory);
     let command = match entrypoint {
         Some(program) => [vec![program], request.command].concat(),
-        None if request.command.is_empty() => [execution.entrypoint, execution.cmd].concat(),
+        None if request.command.is_empty() => {
+            [execution.entrypoint.unwrap_or_default(), execution.cmd.unwrap_or_default()].concat()
+        }
         None => request.command,
     };
     if command.is_empty() {
         return Err(BuildError::NoCommand { name: image.reference.clone() });
     }
     behind_links_of(image, &tree, &mut volumes)?;
-    let (uid, gid, home) = account(store, image, &tree, &user.unwrap_or(execution.user))?;
+    let (uid, gid, home) = account(store, image, &tree, &user.or(execution.user).unwrap_or_default())?;
     let name = store.put_tree(&tree, function)?;
     let root = store.materialize(&name, &tree)?;
     let scratch = cas_fs::temporary_dir_in(store.scratch(), "run-")?;
     let mut environment: BTreeMap<OsString, OsString> = BTreeMap::new();
     environment.insert("PATH".into(), DEFAULT_PATH.into());
     environment.insert("HOME".into(), home.into());
-    for variable in &execution.env {
-        if let Some((name, value)) = variable.split_once('=') {
-            environment.insert(name.into(), value.into());
-        }
-    }
+    environment.extend(execution.env.into_iter().map(|(name, value)| (name.into(), value.into())));
     environment.extend(request.env.into_iter().map(|(name, value)| (name.into(), value.into())));
     let names = match names(&tree, network, &scratch) {
         Ok(names) => names,
@@ -221,7 +156,7 @@ pub fn run_image(
     let overlay = Overlay { lowers: names.into_iter().chain([root]).collect(), scratch: scratch.clone() };
     // As other programs that run images have it. A working directory that cannot be made cannot be entered, which is said. All
     // that is written goes when the run ends, so a volume of the image's needs no more than to be there.
-    let own_volumes = execution.volumes.keys().map(Path::new);
+    let own_volumes = execution.volumes.iter().map(Path::new);
     let folders = own_volumes.chain([working_directory.as_path()]).filter_map(inside);
     let folders = folders.map(|path| behind_links(&tree, &path)).filter(|path| *path != Path::new("")).collect();
     // Each after those above it.
@@ -355,18 +290,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_working_directory_is_from_the_root_on() {
-        for (text, expected) in [("", "/"), ("app", "/app"), ("a/b/", "/a/b"), ("/app", "/app")] {
-            let execution = Execution { working_dir: text.to_owned(), ..Execution::default() };
-            assert_eq!(execution.working_directory(), Path::new(expected), "{text}");
-        }
-    }
-
-    #[test]
     fn a_check_is_read_as_docker_reads_it() {
         let check = |text: &str| {
             let document = format!(r#"{{"config": {{"Cmd": null, "Volumes": null, {text}}}}}"#);
-            Execution::of(document.as_bytes()).expect("it can be read").check()
+            let read = Inherited::parse(document.as_bytes()).expect("it can be read");
+            read.config.healthcheck.and_then(|found| check(&found, &read.shell))
         };
         let seconds = Duration::from_secs;
         let usual = Check {
@@ -411,9 +339,6 @@ mod tests {
         ] {
             assert_eq!(check(text), expected, "{text}");
         }
-        assert!(Execution::of(br#"{"config": {"Healthcheck": {"Test": "text"}}}"#).is_err());
-        assert_eq!(Execution::of(b"{}").expect("it can be read").cmd, Vec::<String>::new());
-        assert_eq!(Execution::of(br#"{"config": null}"#).expect("it can be read").cmd, Vec::<String>::new());
     }
 
     #[test]

@@ -615,14 +615,7 @@ pub(crate) struct LookArgs {
 }
 
 fn parse_platform(text: &str) -> Result<cas_oci::TargetPlatform, String> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let (os, architecture, variant) = match parts[..] {
-        [os, architecture] => (os, architecture, ""),
-        [os, architecture, variant] => (os, architecture, variant),
-        _ => return Err("a platform is `OS/ARCHITECTURE` or `OS/ARCHITECTURE/VARIANT`, as `linux/arm64/v8`".to_owned()),
-    };
-    let (os, architecture, variant) = (os.to_owned(), architecture.to_owned(), variant.to_owned());
-    Ok(cas_oci::TargetPlatform { os, architecture, variant })
+    text.parse().map_err(|error: cas_oci::ParsePlatformError| format!("{error}; {}", error.hint()))
 }
 
 #[derive(Debug, Subcommand)]

@@ -131,6 +131,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::WhichImage { .. }
         | BuildError::UnknownAccount { .. }
         | BuildError::LayerFormat { .. }
+        | BuildError::DocumentTooLong { .. }
         | BuildError::ForeignPlatform { .. }
         | BuildError::WhichPlatform { .. }
         | BuildError::User { .. }

@@ -9,6 +9,8 @@ use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
 use serde::Deserialize;
 
+use crate::json::{self, Object};
+use crate::platform::Fitness;
 use crate::reference::digest_of;
 use crate::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, TargetPlatform};
 
@@ -16,6 +18,8 @@ use crate::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, TargetPlatform};
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 /// More layers, or manifests of an index, than any image has.
 const MAX_ITEMS: usize = 4096;
+/// How much of a text of a document is shown.
+const SHOWN_CHARACTERS: usize = 200;
 /// Docker's manifest.
 pub const DOCKER_MANIFEST_MEDIA_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's index.
@@ -89,6 +93,12 @@ pub enum ParseDocumentError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// It is nested deeper than any document.
+    #[error("it is nested more than {limit} deep")]
+    Deep {
+        /// How deep it may be.
+        limit: usize,
+    },
     /// It says that it is something else.
     #[error("it has the media type `{media_type}`, which is no image")]
     MediaType {
@@ -101,6 +111,26 @@ pub enum ParseDocumentError {
     /// It can be read in two ways.
     #[error("it is a manifest and an index at once")]
     Ambiguous,
+    /// Its media type is another one than what names it says.
+    #[error("it was named as `{named}`, and says that it is `{media_type}`")]
+    Disagrees {
+        /// What names it says.
+        named: String,
+        /// What it says.
+        media_type: String,
+    },
+    /// Its platform is none.
+    #[error("it is for `{platform}`, which is no platform")]
+    Platform {
+        /// What it says, with control characters shown as what they are.
+        platform: String,
+    },
+    /// No program can be given such a text.
+    #[error("its `{field}` holds a NUL byte")]
+    Nul {
+        /// Where.
+        field: &'static str,
+    },
     /// A digest is not one.
     #[error("it names something by `{digest}`, which is no SHA-256 or SHA-512")]
     Digest {
@@ -121,9 +151,9 @@ struct RawDocument {
     #[serde(default)]
     schema_version: u32,
     media_type: Option<String>,
-    config: Option<RawDescriptor>,
-    layers: Option<Vec<RawDescriptor>>,
-    manifests: Option<Vec<RawDescriptor>>,
+    config: Option<Object<RawDescriptor>>,
+    layers: Option<Vec<Object<RawDescriptor>>>,
+    manifests: Option<Vec<Object<RawDescriptor>>>,
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
@@ -134,8 +164,8 @@ struct RawDescriptor {
     media_type: String,
     digest: String,
     size: u64,
-    platform: Option<TargetPlatform>,
-    #[serde(default)]
+    platform: Option<Object<TargetPlatform>>,
+    #[serde(default, deserialize_with = "null_is_default")]
     annotations: BTreeMap<String, String>,
 }
 
@@ -148,14 +178,14 @@ impl RawDescriptor {
 }
 
 impl Document {
-    /// Reads a document. `media_type` is what was said of it where it came from; its own word counts.
+    /// Reads a document. `media_type` is what was said of it where it came from; its own word counts, but where one of them is of
+    /// an index and the other of a manifest, nobody knows what was meant (CVE-2021-41190).
     ///
     /// # Errors
     ///
     /// [`ParseDocumentError`]
     pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<Self, ParseDocumentError> {
-        let raw: RawDocument =
-            serde_json::from_slice(bytes).map_err(|source| ParseDocumentError::Syntax { what: "manifest", source })?;
+        let Object(raw): Object<RawDocument> = json::read(bytes, "manifest")?;
         if raw.fs_layers.is_some() || raw.schema_version == 1 {
             return Err(ParseDocumentError::Schema1);
         }
@@ -163,14 +193,22 @@ impl Document {
         if raw.manifests.is_some() && (raw.layers.is_some() || raw.config.is_some()) {
             return Err(ParseDocumentError::Ambiguous);
         }
+        if let (Some(own), Some(named)) = (raw.media_type.as_deref(), media_type)
+            && let (Some(is_index), Some(is_named_index)) = (is_index(own), is_index(named))
+            && is_index != is_named_index
+        {
+            let (named, media_type) = (named.to_owned(), own.to_owned());
+            return Err(ParseDocumentError::Disagrees { named, media_type });
+        }
         let media_type = raw.media_type.as_deref().or(media_type);
-        let is_index = match media_type {
-            Some(MANIFEST_MEDIA_TYPE | DOCKER_MANIFEST_MEDIA_TYPE) => false,
-            Some(INDEX_MEDIA_TYPE | DOCKER_INDEX_MEDIA_TYPE) => true,
-            Some(other) if other.starts_with(DOCKER_SCHEMA_1) => return Err(ParseDocumentError::Schema1),
+        let is_index = match (media_type.and_then(is_index), media_type) {
+            (Some(is_index), _) => is_index,
+            (_, Some(other)) if other.starts_with(DOCKER_SCHEMA_1) => return Err(ParseDocumentError::Schema1),
             // Some servers and layouts do not know what they have.
-            None | Some("" | "application/json" | "application/octet-stream" | "text/plain") => raw.manifests.is_some(),
-            Some(other) => return Err(ParseDocumentError::MediaType { media_type: other.to_owned() }),
+            (_, None | Some("" | "application/json" | "application/octet-stream" | "text/plain")) => {
+                raw.manifests.is_some()
+            }
+            (_, Some(other)) => return Err(ParseDocumentError::MediaType { media_type: other.to_owned() }),
         };
         let missing = |field: &'static str, what| ParseDocumentError::Syntax {
             what,
@@ -180,56 +218,66 @@ impl Document {
             let manifests = raw.manifests.ok_or_else(|| missing("manifests", "index"))?;
             return Ok(Self::Index(items(manifests, "manifests")?));
         }
-        let config = raw.config.ok_or_else(|| missing("config", "manifest"))?.blob()?;
+        let config = raw.config.ok_or_else(|| missing("config", "manifest"))?.0.blob()?;
         let layers = raw.layers.ok_or_else(|| missing("layers", "manifest"))?;
         if layers.len() > MAX_ITEMS {
             return Err(ParseDocumentError::TooMany { what: "layers" });
         }
-        let layer = |raw: RawDescriptor| {
+        let layer = |Object(raw): Object<RawDescriptor>| {
             Ok(LayerBlob { blob: raw.blob()?, media_type: raw.media_type, annotations: raw.annotations })
         };
         Ok(Self::Manifest(Manifest { config, layers: layers.into_iter().map(layer).collect::<Result<_, _>>()? }))
     }
 }
 
-fn items(manifests: Vec<RawDescriptor>, what: &'static str) -> Result<Vec<IndexItem>, ParseDocumentError> {
+/// Whether a media type is of an index; `None` for what is neither that nor a manifest.
+fn is_index(media_type: &str) -> Option<bool> {
+    match media_type {
+        MANIFEST_MEDIA_TYPE | DOCKER_MANIFEST_MEDIA_TYPE => Some(false),
+        INDEX_MEDIA_TYPE | DOCKER_INDEX_MEDIA_TYPE => Some(true),
+        _ => None,
+    }
+}
+
+fn items(manifests: Vec<Object<RawDescriptor>>, what: &'static str) -> Result<Vec<IndexItem>, ParseDocumentError> {
     if manifests.len() > MAX_ITEMS {
         return Err(ParseDocumentError::TooMany { what });
     }
-    let item = |raw: RawDescriptor| {
+    let item = |Object(raw): Object<RawDescriptor>| {
         let blob = raw.blob()?;
-        let is_unknown = raw.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+        let platform = raw.platform.map(|platform| platform.0);
+        let is_unknown = platform.as_ref().is_some_and(|platform| platform.os == "unknown");
         // BuildKit's attestations stand in the index beside what they are of.
         let is_attestation = is_unknown || raw.annotations.contains_key("vnd.docker.reference.type");
         let tag = raw.annotations.get("org.opencontainers.image.ref.name").cloned();
-        Ok(IndexItem { media_type: raw.media_type, blob, platform: raw.platform, tag, is_attestation })
+        Ok(IndexItem { media_type: raw.media_type, blob, platform, tag, is_attestation })
     };
     manifests.into_iter().map(item).collect()
 }
 
-/// The image of an index for a platform: one of the same variant before one of none, before any.
+/// The image of an index for a platform: the one of the highest variant that is not higher than that of the platform, and of
+/// equal ones the first. No variant is the one that its architecture begins with, or `v7` of `arm`.
 #[must_use]
 pub fn choose<'a>(items: &'a [IndexItem], platform: &TargetPlatform) -> Option<&'a IndexItem> {
-    let rank = |item: &IndexItem| match &item.platform {
+    let fitness = |item: &IndexItem| match &item.platform {
         _ if item.is_attestation => None,
         // It is the only one, or nobody can tell.
-        None => (items.len() == 1).then_some(0),
-        Some(found) if found.os != platform.os || found.architecture != platform.architecture => None,
-        Some(found) if found.variant == platform.variant => Some(0),
-        Some(found) if found.variant.is_empty() => Some(1),
-        Some(_) => Some(2),
+        None => (items.len() == 1).then_some(Fitness::Same),
+        Some(found) => found.fitness(platform),
     };
-    items.iter().filter_map(|item| Some((rank(item)?, item))).min_by_key(|(rank, _)| *rank).map(|(_, item)| item)
+    // The last of equal ones is the greatest for `max_by_key`.
+    let fitting = items.iter().rev().filter_map(|item| Some((fitness(item)?, item)));
+    fitting.max_by_key(|(fitness, _)| *fitness).map(|(_, item)| item)
 }
 
 #[derive(Deserialize)]
 struct RawConfig {
     architecture: String,
     os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     variant: String,
-    rootfs: RawRootFs,
-    config: Option<RawExecution>,
+    rootfs: Object<RawRootFs>,
+    config: Option<Object<RawExecution>>,
 }
 
 #[derive(Deserialize)]
@@ -251,10 +299,13 @@ impl ConfigView {
     ///
     /// [`ParseDocumentError`]
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
-        let raw: RawConfig = serde_json::from_slice(bytes)
-            .map_err(|source| ParseDocumentError::Syntax { what: "configuration of an image", source })?;
+        let Object(raw): Object<RawConfig> = json::read(bytes, "configuration of an image")?;
         let platform = TargetPlatform { os: raw.os, architecture: raw.architecture, variant: raw.variant };
-        let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
+        if !platform.is_plain() {
+            let platform = platform.to_string().chars().take(SHOWN_CHARACTERS).collect::<String>();
+            return Err(ParseDocumentError::Platform { platform: platform.escape_debug().to_string() });
+        }
+        let diff_ids = raw.rootfs.0.diff_ids.unwrap_or_default();
         if diff_ids.len() > MAX_ITEMS {
             return Err(ParseDocumentError::TooMany { what: "layers" });
         }
@@ -263,7 +314,20 @@ impl ConfigView {
             digest.ok_or(ParseDocumentError::Digest { digest: text })
         };
         let diff_ids = diff_ids.into_iter().map(diff_id).collect::<Result<_, _>>()?;
-        Ok(Self { platform, diff_ids, env: raw.config.and_then(|config| config.env).unwrap_or_default() })
+        let env = raw.config.and_then(|config| config.0.env).unwrap_or_default();
+        without_nul("Env", &env)?;
+        Ok(Self { platform, diff_ids, env })
+    }
+}
+
+/// Fails where a text would end early for the system.
+pub(crate) fn without_nul<'a>(
+    field: &'static str,
+    texts: impl IntoIterator<Item = &'a String>,
+) -> Result<(), ParseDocumentError> {
+    match texts.into_iter().any(|text| text.contains('\0')) {
+        true => Err(ParseDocumentError::Nul { field }),
+        false => Ok(()),
     }
 }
 
@@ -274,13 +338,17 @@ pub struct SavedImage {
     /// File of its configuration.
     pub config: String,
     /// Its names.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub repo_tags: Vec<String>,
     /// Files of its layers, the lowest first.
     pub layers: Vec<String>,
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(crate) fn null_is_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -290,8 +358,8 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
 ///
 /// [`ParseDocumentError`]
 pub fn parse_saved(bytes: &[u8]) -> Result<Vec<SavedImage>, ParseDocumentError> {
-    let images: Vec<SavedImage> = serde_json::from_slice(bytes)
-        .map_err(|source| ParseDocumentError::Syntax { what: "list of saved images", source })?;
+    let images: Vec<Object<SavedImage>> = json::read(bytes, "list of saved images")?;
+    let images: Vec<SavedImage> = images.into_iter().map(|image| image.0).collect();
     match images.iter().any(|image| image.layers.len() > MAX_ITEMS) {
         true => Err(ParseDocumentError::TooMany { what: "layers" }),
         false => Ok(images),
@@ -328,6 +396,10 @@ mod tests {
             platform("linux", "arm64", r#","variant":"v9""#),
             platform("linux", "arm64", r#","variant":"v8""#),
             platform("linux", "arm64", ""),
+            platform("linux", "arm", r#","variant":"v5""#),
+            platform("linux", "arm", ""),
+            platform("linux", "arm", r#","variant":"v6""#),
+            platform("linux", "riscv64", r#","variant":"rva22u64""#),
             platform("windows", "amd64", r#","os.version":"10""#),
             platform("linux", "amd64", ""),
         ];
@@ -338,10 +410,29 @@ mod tests {
                 TargetPlatform { os: "linux".into(), architecture: architecture.into(), variant: variant.into() };
             choose(&items, &platform).map(|chosen| items.iter().position(|item| std::ptr::eq(item, chosen)))
         };
-        assert_eq!(chosen("amd64", ""), Some(Some(5)));
-        assert_eq!(chosen("arm64", "v8"), Some(Some(2)));
-        assert_eq!(chosen("arm64", "v7"), Some(Some(3)));
-        assert_eq!(chosen("riscv64", ""), None);
+        for (architecture, variant, expected) in [
+            ("amd64", "", Some(9)),
+            ("amd64", "v1", Some(9)),
+            ("amd64", "v3", Some(9)),
+            // The first of the two that mean the same.
+            ("arm64", "", Some(2)),
+            ("arm64", "v8", Some(2)),
+            ("arm64", "v8.2", Some(2)),
+            ("arm64", "v9", Some(1)),
+            ("arm64", "v7", None),
+            // None is `v7`; what is higher runs nowhere below.
+            ("arm", "v5", Some(4)),
+            ("arm", "v6", Some(6)),
+            ("arm", "v7", Some(5)),
+            ("arm", "", Some(5)),
+            ("arm", "v8", Some(5)),
+            ("arm", "v4", None),
+            ("riscv64", "", None),
+            ("riscv64", "rva22u64", Some(7)),
+            ("riscv64", "rva23u64", None),
+        ] {
+            assert_eq!(chosen(architecture, variant), expected.map(Some), "{architecture} {variant}");
+        }
         assert_eq!(
             choose(
                 &items[..1],
@@ -356,6 +447,9 @@ mod tests {
         for (text, expected) in [
             ("[]", "it is no manifest"),
             ("{}", "it is no manifest"),
+            (r#"[2,null,{"digest":"DIGEST","size":1},[],null,null]"#, "it is no manifest"),
+            (r#"{"config":["","DIGEST",1,null,{}],"layers":[]}"#, "it is no manifest"),
+            (r#"{"config":{"digest":"DIGEST","size":1},"layers":[["","DIGEST",1,null,{}]]}"#, "it is no manifest"),
             (r#"{"schemaVersion":1}"#, "it is a manifest of Docker's schema 1, which names nothing by its content"),
             (
                 r#"{"schemaVersion":2,"fsLayers":[]}"#,

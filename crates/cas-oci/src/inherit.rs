@@ -4,13 +4,15 @@
 //! variables and labels are joined by name, ports and volumes are joined, and who sets an entry point means another program,
 //! so the inherited arguments go. Fields: OCI image-spec 1.1, config.md, and Docker's `Healthcheck` beside them.
 //!
-//! Not here: which image is below (`cas-build`). What no container runs with (`OnBuild`, `Shell`) is left out.
+//! Not here: which image is below (`cas-build`). What no container runs with (`OnBuild`) is left out.
 
 use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::document::{null_is_default, without_nul};
+use crate::json::{self, Object};
 use crate::{Healthcheck, ImageConfig, ParseDocumentError};
 
 /// An entry of an image's history. Every entry but those of an empty layer stands for a layer, the lowest first.
@@ -41,12 +43,14 @@ pub struct Inherited {
     pub config: ImageConfig,
     /// Its history.
     pub history: Vec<HistoryEntry>,
+    /// What runs texts of its check; empty for `/bin/sh -c`. It is of no other image.
+    pub shell: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct RawImage {
-    config: Option<RawExecution>,
-    history: Option<Vec<HistoryEntry>>,
+    config: Option<Object<RawExecution>>,
+    history: Option<Vec<Object<HistoryEntry>>>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +65,8 @@ struct RawExecution {
     working_dir: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     stop_signal: Option<String>,
-    healthcheck: Option<RawHealthcheck>,
+    healthcheck: Option<Object<RawHealthcheck>>,
+    shell: Option<Vec<String>>,
 }
 
 /// A command: old versions of Docker wrote one word as a text.
@@ -76,15 +81,11 @@ enum Words {
 #[serde(rename_all = "PascalCase", default)]
 struct RawHealthcheck {
     test: Option<Vec<String>>,
-    interval: u64,
-    timeout: u64,
-    start_period: u64,
-    start_interval: u64,
-    retries: u64,
-}
-
-fn null_is_default<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    interval: Option<i64>,
+    timeout: Option<i64>,
+    start_period: Option<i64>,
+    start_interval: Option<i64>,
+    retries: Option<i64>,
 }
 
 impl Inherited {
@@ -94,10 +95,9 @@ impl Inherited {
     ///
     /// [`ParseDocumentError`]
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseDocumentError> {
-        let raw: RawImage = serde_json::from_slice(bytes)
-            .map_err(|source| ParseDocumentError::Syntax { what: "configuration of an image", source })?;
-        let history = raw.history.unwrap_or_default();
-        let Some(raw) = raw.config else { return Ok(Self { config: ImageConfig::default(), history }) };
+        let Object(raw): Object<RawImage> = json::read(bytes, "configuration of an image")?;
+        let history = raw.history.unwrap_or_default().into_iter().map(|entry| entry.0).collect();
+        let Some(Object(raw)) = raw.config else { return Ok(Self { history, ..Self::default() }) };
         let set = |text: Option<String>| text.filter(|text| !text.is_empty());
         let words = |words: Option<Words>| match words {
             Some(Words::One(word)) => Some(vec![word]),
@@ -105,31 +105,42 @@ impl Inherited {
             None => None,
         };
         let env = raw.env.unwrap_or_default();
-        let env = env.iter().filter_map(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty());
-        let check = raw.healthcheck.and_then(|raw| {
+        let variables = env.iter().filter_map(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty());
+        // What is below zero is as good as not said.
+        let number = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default();
+        let check = raw.healthcheck.and_then(|Object(raw)| {
             Some(Healthcheck {
                 test: raw.test.filter(|test| !test.is_empty())?,
-                interval_ns: raw.interval,
-                timeout_ns: raw.timeout,
-                start_period_ns: raw.start_period,
-                start_interval_ns: raw.start_interval,
-                retries: raw.retries,
+                interval_ns: number(raw.interval),
+                timeout_ns: number(raw.timeout),
+                start_period_ns: number(raw.start_period),
+                start_interval_ns: number(raw.start_interval),
+                retries: number(raw.retries),
             })
         });
+        let shell = raw.shell.unwrap_or_default();
+        without_nul("Shell", &shell)?;
+        without_nul("Env", &env)?;
+        without_nul("User", &raw.user)?;
+        without_nul("WorkingDir", &raw.working_dir)?;
+        without_nul("Volumes", raw.volumes.iter().flat_map(BTreeMap::keys))?;
         let config = ImageConfig {
             user: set(raw.user),
             exposed_ports: raw.exposed_ports.unwrap_or_default().into_keys().collect(),
-            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             entrypoint: words(raw.entrypoint),
             cmd: words(raw.cmd),
             volumes: raw.volumes.unwrap_or_default().into_keys().collect(),
-            working_dir: set(raw.working_dir),
+            // Some programs write one without `/`, which other programs take as one from the root on, or refuse.
+            working_dir: set(raw.working_dir).map(|path| if path.starts_with('/') { path } else { format!("/{path}") }),
             labels: raw.labels.unwrap_or_default(),
             stop_signal: set(raw.stop_signal),
             healthcheck: check,
             created: None,
         };
-        Ok(Self { config, history })
+        without_nul("Entrypoint", config.entrypoint.iter().flatten())?;
+        without_nul("Cmd", config.cmd.iter().flatten())?;
+        Ok(Self { config, history, shell })
     }
 
     /// Drops a history that tells of more layers than there are: nobody could say which entry is of which layer.
@@ -258,6 +269,19 @@ mod tests {
         }
         let one = Inherited::parse(br#"{"config":{"Cmd":"/x"}}"#).expect("it is read");
         assert_eq!(one.config.cmd, words(&["/x"]));
+        let relative = Inherited::parse(br#"{"config":{"WorkingDir":"srv/app"}}"#).expect("it is read");
+        assert_eq!(relative.config.working_dir.as_deref(), Some("/srv/app"));
         assert!(Inherited::parse(br#"{"config":7}"#).is_err());
+        for (text, field) in [
+            (r#"{"Env":["A=\u0000"]}"#, "Env"),
+            (r#"{"User":"a\u0000"}"#, "User"),
+            (r#"{"WorkingDir":"/a\u0000"}"#, "WorkingDir"),
+            (r#"{"Volumes":{"/a\u0000":{}}}"#, "Volumes"),
+            (r#"{"Entrypoint":["/a\u0000"]}"#, "Entrypoint"),
+            (r#"{"Cmd":["/a\u0000"]}"#, "Cmd"),
+        ] {
+            let error = Inherited::parse(format!(r#"{{"config":{text}}}"#).as_bytes()).expect_err(text);
+            assert_eq!(error.to_string(), format!("its `{field}` holds a NUL byte"));
+        }
     }
 }

@@ -9,6 +9,7 @@
 mod document;
 mod image;
 mod inherit;
+mod json;
 mod layout;
 mod platform;
 mod reference;

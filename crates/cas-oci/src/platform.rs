@@ -24,6 +24,18 @@ const ARCHITECTURES: [(&str, &[&str]); 13] = [
     ("s390x", &[]),
 ];
 
+/// Longest word of a platform.
+const MAX_WORD_BYTES: usize = 64;
+
+/// How well an image fits a machine that runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fitness {
+    /// It is made for a lower variant.
+    Lower((u32, u32)),
+    /// It is made for this one.
+    Same,
+}
+
 /// A platform, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct TargetPlatform {
@@ -32,7 +44,7 @@ pub struct TargetPlatform {
     /// Like `amd64`.
     pub architecture: String,
     /// Like `v8`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::document::null_is_default")]
     pub variant: String,
 }
 
@@ -91,6 +103,62 @@ impl TargetPlatform {
         };
         Self { variant: variant.to_owned(), ..self.clone() }
     }
+
+    /// Whether what is made for this platform runs on `wanted`: variants count up, and each runs what is made for those below
+    /// it. `None` where it does not; of those that do, the greatest fits best. Other variants than `v` with a number are only
+    /// like themselves.
+    pub(crate) fn fitness(&self, wanted: &Self) -> Option<Fitness> {
+        if (&self.os, &self.architecture) != (&wanted.os, &wanted.architecture) {
+            return None;
+        }
+        let (own, wanted) = (self.normalized().variant, wanted.normalized().variant);
+        if own == wanted {
+            return Some(Fitness::Same);
+        }
+        match (level(&own), level(&wanted)) {
+            (Some(own), Some(wanted)) if own < wanted => Some(Fitness::Lower(own)),
+            // What every machine of the architecture runs.
+            (None, _) if own.is_empty() => Some(Fitness::Lower((0, 0))),
+            _ => None,
+        }
+    }
+
+    /// Whether an image whose configuration says this runs where one for `wanted` is asked for. Configurations often leave the
+    /// variant to the index that names the image, so none is none of the wrong ones.
+    #[must_use]
+    pub fn runs_where(&self, wanted: &Self) -> bool {
+        match self.variant.is_empty() {
+            true => (&self.os, &self.architecture) == (&wanted.os, &wanted.architecture),
+            false => self.fitness(wanted).is_some(),
+        }
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes, whatever the words are.
+    #[must_use]
+    pub fn from_words(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, '/').map(str::to_owned);
+        let (os, architecture) = (words.next()?, words.next()?);
+        Some(Self { os, architecture, variant: words.next().unwrap_or_default() })
+    }
+
+    /// Whether each of its words can be one: letters, digits, dots, dashes and underscores; only the variant may be empty.
+    pub(crate) fn is_plain(&self) -> bool {
+        let is_word = |text: &str| {
+            text.len() <= MAX_WORD_BYTES
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        };
+        !self.os.is_empty()
+            && !self.architecture.is_empty()
+            && [&self.os, &self.architecture, &self.variant].into_iter().all(|text| is_word(text))
+    }
+}
+
+/// The number of a variant: `v8`, or `v8.2`.
+fn level(variant: &str) -> Option<(u32, u32)> {
+    let digits = variant.strip_prefix('v')?;
+    let (major, minor) = digits.split_once('.').unwrap_or((digits, "0"));
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    Some((number(major)?, number(minor)?))
 }
 
 impl fmt::Display for TargetPlatform {

@@ -78,6 +78,14 @@ pub enum ParseReferenceError {
         /// The text.
         text: String,
     },
+    /// It is in a form that is not read.
+    #[error("`{text}` is of a form that is not read here: {what}")]
+    Transport {
+        /// The text.
+        text: String,
+        /// What the form is.
+        what: &'static str,
+    },
     /// A part of it is not what it must be.
     #[error("`{text}` has a bad {part}")]
     Part {
@@ -95,6 +103,9 @@ impl ParseReferenceError {
         match self {
             Self::NoHost { text } => format!("write `{DOCKER_HUB}/{}{text}`", if text.contains('/') { "" } else { "library/" }),
             Self::NoVersion { text } => format!("write `{text}:TAG`: which version it is then is pinned in `cas.lock`"),
+            Self::Transport { .. } => {
+                "make an image layout or an archive of it, as `oci:FOLDER:TAG` or `docker-archive:FILE`; skopeo and podman do".to_owned()
+            }
             Self::Part { .. } => {
                 "write `host/path:tag`, `host/path@sha256:…`, `oci:FOLDER:TAG`, `oci-archive:FILE` or `docker-archive:FILE`".to_owned()
             }
@@ -128,6 +139,13 @@ impl FromStr for ImageSource {
         }
         if let Some(rest) = text.strip_prefix("docker-archive:") {
             return place(rest, true).map(|(path, tag)| Self::DockerArchive { path, tag });
+        }
+        for (transport, what) in [("dir:", "a folder of blobs"), ("tar:", "files without a manifest")] {
+            // A host of that name has a port behind it, and a label no slash.
+            let is_path = |rest: &str| rest.contains('/') && !rest.starts_with(|first: char| first.is_ascii_digit());
+            if text.strip_prefix(transport).is_some_and(is_path) {
+                return Err(ParseReferenceError::Transport { text: text.to_owned(), what });
+            }
         }
         text.strip_prefix("docker://").unwrap_or(text).parse().map(Self::Registry)
     }
@@ -306,6 +324,11 @@ mod tests {
             ("-x.io/a:1", "`-x.io/a:1` has a bad host", ""),
             ("x.io:99999/a:1", "`x.io:99999/a:1` has a bad host", ""),
             ("oci:", "`oci:` has a bad path", ""),
+            (
+                "dir:a/b",
+                "`dir:a/b` is of a form that is not read here: a folder of blobs",
+                "make an image layout or an archive of it",
+            ),
             ("oci:a:b:c", "`oci:a:b:c` has a bad tag", ""),
         ] {
             let error = text.parse::<ImageSource>().expect_err(text);
