@@ -8,6 +8,7 @@ mod analyze;
 mod archives;
 mod bad_images;
 mod bad_input;
+mod bases;
 mod cargo;
 mod configured;
 mod daily;

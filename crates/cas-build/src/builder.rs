@@ -12,6 +12,7 @@ use cas_config::{
     LockedPackage, LockfileKind, NpmPackage, RootSource, TargetKind,
 };
 use cas_fetch::Fetcher;
+use cas_oci::TargetPlatform;
 use cas_sandbox::{Cancel, Runner, Tier};
 use cas_snapshot::{Options, Snapshot, Trust};
 use cas_store::Store;
@@ -32,6 +33,7 @@ use crate::inputs::{Given, Known, Sources, WrittenInputs, in_package};
 use crate::needs::keep_locked;
 use crate::npm::{self, Registry};
 use crate::outline::{Outlines, words_of_step};
+use crate::platforms::Wanted;
 use crate::resources::{Amount, Resources};
 use crate::schedule::Values;
 use crate::step::Job;
@@ -413,11 +415,18 @@ impl Builder<'_> {
                         self.with_additions(Arc::new(base), target, &debian.add, shared)?
                     }
                     cas_config::Toolchain::Image(image) => {
+                        // Where all is pinned, nothing but the workspace tells what it is for.
+                        let whole = if self.pins_only { self.whole_graph() } else { None };
+                        let wanted = Wanted::of(whole.as_ref().unwrap_or(graph), target, !image.add.is_empty());
+                        let toolchain = |place: ImagePlace, pin: &LockedImage| match wanted.files {
+                            true => foreign::toolchain(self.store, function, place, pin),
+                            false => Ok(foreign::base(function, place, pin)),
+                        };
                         let base = match &image.source {
                             RootSource::Place(source) => {
                                 let place = self.image_place(label, source);
-                                let pin = self.locked_image(&place, label, source)?;
-                                let toolchain = foreign::toolchain(self.store, function, place, &pin)?;
+                                let pin = self.locked_image(&place, label, source, &wanted.platforms)?;
+                                let toolchain = toolchain(place, &pin)?;
                                 // An image that is refused leaves no pin.
                                 pin_image(pin, lock);
                                 toolchain
@@ -431,9 +440,17 @@ impl Builder<'_> {
                                 let (document, request) = (image.manifest, String::new());
                                 let pin = LockedImage { target: from, request, document };
                                 let place = ImagePlace::Built(Arc::clone(&image));
-                                foreign::toolchain(self.store, function, place, &pin)?.tainted(image.taints.clone())
+                                toolchain(place, &pin)?.tainted(image.taints.clone())
                             }
                         };
+                        if !wanted.files {
+                            if shared.asked.contains(&target) {
+                                for platform in &wanted.platforms {
+                                    base.foreign_layers(self.store, platform)?;
+                                }
+                            }
+                            return Ok(Output::Toolchain(Arc::new(base)));
+                        }
                         self.with_additions(Arc::new(base), target, &image.add, shared)?
                     }
                     cas_config::Toolchain::Host(host) => Arc::new(self.host_toolchain(label, host)?),
@@ -703,6 +720,12 @@ impl Builder<'_> {
         Ok(Output::Download(Arc::new(Download { blob, file_name })))
     }
 
+    /// The graph of all targets, unless one of them is not in order: whoever builds that one is told.
+    fn whole_graph(&self) -> Option<Graph<'_>> {
+        let labels: Vec<Label> = self.workspace.targets().map(|(label, _)| label).collect();
+        Graph::new(self.workspace, &labels).ok()
+    }
+
     /// Whether an update is of all that a target has pinned.
     fn is_updated(&self, target: &str) -> bool {
         self.only.is_empty() || self.only.contains(target)
@@ -719,6 +742,7 @@ impl Builder<'_> {
         origin: &ImagePlace,
         label: &Label,
         source: &ImageSource,
+        platforms: &[TargetPlatform],
     ) -> Result<LockedImage, BuildError> {
         let target = label.to_string();
         let found = self.workspace.lock.image.iter().find(|entry| entry.target == target);
@@ -731,7 +755,7 @@ impl Builder<'_> {
         if self.mode == Mode::Locked {
             return Err(BuildError::LockStale { entry: format!("`{target}`") });
         }
-        foreign::resolve(self.store, origin, label, source)
+        foreign::resolve(self.store, origin, label, source, platforms)
     }
 
     /// The pin of an npm package, resolved where it is missing or stale.

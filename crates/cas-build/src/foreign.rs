@@ -1,7 +1,7 @@
 //! Root file systems from images of others: the pin of a name, the image for this machine, its layers as one tree.
 //!
 //! What a pinned image gives is remembered by the digest of its document, so that a build in which nothing changed needs neither
-//! the image nor its origin. Rules: docs/formats/image-root.md.
+//! the image nor its origin. Who takes its layers as they are looks into none of them. Rules: docs/formats/image-root.md.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -26,6 +26,8 @@ use crate::{BuildError, Image, ImageLayer, Toolchain};
 
 /// Kind of the memos that tell what a pinned image gives.
 pub(crate) const ROOT_MEMO: &str = "image-root";
+/// Kind of the memos that tell what layers give together.
+pub(crate) const LAYERS_MEMO: &str = "image-layers";
 /// Longest layer, and largest content of one.
 pub(crate) const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// Deepest chain of documents: indexes in indexes, and the manifest.
@@ -37,7 +39,10 @@ const PARALLEL: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Pinned {
     pub(crate) pin: LockedImage,
-    pub(crate) root: Root,
+    /// Names the content of its files.
+    pub(crate) function: DigestFunction,
+    /// Known where somebody wants more of it than its layers.
+    pub(crate) root: Option<Root>,
     pub(crate) place: ImagePlace,
 }
 
@@ -54,8 +59,6 @@ pub(crate) struct Root {
 #[derive(Debug)]
 pub(crate) struct ForeignLayers {
     pub(crate) layers: Vec<ImageLayer>,
-    /// What they give together.
-    pub(crate) tree: Descriptor,
     /// The blob of its configuration.
     pub(crate) config: Descriptor,
 }
@@ -91,19 +94,22 @@ pub(crate) fn request(source: &ImageSource) -> String {
     source.to_string()
 }
 
-/// Pins what a name stands for now.
+/// Pins what a name stands for now, which must have an image for each platform that is wanted.
 pub(crate) fn resolve(
     store: &Store,
     origin: &ImagePlace,
     label: &Label,
     source: &ImageSource,
+    platforms: &[TargetPlatform],
 ) -> Result<LockedImage, BuildError> {
     let document = origin.resolve(store).map_err(|error| match error {
         BuildError::Fs(source) => BuildError::ToolchainFile { label: label.to_string(), key: "image", source },
         other => other,
     })?;
-    // What is no image for this machine is not pinned.
-    image(store, origin, &document, &own())?;
+    // What is no image for them is not pinned.
+    for platform in platforms {
+        image(store, origin, &document, platform)?;
+    }
     Ok(LockedImage { target: label.to_string(), request: request(source), document })
 }
 
@@ -116,14 +122,25 @@ pub(crate) fn toolchain(
 ) -> Result<Toolchain, BuildError> {
     let known = store.memo(ROOT_MEMO, key(function, pin, &own()).as_bytes())?;
     if let Some(root) = known.and_then(|value| Root::decode(&value)) {
-        return Ok(named(root, pin, origin, None));
+        return Ok(named(function, root, pin, origin, None));
     }
     let (root, tree) = make(store, function, &origin, pin, &own())?;
-    Ok(named(root, pin, origin, Some(tree)))
+    Ok(named(function, root, pin, origin, Some(tree)))
 }
 
-fn named(root: Root, pin: &LockedImage, place: ImagePlace, tree: Option<Directory>) -> Toolchain {
-    Toolchain::image(root.name(), Pinned { pin: pin.clone(), root, place }, tree)
+/// The same for whoever takes its layers as they are: its document is name enough, and nothing is looked at.
+pub(crate) fn base(function: DigestFunction, place: ImagePlace, pin: &LockedImage) -> Toolchain {
+    Toolchain::image(pin.document, Pinned { pin: pin.clone(), function, root: None, place }, None)
+}
+
+fn named(
+    function: DigestFunction,
+    root: Root,
+    pin: &LockedImage,
+    place: ImagePlace,
+    tree: Option<Directory>,
+) -> Toolchain {
+    Toolchain::image(root.name(), Pinned { pin: pin.clone(), function, root: Some(root), place }, tree)
 }
 
 /// The same without looking at the image: where nothing is remembered, its digest stands for it.
@@ -139,27 +156,29 @@ pub(crate) fn outline(
         let tree = stand_in(function, ROOT_MEMO, &key);
         Root { tree, env: BTreeMap::new() }
     });
-    Ok(named(root, pin, origin, None))
+    Ok(named(function, root, pin, origin, None))
 }
 
 /// The tree of a pinned image, whole: from the store, or unpacked again where something of it is gone.
 pub(crate) fn tree(store: &Store, pinned: &Pinned) -> Result<Directory, BuildError> {
-    let Pinned { pin, root, place } = pinned;
+    let Pinned { pin, function, root: Some(root), place } = pinned else {
+        return Ok(store.load_tree(&tree_for(store, pinned, &own())?)?);
+    };
     if let Some(tree) = store.find_tree(&root.tree)? {
         return Ok(tree);
     }
-    let (made, tree) = make(store, root.tree.digest.function(), place, pin, &own())?;
+    let (made, tree) = make(store, *function, place, pin, &own())?;
     // The record named another one, which is corrected now: whoever went on with that name begins again.
     if made == *root { Ok(tree) } else { Err(StoreError::Missing(root.tree).into()) }
 }
 
-/// The name of the tree of a pinned image for another platform than that of this machine. All of it is in the store then.
-fn tree_for(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<Descriptor, BuildError> {
-    if is_same(platform, &own()) {
+/// The name of the tree of a pinned image for a platform. All of it is in the store then.
+pub(crate) fn tree_for(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<Descriptor, BuildError> {
+    if let Some(root) = pinned.root.as_ref().filter(|_| is_same(platform, &own())) {
         tree(store, pinned)?;
-        return Ok(pinned.root.tree);
+        return Ok(root.tree);
     }
-    let function = pinned.root.tree.digest.function();
+    let function = pinned.function;
     let known = store.memo(ROOT_MEMO, key(function, &pinned.pin, platform).as_bytes())?;
     if let Some(root) = known.and_then(|value| Root::decode(&value))
         && store.find_tree(&root.tree)?.is_some()
@@ -182,28 +201,25 @@ pub(crate) fn make(
 ) -> Result<(Root, Directory), BuildError> {
     let (manifest, config) = image(store, origin, &pin.document, platform)?;
     fetch(store, origin, &manifest)?;
-    let mut unpacking = Unpacking::new(Directory::root());
-    for (layer, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
-        unpack(store, function, origin, &mut unpacking, &layer.blob, diff_id)?;
-    }
-    let tree = unpacking.finish();
+    let layers: Vec<(Descriptor, Digest)> =
+        manifest.layers.iter().zip(&config.diff_ids).map(|(layer, diff_id)| (layer.blob, *diff_id)).collect();
+    let (name, tree) = unpacked(store, function, origin, &layers)?;
     let env = config.env.iter().filter_map(|text| text.split_once('='));
     let env =
         env.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let root = Root { tree: store.put_tree(&tree, function)?, env };
+    let root = Root { tree: name, env };
     store.put_memo(ROOT_MEMO, key(function, pin, platform).as_bytes(), &root.encode())?;
     Ok((root, tree))
 }
 
-/// The layers of a pinned image for a platform as they are, and what they give; all of that is in the store then.
+/// The layers of a pinned image for a platform as they are; all of them are in the store then, and nobody looked into them.
 pub(crate) fn layers(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<ForeignLayers, BuildError> {
     let origin = &pinned.place;
-    let tree = tree_for(store, pinned, platform)?;
     let (manifest, config) = image(store, origin, &pinned.pin.document, platform)?;
     fetch(store, origin, &manifest)?;
     let pairs = manifest.layers.iter().zip(&config.diff_ids);
     let layers = pairs.map(|(layer, diff_id)| self::layer(store, origin, layer, diff_id)).collect::<Result<_, _>>()?;
-    Ok(ForeignLayers { layers, tree, config: manifest.config })
+    Ok(ForeignLayers { layers, config: manifest.config })
 }
 
 /// A layer of an image of others; it is in the store.
@@ -225,16 +241,48 @@ pub(crate) fn layer(
     Ok(ImageLayer::Foreign { blob: layer.blob, diff_id: *diff_id, kind, annotations: layer.annotations.clone() })
 }
 
-/// The files of those layers of an image that are of others and in the store, over each other.
-pub(crate) fn unpacked(store: &Store, function: DigestFunction, image: &Image) -> Result<Directory, BuildError> {
-    let origin = ImagePlace::Built(Arc::new(image.clone()));
-    let mut unpacking = Unpacking::new(Directory::root());
-    for layer in &image.layers {
-        if let ImageLayer::Foreign { blob, diff_id, .. } = layer {
-            unpack(store, function, &origin, &mut unpacking, blob, diff_id)?;
-        }
+/// The files of those layers of an image that are of others and in the store, over each other; `None` where it has no such layer.
+pub(crate) fn below(store: &Store, function: DigestFunction, image: &Image) -> Result<Option<Descriptor>, BuildError> {
+    if let Some(tree) = image.base_tree {
+        return Ok(Some(tree));
     }
-    Ok(unpacking.finish())
+    let layers = image.layers.iter().filter_map(|layer| match layer {
+        ImageLayer::Foreign { blob, diff_id, .. } => Some((*blob, *diff_id)),
+        ImageLayer::Made { .. } => None,
+    });
+    let layers: Vec<(Descriptor, Digest)> = layers.collect();
+    if layers.is_empty() {
+        return Ok(None);
+    }
+    let origin = ImagePlace::Built(Arc::new(image.clone()));
+    unpacked(store, function, &origin, &layers).map(|(name, _)| Some(name))
+}
+
+/// The tree that layers in the store give together, and its name, which is remembered. All of it is in the store then.
+fn unpacked(
+    store: &Store,
+    function: DigestFunction,
+    origin: &ImagePlace,
+    layers: &[(Descriptor, Digest)],
+) -> Result<(Descriptor, Directory), BuildError> {
+    let lines: String = layers.iter().map(|(blob, diff_id)| format!("{} {diff_id}\n", blob.digest)).collect();
+    let key = format!("1 {function} {}", Digest::of(DigestFunction::Sha256, lines.as_bytes()));
+    let known = store.memo(LAYERS_MEMO, key.as_bytes())?;
+    // A record that makes no sense is a miss.
+    let known = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
+    if let Some(name) = known
+        && let Some(tree) = store.find_tree(&name)?
+    {
+        return Ok((name, tree));
+    }
+    let mut unpacking = Unpacking::new(Directory::root());
+    for (blob, diff_id) in layers {
+        unpack(store, function, origin, &mut unpacking, blob, diff_id)?;
+    }
+    let tree = unpacking.finish();
+    let name = store.put_tree(&tree, function)?;
+    store.put_memo(LAYERS_MEMO, key.as_bytes(), name.to_string().as_bytes())?;
+    Ok((name, tree))
 }
 
 /// How a layer of a kind is compressed.

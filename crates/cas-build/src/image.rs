@@ -96,7 +96,11 @@ fn for_platform(
     taints: &Taints,
 ) -> Result<Image, BuildError> {
     let Context { store, workspace, function, .. } = *context;
-    let Base { mut sources, tree: base_tree, inherited } = Base::of(context, label, base, platform)?;
+    let user = target.config.user.as_ref().map(|user| Owner::parse(user).expect("it was checked with the text"));
+    // All that is asked of the files below: what lies over them hides what is there.
+    let owners = target.layers.iter().filter_map(|layer| layer.rights.owner.as_ref());
+    let wants_files = owners.chain(&user).any(accounts::has_names);
+    let Base { mut sources, tree: base_tree, inherited } = Base::of(context, label, base, platform, wants_files)?;
     for (layer_index, (layer, part)) in target.layers.iter().zip(parts).enumerate() {
         let LayerPart { from, tree, top } = part;
         let owner = match &layer.rights.owner {
@@ -112,9 +116,8 @@ fn for_platform(
         let cutting = if layer.is_whole { Cutting::Whole } else { Cutting::Layer };
         sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}"), cutting });
     }
-    if let Some(user) = &target.config.user {
-        let owner = Owner::parse(user).expect("it was checked with the text");
-        numbers(context, label, || "`config`".to_owned(), &owner, base_tree.as_ref(), &sources, None)?;
+    if let Some(owner) = &user {
+        numbers(context, label, || "`config`".to_owned(), owner, base_tree.as_ref(), &sources, None)?;
     }
     let (references, made) = described(store, label, platform, target, sources)?;
     let own = &target.config;

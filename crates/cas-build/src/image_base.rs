@@ -38,19 +38,20 @@ pub(crate) enum Source {
 pub(crate) struct Base {
     /// The lowest layers.
     pub(crate) sources: Vec<Source>,
-    /// What those of others give together.
+    /// What those of others give together, where somebody asked for it.
     pub(crate) tree: Option<Descriptor>,
     /// What its configuration gives.
     pub(crate) inherited: Inherited,
 }
 
 impl Base {
-    /// Takes apart what an image is based on, as it is for a platform.
+    /// Takes apart what an image is based on, as it is for a platform. Layers of others are unpacked where their files are wanted.
     pub(crate) fn of(
         context: &Context<'_>,
         label: &Label,
         base: Option<&(String, Output)>,
         platform: &TargetPlatform,
+        wants_files: bool,
     ) -> Result<Self, BuildError> {
         let store = context.store;
         match base {
@@ -64,7 +65,8 @@ impl Base {
                 if let Some(foreign) = toolchain.foreign_layers(store, platform)? {
                     let sources: Vec<Source> = foreign.layers.into_iter().map(Source::Layer).collect();
                     let inherited = inherited(store, &foreign.config, sources.len())?;
-                    return Ok(Self { sources, tree: Some(foreign.tree), inherited });
+                    let tree = if wants_files { toolchain.foreign_tree(store, platform)? } else { None };
+                    return Ok(Self { sources, tree, inherited });
                 }
                 // With something added it is one layer, so it has no history; what it runs is what the image runs.
                 let below = toolchain.image_below().map(|image| image.foreign_layers(store, platform)).transpose()?;
@@ -89,7 +91,8 @@ impl Base {
                 })?;
                 let sources: Vec<Source> = image.layers.iter().cloned().map(Source::Layer).collect();
                 let inherited = inherited(store, &image.config, sources.len())?;
-                Ok(Self { sources, tree: image.base_tree, inherited })
+                let tree = if wants_files { foreign::below(store, context.function, image)? } else { image.base_tree };
+                Ok(Self { sources, tree, inherited })
             }
             Some((from, output)) => {
                 let role = "the base of an image";
@@ -131,12 +134,7 @@ impl Image {
         let function = function.or(self.base_tree.map(|tree| tree.digest.function()));
         let function = function.unwrap_or(DigestFunction::Blake3);
         let layers: Vec<Source> = self.layers.iter().cloned().map(Source::Layer).collect();
-        let has_foreign = self.layers.iter().any(|layer| matches!(layer, ImageLayer::Foreign { .. }));
-        let base = match self.base_tree {
-            // Nobody has looked into what was only fetched.
-            None if has_foreign => Some(store.put_tree(&foreign::unpacked(store, function, self)?, function)?),
-            base => base,
-        };
+        let base = foreign::below(store, function, self)?;
         Ok((files(store, base.as_ref(), &layers)?, function))
     }
 }

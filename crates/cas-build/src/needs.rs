@@ -38,7 +38,7 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                     Ok(recipe) => of_recipe(&recipe, load),
                     Err(_) => Ok(None),
                 },
-                "debian-tree" | "npm-package" | "cargo-crate" => {
+                "debian-tree" | "npm-package" | "cargo-crate" | crate::foreign::LAYERS_MEMO => {
                     Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)]))
                 }
                 crate::foreign::ROOT_MEMO => Ok(recorded_tree(value).map(|tree| vec![Keep::Tree(tree)])),
@@ -189,6 +189,7 @@ mod tests {
         assert_eq!(needs("npm-package", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("cargo-crate", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("image-root", format!("{blob}\n{{}}\n")), Some(vec![Keep::Tree(blob)]));
+        assert_eq!(needs("image-layers", blob.to_string()), Some(vec![Keep::Tree(blob)]));
         assert_eq!(needs("download", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("debian-index", blob.to_string()), Some(vec![Keep::Blob(blob)]));
         assert_eq!(needs("trace-1", blob.to_string()), Some(vec![Keep::Blob(blob)]));
@@ -212,6 +213,7 @@ mod tests {
             "debian-package",
             "debian-index",
             "image-root",
+            "image-layers",
             "layer-states",
         ] {
             assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");

@@ -229,7 +229,7 @@ pub struct Image {
     pub platform: TargetPlatform,
     /// The layers, lowest first; those of others come before those made here.
     pub layers: Vec<ImageLayer>,
-    /// What the layers of others give together.
+    /// What the layers of others give together, where somebody looked into them.
     pub base_tree: Option<Descriptor>,
     /// What it was made with beside its inputs.
     pub taints: Taints,

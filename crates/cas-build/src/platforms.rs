@@ -33,6 +33,41 @@ pub(crate) fn is_same(one: &TargetPlatform, other: &TargetPlatform) -> bool {
     one.normalized() == other.normalized()
 }
 
+/// What a build wants of a toolchain that is an image of others.
+pub(crate) struct Wanted {
+    /// Whether anything wants its files, and not its layers alone.
+    pub(crate) files: bool,
+    /// What it is wanted for.
+    pub(crate) platforms: Vec<TargetPlatform>,
+}
+
+impl Wanted {
+    /// What others do with a toolchain. Where nothing but images is over it, and it is `changed` by no addition, its files are not
+    /// wanted; a toolchain that is asked for alone is wanted whole.
+    pub(crate) fn of(graph: &Graph<'_>, toolchain: TargetId, changed: bool) -> Self {
+        let (mut files, mut platforms): (bool, Vec<TargetPlatform>) = (changed, Vec::new());
+        for (target, _) in graph.to_build().iter().filter(|(_, needs)| needs.contains(&toolchain)) {
+            match &graph.target(*target).kind {
+                TargetKind::Image(image) if image.base.is_some() && graph.needs(*target).named[0] == toolchain => {
+                    let plain = [plain()];
+                    let known = if image.platforms.is_empty() { &plain[..] } else { &image.platforms };
+                    for platform in known {
+                        if !platforms.contains(platform) {
+                            platforms.push(platform.clone());
+                        }
+                    }
+                }
+                _ => files = true,
+            }
+        }
+        files |= platforms.is_empty();
+        if files {
+            platforms.insert(0, own());
+        }
+        Self { files, platforms }
+    }
+}
+
 impl Image {
     /// The image for a platform, if there is one.
     #[must_use]

@@ -73,7 +73,7 @@ impl Toolchain {
 
     /// The tree of a pinned image, which is looked at when more than its name is needed.
     pub(crate) fn image(name: Descriptor, pinned: Pinned, tree: Option<Directory>) -> Self {
-        let env = pinned.root.env.clone();
+        let env = pinned.root.as_ref().map(|root| root.env.clone()).unwrap_or_default();
         Self { env, ..Self::new(name, Source::Image(Box::new(pinned)), tree) }
     }
 
@@ -211,7 +211,7 @@ impl Toolchain {
         Ok(found)
     }
 
-    /// The layers of the image that it is, byte for byte, and what they give; `None` for one that is something else.
+    /// The layers of the image that it is, byte for byte; `None` for one that is something else.
     pub(crate) fn foreign_layers(
         &self,
         store: &Store,
@@ -219,6 +219,18 @@ impl Toolchain {
     ) -> Result<Option<ForeignLayers>, BuildError> {
         match &self.source {
             Source::Image(pinned) => foreign::layers(store, pinned, platform).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The name of what these give together, which is in the store then.
+    pub(crate) fn foreign_tree(
+        &self,
+        store: &Store,
+        platform: &TargetPlatform,
+    ) -> Result<Option<Descriptor>, BuildError> {
+        match &self.source {
+            Source::Image(pinned) => foreign::tree_for(store, pinned, platform).map(Some),
             _ => Ok(None),
         }
     }
