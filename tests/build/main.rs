@@ -16,6 +16,9 @@ mod example;
 mod failures;
 mod foreign;
 mod formats;
+mod golden;
+#[path = "../common/golden.rs"]
+mod golden_table;
 mod images;
 mod init;
 mod npm;
