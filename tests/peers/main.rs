@@ -7,8 +7,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk as others do")]
 
+mod arch;
 mod debian;
 mod execution;
+#[path = "../common/golden.rs"]
+mod golden_table;
 mod images;
 mod layers;
 mod reapi;

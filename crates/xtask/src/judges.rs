@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Failure, workspace};
-use crate::{peers, test};
+use crate::{arch, peers, test};
 
 /// What the libraries need at least.
 const GO: (u32, u32) = (1, 26);
@@ -17,8 +17,10 @@ const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exc
 /// Runs the tests of a group of peers, or of all; whether none failed.
 pub(crate) fn run(group: &str) -> Result<bool, Failure> {
     match group {
-        "images" | "all" => images(),
-        _ => Err(format!("there is no group `{group}` of peers: `images` is one, `all` is every one").into()),
+        "images" => images(),
+        "arch" => arch::run(),
+        "all" => Ok([images()?, arch::run()?].into_iter().all(|success| success)),
+        _ => Err(format!("there is no group `{group}` of peers: `images` and `arch` are, `all` is every one").into()),
     }
 }
 

@@ -71,7 +71,11 @@ fn install_turbo() -> Result<(), Failure> {
 
 /// Installs the packages of programs that are missing, if it can; whether all are there now.
 pub(crate) fn from_packages(packages: &[(&str, &str)]) -> Result<bool, Failure> {
-    let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();
+    // Of what is no program the file is named.
+    let is_there = |program: &str| {
+        let path = Path::new(program);
+        if path.is_absolute() { path.exists() } else { Command::new(program).arg("--help").output().is_ok() }
+    };
     let missing: Vec<&str> =
         packages.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::run::{Failure, cargo};
 
@@ -53,8 +53,11 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool, Failure> {
 
 /// Runs cargo with these arguments and variables and sums up; whether nothing failed, and how many tests passed.
 pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<(bool, u64), Failure> {
-    let mut command = cargo(arguments);
-    command.envs(variables.iter().copied());
+    run_command(cargo(arguments).envs(variables.iter().copied()))
+}
+
+/// The same of a command that is cargo.
+pub(crate) fn run_command(command: &mut Command) -> Result<(bool, u64), Failure> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let errors = child.stderr.take().expect("it is piped");
     // A test's word of being skipped may come on either stream.
