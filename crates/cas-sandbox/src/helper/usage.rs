@@ -63,7 +63,9 @@ pub(super) fn tasks_and_resident_bytes(processes: Processes, page_bytes: u64) ->
     for process in processes.list() {
         // A link for each thread, and two as every folder has.
         if let Ok(stat) = rustix::fs::stat(format!("/proc/{process}/task")) {
-            tasks += stat.st_nlink.saturating_sub(2).max(1);
+            #[allow(clippy::useless_conversion, reason = "the number has 32 bits on 64-bit Arm, and 64 on x86-64")]
+            let link_count = u64::from(stat.st_nlink);
+            tasks += link_count.saturating_sub(2).max(1);
         }
         let text = read(&format!("/proc/{process}/statm"));
         pages += text.split(' ').nth(1).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
