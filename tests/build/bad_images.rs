@@ -976,7 +976,11 @@ fn bring(home: &Home, change: Change, transport: &str, command: &str) -> Option<
         "convert" => home.cas(&["image", "convert", &name, "--compression", "zstd", "--to", "oci-archive:out.tar:v1"]),
         "keep" => home.cas(&["image", "convert", &name, "--compression", "gzip", "--to", "oci-archive:out.tar:v1"]),
         "base" => {
-            let manifest = format!("[workspace]\n[toolchain.root]\nimage = {name:?}\n[image.i]\nbase = \":root\"\n");
+            // What is added makes the files of the root wanted; a base alone is not looked into.
+            let manifest = format!(
+                "[workspace]\n[toolchain.root]\nimage = {name:?}\nadd = [{{ link = \"/added\", target = \"x\" }}]\n\
+                 [image.i]\nbase = \":root\"\n"
+            );
             home.write("cas.toml", &manifest);
             home.cas(&["build", ":i"])
         }

@@ -11,7 +11,7 @@ use cas_digest::{Digest, DigestFunction};
 use serde_json::Value;
 
 /// Images of the workspace, by what they are for.
-const IMAGES: [&str; 7] = ["below", "none", "gzip", "docker", "zstd", "zstd-chunked", "estargz"];
+const IMAGES: [&str; 8] = ["below", "none", "gzip", "docker", "zstd", "zstd-chunked", "estargz", "cut"];
 /// Length of the file that is cut into chunks and groups.
 const NOISE_BYTES: usize = 3 << 20;
 
@@ -103,7 +103,9 @@ fn prepare(home: &Path, function: &str) {
     assert!(copied.success());
     fs::copy(workspace.join("passwd"), mirror.join("passwd")).unwrap();
     let manifest = fs::read_to_string(workspace.join("cas.toml")).unwrap();
-    let manifest = manifest.replace("MIRROR", &format!("file://{}", mirror.display())).replace("FUNCTION", function);
+    let manifest = manifest
+        .replace("http://mirror", &format!("file://{}", mirror.display()))
+        .replace("\"blake3\"", &format!("\"{function}\""));
     fs::write(workspace.join("cas.toml"), manifest).unwrap();
     let mut state = 1_u32;
     let noise: Vec<u8> = (0..NOISE_BYTES)

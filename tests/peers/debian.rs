@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cas_deb::{IndexBuilder, PackageIndex, Version};
@@ -79,6 +79,15 @@ const OURS: [&str; 22] = [
     "var/lib/dpkg",
 ];
 
+/// The layers of the image in a layout, the lowest first.
+fn layers(layout: &Path) -> Vec<PathBuf> {
+    let read = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap();
+    let blob =
+        |named: &serde_json::Value| layout.join("blobs").join(named["digest"].as_str().unwrap().replace(':', "/"));
+    let manifest = read(blob(&read(layout.join("index.json"))["manifests"][0]));
+    manifest["layers"].as_array().unwrap().iter().map(blob).collect()
+}
+
 #[test]
 fn a_toolchain_has_the_files_of_mmdebstrap() {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
@@ -97,14 +106,12 @@ fn a_toolchain_has_the_files_of_mmdebstrap() {
         return;
     }
     run(&mut home.cas(&["build", ":i"]));
-    let blobs = home.workspace().join("cas-out/i/blobs/sha256");
-    let layer = std::fs::read_dir(blobs)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .max_by_key(|path| path.metadata().unwrap().len());
+    let layers = layers(&home.workspace().join("cas-out/i"));
     let (ours, theirs) = (home.path("ours"), home.path("theirs"));
     std::fs::create_dir(&ours).unwrap();
-    run(Command::new("tar").arg("-xzpf").arg(layer.unwrap()).args(["--numeric-owner", "-C"]).arg(&ours));
+    for layer in layers {
+        run(Command::new("tar").arg("-xzpf").arg(layer).args(["--numeric-owner", "-C"]).arg(&ours));
+    }
     run(Command::new("mmdebstrap")
         .args(["--variant=extract", "--mode=root", "--include=nodejs,?essential", "bookworm"])
         .arg(&theirs)

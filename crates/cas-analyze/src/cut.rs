@@ -1,6 +1,7 @@
 //! Into which layers a tree is cut, so that a change of some packages leaves most layers as they are.
 //!
-//! The rules follow from the tree and a number of layers alone, and from what seldom changes in them: names, which of the
+//! What the rules read (`package`, `rules`, the limits of `image`) is part of the digest of images: a change of it is one of the rules, and
+//! the number of the memos that keep what was cut goes up with it. The rules follow from the tree and a number of layers alone, and from what seldom changes in them: names, which of the
 //! packages are the large ones, the power of two below a size. docs/formats/cut.md has them, `docs/benchmarks/bumps.md` what they gain.
 
 use std::cmp::Reverse;
@@ -28,6 +29,8 @@ const STEP: usize = 8;
 const ROOT_SHARE: usize = 5;
 /// Weights from one power of two to the next at which pieces begin to have a layer alone, as multiples of 1/128.
 const STEPS_OF_AN_OCTAVE: [u64; 4] = [128, 152, 181, 215];
+/// Longest name of a package that is looked at: those that begin alike are one.
+const MAX_NAME_LETTERS: usize = 200;
 /// How much more often than others a package changes that somebody chose.
 const CHOSEN_WEIGHT: u64 = 8;
 
@@ -103,7 +106,9 @@ pub fn cut(tree: &Directory, contents: BTreeMap<RelPath, Vec<u8>>, most: usize) 
     let pieces = Pieces::of(tree, contents);
     let layers = pieces.layers(most);
     // A link whose file is not there is not found in a tree that was checked; it would be of no part.
-    tree.partition(&mut |path| pieces.by_path.get(path).map(|piece| layers[*piece].clone()).unwrap_or_default())
+    tree.partition(&mut |path| {
+        pieces.by_path.get(path).map_or_else(|| NOTES.to_owned(), |piece| layers[*piece].clone())
+    })
 }
 
 /// What stays together.
@@ -252,8 +257,13 @@ impl Owners {
         }
         let image = image(tree, contents);
         let packages = Packages::of(&image);
-        let name =
-            |package: usize| format!("{} {}", packages.packages[package].ecosystem, packages.packages[package].name);
+        let name = |package: usize| {
+            let package = &packages.packages[package];
+            // A name can be anything that a file says.
+            let name: String =
+                package.name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME_LETTERS).collect();
+            format!("{} {name}", package.ecosystem)
+        };
         let names = image.visible().filter_map(|(path, number)| Some((path, name(*packages.owners.get(&number)?))));
         let is_chosen = |package: &usize| {
             let package = &packages.packages[*package];

@@ -408,6 +408,22 @@ pub enum BuildError {
         /// Where links of the image lead both.
         inside: PathBuf,
     },
+    /// A volume is led to where none can be.
+    #[error("the volume at `{given}` of `{name}` is led to `{inside}` by links of the image, and no volume can be there", given = given.display(), inside = inside.display())]
+    VolumePlace {
+        /// The image.
+        name: String,
+        /// The path in the image that was asked for.
+        given: PathBuf,
+        /// Where links of the image lead it.
+        inside: PathBuf,
+    },
+    /// An image that is to be ended when it is unhealthy has nothing that asks.
+    #[error("`{name}` has no health check")]
+    NoCheck {
+        /// The image.
+        name: String,
+    },
     /// A step failed.
     #[error("`{label}` failed: {how}")]
     Step {

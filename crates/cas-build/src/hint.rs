@@ -163,6 +163,8 @@ impl BuildError {
             Self::Unportable { .. } => "let the step write other names, or name a part of them in `scratch`".to_owned(),
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
+            Self::VolumePlace { .. } => "show it at another path of the image".to_owned(),
+            Self::NoCheck { .. } => "leave `--health-exit` out, or build it with `healthcheck` in `config`".to_owned(),
             Self::VolumesMeet { .. } => "show one of them at another path of the image".to_owned(),
             Self::User { .. } => "write numbers, which need no line there: `--user 1000:1000`".to_owned(),
             Self::NoCommand { .. } => "give one: `cas run IMAGE -- COMMAND`".to_owned(),

@@ -16,7 +16,7 @@ use cas_oci::{
     ImageConfig, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, TargetPlatform, encode_config, encode_image_index,
     encode_manifest,
 };
-use cas_store::Store;
+use cas_store::{Store, StoreError};
 use cas_tar::{Codec, Recipe};
 use cas_tree::{Directory, RelPath};
 
@@ -112,7 +112,7 @@ fn for_platform(
         };
         let mut tree = tree.clone();
         accounts::give(&mut tree, top.as_ref(), &layer.rights, owner);
-        let name = tree.encode(function).map_err(cas_store::StoreError::from)?.root;
+        let name = tree.encode(function).map_err(StoreError::from)?.root;
         let cutting = if layer.is_whole { Cutting::Whole } else { Cutting::Layer };
         sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}"), cutting });
     }
@@ -201,6 +201,8 @@ struct Planned {
     tree: Descriptor,
     /// The tree, where it is at hand.
     loaded: Option<Arc<Directory>>,
+    /// What it was cut out of, and for how many layers.
+    whole: (Descriptor, usize),
     created_by: String,
 }
 
@@ -223,19 +225,23 @@ fn described(
             }
             Source::Tree { tree, name, created_by, .. } => (tree, name, created_by),
         };
-        for CutPart { name: part, tree: part_tree } in layer_cut::parts(store, &tree, &name, budget)? {
+        let whole = (name, budget);
+        let parts = layer_cut::parts(store, &tree, &name, budget)?;
+        let is_cut = parts.len() > 1;
+        for CutPart { name: part, tree: part_tree } in parts {
             order.push(Err(planned.len()));
             let place = format!("{label} {platform} {layer_index}");
-            planned.push(match &*part {
-                "" => {
+            planned.push(match is_cut {
+                false => {
                     let created_by = created_by.clone();
-                    Planned { layer_index, place, tree: name, loaded: Some(Arc::clone(&tree)), created_by }
+                    Planned { layer_index, place, tree: name, loaded: Some(Arc::clone(&tree)), whole, created_by }
                 }
-                part => Planned {
+                true => Planned {
                     layer_index,
                     place: format!("{place} {part}"),
                     tree: part_tree,
                     loaded: None,
+                    whole,
                     created_by: format!("{created_by} ({part})"),
                 },
             });
@@ -278,7 +284,7 @@ fn make(
     planned: &[Planned],
 ) -> Result<Vec<(Descriptor, Recipe)>, BuildError> {
     let one = |at_once: usize, planned: &Planned| {
-        let Planned { layer_index, place, tree: name, loaded, .. } = planned;
+        let Planned { layer_index, place, tree: name, loaded, whole, .. } = planned;
         let tree = || match loaded {
             Some(tree) => Ok(Arc::clone(tree)),
             None => store.load_tree(name).map(Arc::new),
@@ -286,6 +292,10 @@ fn make(
         layer::build(store, &tree, name, codec, place, at_once).map_err(|error| match error {
             LayerError::Entry(source) => {
                 BuildError::Layer { label: label.to_string(), layer_index: *layer_index, source }
+            }
+            LayerError::Build(BuildError::Store(error @ StoreError::Missing(_))) if loaded.is_none() => {
+                // Part of what was cut before is gone: the next attempt cuts anew.
+                layer_cut::forget(store, &whole.0, whole.1).err().unwrap_or(BuildError::Store(error))
             }
             LayerError::Build(error) => error,
         })

@@ -75,12 +75,9 @@ impl Base {
                     None => Inherited::default(),
                 };
                 let tree = toolchain.tree(store, context.fetcher)?;
-                let source = Source::Tree {
-                    tree,
-                    name: toolchain.name,
-                    created_by: format!("cas {from}"),
-                    cutting: Cutting::Root,
-                };
+                // A root that something was added to is called by what it is made of, not by its tree.
+                let name = tree.encode(context.function).map_err(cas_store::StoreError::from)?.root;
+                let source = Source::Tree { tree, name, created_by: format!("cas {from}"), cutting: Cutting::Root };
                 Ok(Self { sources: vec![source], tree: None, inherited })
             }
             Some((from, Output::Image(image))) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cas_analyze::{MAX_PARSED_BYTES, cut, layers_for, shares, telling};
 use cas_blob::Descriptor;
-use cas_store::Store;
+use cas_store::{Keep, Store};
 use cas_tree::Directory;
 
 use crate::BuildError;
@@ -15,6 +15,8 @@ use crate::image_base::{Cutting, Source};
 
 /// Kind of the memos: the number is that of the rules.
 pub(crate) const CUT_MEMO: &str = "cut-1";
+/// Most bytes that are read of all files that tell of packages; what comes after them tells nothing.
+const MAX_TOLD_BYTES: u64 = 256 << 20;
 /// Longest list of parts that is read.
 const MAX_LIST_BYTES: u64 = 1 << 20;
 
@@ -57,13 +59,14 @@ pub(crate) fn parts(
     if most < 2 {
         return Ok(whole());
     }
-    let key = format!("{most} {name}");
+    let key = key(name, most);
     if let Some(known) = find(store, &key)? {
         return Ok(known);
     }
-    let mut contents = BTreeMap::new();
+    let (mut contents, mut told_bytes) = (BTreeMap::new(), 0);
     for (path, blob) in telling(tree) {
-        if blob.size <= MAX_PARSED_BYTES {
+        if blob.size <= MAX_PARSED_BYTES && told_bytes + blob.size <= MAX_TOLD_BYTES {
+            told_bytes += blob.size;
             contents.insert(path, store.load(&blob, MAX_PARSED_BYTES)?);
         }
     }
@@ -79,6 +82,21 @@ pub(crate) fn parts(
         store.put_memo(CUT_MEMO, key.as_bytes(), list.to_string().as_bytes())?;
     }
     Ok(parts)
+}
+
+fn key(name: &Descriptor, most: usize) -> String {
+    format!("{most} {name}")
+}
+
+/// Forgets what a tree was cut into: something of a part left the store.
+pub(crate) fn forget(store: &Store, name: &Descriptor, most: usize) -> Result<(), BuildError> {
+    Ok(store.put_memo(CUT_MEMO, key(name, most).as_bytes(), b"")?)
+}
+
+/// What a list of parts needs, for whoever frees room.
+pub(crate) fn list_needs(list: &Descriptor, bytes: &[u8]) -> Option<Vec<Keep>> {
+    let parts = decode(std::str::from_utf8(bytes).ok()?)?;
+    Some(std::iter::once(Keep::Blob(*list)).chain(parts.into_iter().map(|part| Keep::Tree(part.tree))).collect())
 }
 
 /// What the tree was cut into before, if the parts are still here.

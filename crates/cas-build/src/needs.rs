@@ -15,7 +15,7 @@ use cas_tree::Node;
 use crate::debian_index::INDEX_MEMO;
 use crate::foreign::recorded_tree;
 use crate::image_record::decode as decode_image;
-use crate::layer_cut::CUT_MEMO;
+use crate::layer_cut::{CUT_MEMO, list_needs};
 use crate::layer_states::STATES_MEMO;
 use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
 
@@ -45,9 +45,13 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])
                 })),
-                "download" | "trace-1" | INDEX_MEMO | STATES_MEMO | CUT_MEMO => {
+                "download" | "trace-1" | INDEX_MEMO | STATES_MEMO => {
                     Ok(text.parse().ok().map(|blob| vec![Keep::Blob(blob)]))
                 }
+                CUT_MEMO => match text.parse::<Descriptor>() {
+                    Ok(list) => Ok(load(&list)?.and_then(|bytes| list_needs(&list, &bytes))),
+                    Err(_) => Ok(None),
+                },
                 kind if kind.starts_with("frame ") => {
                     // The frame, its checksum, and the index of contents where there is one.
                     let mut words = text.split(' ');
@@ -215,6 +219,7 @@ mod tests {
             "image-root",
             "image-layers",
             "layer-states",
+            CUT_MEMO,
         ] {
             assert_eq!(needs(kind, "nonsense".to_owned()), None, "{kind}");
         }

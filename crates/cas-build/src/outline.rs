@@ -476,7 +476,7 @@ impl Builder<'_> {
                 LayerSource::Files(patterns) => {
                     let sources = self.sources(shared);
                     let picked = sources.own_picked(label.package.as_ref(), patterns)?;
-                    words.add("layer", index.to_string(), format!("files {rest}"));
+                    words.add("layer", index.to_string(), format!("files {patterns:?} {rest}"));
                     words.add_files(sources.snapshot.listing(&picked)?);
                     continue;
                 }

@@ -7,7 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use cas_oci::{Healthcheck, Inherited, MAX_DOCUMENT_BYTES};
-use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
+use cas_sandbox::{
+    Cancel, Check, Ending, Health, Network, OWN_PLACES, Overlay, Port, Runner, Spec, Streams, Tier, Volume,
+};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
 
@@ -38,6 +40,8 @@ pub struct RunRequest {
     pub ports: Vec<Port>,
     /// Where the program's streams go.
     pub streams: Streams,
+    /// Whether an image without a check is refused.
+    pub wants_check: bool,
     /// How much of a sandbox it gets. Nothing but the whole one has the image's root.
     pub tier: Tier,
 }
@@ -84,7 +88,9 @@ fn check(healthcheck: &Healthcheck, shell: &[String]) -> Option<Check> {
         0 => Duration::from_secs(default_seconds),
         ns => Duration::from_nanos(ns),
     };
-    (!words.is_empty()).then(|| Check {
+    // Without a program nothing can be asked.
+    let has_program = command.first().is_some_and(|program| !program.is_empty());
+    (!words.is_empty() && has_program).then(|| Check {
         command,
         interval: time(healthcheck.interval_ns, 30),
         timeout: time(healthcheck.timeout_ns, 30),
@@ -100,7 +106,7 @@ fn check(healthcheck: &Healthcheck, shell: &[String]) -> Option<Check> {
 ///
 /// # Errors
 ///
-/// [`BuildError::NoCommand`], [`BuildError::User`], [`BuildError::VolumesMeet`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
+/// [`BuildError::NoCommand`], [`BuildError::NoCheck`], [`BuildError::User`], [`BuildError::VolumePlace`], [`BuildError::VolumesMeet`], [`BuildError::Platform`], [`BuildError::RootNotEntered`], [`BuildError::Sandbox`], and what the
 /// store says.
 pub fn run_image(
     store: &Store,
@@ -124,6 +130,9 @@ pub fn run_image(
     let (tree, function) = image.tree(store)?;
     let RunChanges { entrypoint, user, working_directory, mut volumes, network, has_no_check } = request.changes;
     let check = execution.healthcheck.as_ref().filter(|_| !has_no_check).and_then(|found| check(found, &shell));
+    if request.wants_check && check.is_none() {
+        return Err(BuildError::NoCheck { name: image.reference.clone() });
+    }
     let own_directory = execution.working_dir.map_or("/".into(), PathBuf::from);
     let working_directory = working_directory.unwrap_or(own_directory);
     let command = match entrypoint {
@@ -258,6 +267,10 @@ fn behind_links_of(image: &Image, tree: &Directory, volumes: &mut [Volume]) -> R
     for volume in volumes {
         let inside = behind_links(tree, &volume.inside);
         let given = std::mem::replace(&mut volume.inside, inside.clone());
+        if inside == Path::new("") || OWN_PLACES.iter().any(|place| inside.starts_with(place)) {
+            let [given, inside] = [given, inside].map(|path| Path::new("/").join(path));
+            return Err(BuildError::VolumePlace { name: image.reference.clone(), given, inside });
+        }
         if let Some(other) = places.insert(inside.clone(), given.clone()) {
             let [first, second, inside] = [other, given, inside].map(|path| Path::new("/").join(path));
             return Err(BuildError::VolumesMeet { name: image.reference.clone(), first, second, inside });

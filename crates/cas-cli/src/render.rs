@@ -135,6 +135,8 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::ForeignPlatform { .. }
         | BuildError::WhichPlatform { .. }
         | BuildError::User { .. }
+        | BuildError::VolumePlace { .. }
+        | BuildError::NoCheck { .. }
         | BuildError::VolumesMeet { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
         BuildError::ToolchainFile { source, .. } if source.is_about_rights() => Exit::Host,

@@ -56,7 +56,8 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     // Before the image is built, which may take long.
     let (changes, ports) = (run_image::changes(&args.image)?, run_image::ports(&args.image)?);
     let image = find(global, &store, &args.target, &options)?;
-    let request = RunRequest { command: args.command, env, changes, ports, streams: streams()?, tier: options.tier };
+    let (wants_check, tier) = (args.image.health_exit, options.tier);
+    let request = RunRequest { command: args.command, env, changes, ports, streams: streams()?, wants_check, tier };
     let (cancel, is_ended_as_unhealthy) = (cancel_on_signals()?, AtomicBool::new(false));
     let on_health = |health: Health| {
         run_image::tell_health(&health);

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use cas_build::RunChanges;
 use cas_config::Label;
-use cas_sandbox::{Ending, Health, MAX_PORTS, Network, Port, Volume};
+use cas_sandbox::{Ending, Health, MAX_PORTS, Network, OWN_PLACES, Port, Volume};
 
 use crate::args::{RunImageArgs, RunNetwork};
 use crate::commands;
@@ -17,8 +17,6 @@ use crate::render::{self, Failure};
 
 /// Longest file of variables that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Places of the image where nothing of this machine can be shown.
-const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
 
 /// The variables of files and of the command line, the later ones over the earlier ones.
 pub(crate) fn variables(files: &[PathBuf], texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {

@@ -120,6 +120,7 @@ impl Inherited {
         });
         let shell = raw.shell.unwrap_or_default();
         without_nul("Shell", &shell)?;
+        without_nul("Healthcheck", check.iter().flat_map(|check| &check.test))?;
         without_nul("Env", &env)?;
         without_nul("User", &raw.user)?;
         without_nul("WorkingDir", &raw.working_dir)?;

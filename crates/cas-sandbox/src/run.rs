@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -92,6 +92,8 @@ impl Port {
         // As for every server: connections of one that has ended keep nobody from the port.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, host))?;
+        // Until it listens, another socket that may reuse addresses could take the same port.
+        sockopt::set_socket_reuseaddr(&socket, false)?;
         Ok(Self { socket, inside })
     }
 
@@ -231,15 +233,18 @@ impl Runner {
         let (reader, writer) = io::pipe().map_err(SandboxError::Connection)?;
         let findings = spec.check.is_some().then(|| writer.into());
         std::thread::scope(|scope| {
+            let (told, tell) = mpsc::channel();
+            // Process 1 waits for nobody who is told, so what it says is taken at once.
             scope.spawn(move || {
                 let mut reader = reader;
                 // What is no finding is the end: process 1 writes whole ones, and was killed within the last.
                 while let Ok(Some(finding)) = wire::decode::<Finding>(&mut reader) {
                     if let Some(health) = health(finding) {
-                        on_health(health);
+                        let _ = told.send(health);
                     }
                 }
             });
+            scope.spawn(move || tell.into_iter().for_each(on_health));
             if spec.network == Network::None {
                 self.run_bridged(spec, task, streams, ports, findings, cancel)
             } else if ports.is_empty() {

@@ -26,7 +26,7 @@ pub const SECRETS_DIRECTORY: &str = "/run/secrets";
 pub const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// Folders of the root that are the sandbox's own, or would show more of the host than a folder.
-const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
+pub const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
 
 /// User and group that a step runs as unless its specification says otherwise.
 const DEFAULT_ID: u32 = 1000;

@@ -78,6 +78,7 @@ impl Bridge {
         let names = UdpSocket::bind((Ipv4Addr::LOCALHOST, NAME_PORT)).at(Stage::Bridge)?;
         for socket in &sockets {
             // Not before, so that nobody waits at a port for a program that is still being made. Another one may have begun to meanwhile.
+            rustix::net::sockopt::set_socket_reuseaddr(socket, true).at(Stage::Listen)?;
             rustix::net::listen(socket, BACKLOG).at(Stage::Listen)?;
             rustix::io::ioctl_fionbio(socket, true).at(Stage::Listen)?;
         }

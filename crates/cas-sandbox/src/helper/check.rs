@@ -102,14 +102,17 @@ impl<'a> Checks<'a> {
                 }
             }
         }
-        if let Some(running) = &mut self.running
-            && running.until.is_some_and(|until| until <= now)
-        {
+        let late = self.running.as_mut().filter(|running| running.until.is_some_and(|until| until <= now));
+        if let Some(running) = late {
             running.until = None;
             running.is_late = true;
             running.kill_group();
             // It has no group of its own yet if it is slow to begin.
             let _ = kill_process(running.process, Signal::KILL);
+            running.read();
+            let (counts, kept) = (running.counts, std::mem::take(&mut running.kept));
+            // At once: it may be where no signal reaches it.
+            self.found(counts, Report::TimedOut, kept);
         }
         let until = self.running.as_ref().map_or(self.next, |running| running.until)?;
         let left = until.saturating_duration_since(Instant::now());
@@ -135,7 +138,10 @@ impl<'a> Checks<'a> {
         // What it left in its group is of no use any more. The number is no other group's as long as this one has members.
         running.kill_group();
         running.read();
-        let ending = if running.is_late { Report::TimedOut } else { init::ending(status) };
+        if running.is_late {
+            return;
+        }
+        let ending = init::ending(status);
         let output = match running.failure() {
             Some(why) => why.into_bytes(),
             None => running.kept,

@@ -10,7 +10,7 @@ use crate::run::Failure;
 
 /// The key of a layer that keeps it from being cut into several. While it is empty `cas` cuts none, and the shape
 /// [`Shape::Split`] is left out.
-const ONE_LAYER: &str = "";
+const ONE_LAYER: &str = ", split = false";
 
 /// How a tree of a package becomes layers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
