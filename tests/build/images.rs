@@ -419,6 +419,71 @@ fn own_files_are_a_layer_without_a_step() {
     assert_eq!(names("//app:part"), ["srv/deep/b.js"]);
 }
 
+/// Which of two places gets which files is part of what an image is, and so is into how many layers they are cut.
+#[test]
+fn what_own_files_become_is_known_to_affected() {
+    let home = Home::new("");
+    let image = |first: &str, second: &str, more: &str| {
+        format!(
+            "[workspace]\n[image.i]\nlayers = [{{ files = [\"{first}/**\"], to = \"/x\" }}, {{ files = [\"{second}/**\"], to = \"/y\"{more} }}]\n"
+        )
+    };
+    home.write("cas.toml", &image("a", "b", ""));
+    home.write("a/f", "1");
+    home.write("b/f", "2");
+    home.write("c/f", "3");
+    home.git(&["init", "-q"]);
+    home.git(&["add", "-A"]);
+    home.git(&["commit", "-q", "-m", "x"]);
+    let affected = || {
+        let output = home.cas(&["affected", "--since", "HEAD"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(affected(), "");
+    for other in [image("b", "a", ""), image("a", "b", ", split = false"), image("a", "c", "")] {
+        home.write("cas.toml", &other);
+        assert!(affected().contains("//:i"), "{other}");
+    }
+    home.write("cas.toml", &image("a", "b", ""));
+    home.write("c/f", "4");
+    assert_eq!(affected(), "");
+    home.write("a/f", "4");
+    assert!(affected().contains("//:i"));
+}
+
+/// A tree that was cut before, and of which a folder left the store since, is cut anew.
+#[test]
+fn what_is_lost_of_a_cut_tree_is_made_again() {
+    let home = Home::new("");
+    let images: String = ["gzip", "zstd"]
+        .map(|codec| {
+            format!("[image.{codec}]\ncompression = \"{codec}\"\nlayers = [{{ files = [\"d/**\"], to = \"/\" }}]\n")
+        })
+        .concat();
+    home.write("cas.toml", &format!("[workspace]\n{images}"));
+    for number in 0..8 {
+        home.write(&format!("d/{number}/large"), &format!("{number}\n").repeat(200_000));
+        home.write(&format!("d/{number}/marked-name"), "x");
+    }
+    let built = |image: &str| {
+        let built = home.cas(&["build", image]);
+        assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+        layers(&home, image)
+    };
+    let count = built("//:gzip").len();
+    assert!(count > 1);
+    let objects = home.objects();
+    let is_folder = |path: &&std::path::PathBuf| {
+        let bytes = fs::read(path).unwrap();
+        bytes.windows(11).any(|window| window == b"marked-name")
+    };
+    let lost: Vec<_> = objects.iter().filter(is_folder).collect();
+    assert!(!lost.is_empty());
+    lost.iter().for_each(|path| fs::remove_file(path).unwrap());
+    assert_eq!(built("//:zstd").len(), count);
+}
+
 #[test]
 fn a_large_tree_is_cut_and_a_change_is_one_layer() {
     let home = Home::new("");

@@ -245,3 +245,25 @@ fn health_is_told_when_it_changes() {
     let output = home.cas(&["run", ":i", "--no-healthcheck", "--", "/bin/sh", "-c", "busybox sleep 1"]);
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
+
+/// What cannot be done is told before the program starts.
+#[test]
+fn what_links_of_the_image_and_its_checks_do_not_allow_is_told() {
+    let manifest = "[workspace]\n\
+        [command.links]\ntoolchain = \":sh\"\noutputs = [\"in\"]\n\
+        run = \"mkdir in; ln -s /proc/x in/to_proc; ln -s / in/to_root; ln -s /srv in/to_srv\"\n\
+        [image.i]\nbase = \":sh\"\nlayers = [{ from = \":links\", path = \"in\", to = \"/l\" }]\nconfig = { cmd = [\"/bin/true\"] }\n";
+    let Some(home) = Home::with_busybox(manifest, &[("host/in", "one\n")]) else { return };
+    for (options, expected) in [
+        (&["--volume", "host:/l/to_proc"][..], "`/l/to_proc` of `//:i` is led to `/proc/x` by links of the image"),
+        (&["--volume", "host:/l/to_root"], "`/l/to_root` of `//:i` is led to `/` by links of the image"),
+        (&["--volume", "host:/l/to_srv", "--volume", "host:/srv"], "`/l/to_srv`"),
+        (&["--health-exit"], "`//:i` has no health check"),
+    ] {
+        let output = home.cas(&[&["run", ":i"], options].concat());
+        let stderr = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains(expected), "{options:?}: {stderr}");
+        assert!(stderr.contains("hint: "), "{options:?}: {stderr}");
+    }
+    prints(&home.cas(&["run", ":i", "--volume", "host:/l/to_srv"]), "");
+}

@@ -14,7 +14,7 @@ impl Home {
         self.folder.path().join("store/v1")
     }
 
-    fn objects(&self) -> Vec<PathBuf> {
+    pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut open = vec![self.store().join("objects")];
         while let Some(folder) = open.pop() {

@@ -1,8 +1,9 @@
 //! Into which layers a tree is cut, so that a change of some packages leaves most layers as they are.
 //!
-//! What the rules read (`package`, `rules`, the limits of `image`) is part of the digest of images: a change of it is one of the rules, and
-//! the number of the memos that keep what was cut goes up with it. The rules follow from the tree and a number of layers alone, and from what seldom changes in them: names, which of the
-//! packages are the large ones, the power of two below a size. docs/formats/cut.md has them, `docs/benchmarks/bumps.md` what they gain.
+//! The rules follow from the tree and a number of layers alone, and from what seldom changes in them: names, which of the packages are
+//! the large ones, the power of two below a size. docs/formats/cut.md has them, `docs/benchmarks/bumps.md` what they gain. What they
+//! read (`package`, `rules`, the limits of `image`) is part of the digest of images: a change of it is one of the rules, and the number
+//! of the memos that keep what was cut goes up with it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -469,10 +469,13 @@ impl Builder<'_> {
                 let mut layers = Vec::new();
                 for layer in &image.layers {
                     layers.push(match &layer.from {
-                        LayerSource::Outputs(_) => outputs.next().expect("each has a need"),
+                        LayerSource::Outputs(_) => {
+                            let (from, output) = outputs.next().expect("each has a need");
+                            image::Given::Outputs(from, output)
+                        }
                         LayerSource::Files(patterns) => {
-                            let files = self.sources(shared).own_files(label.package.as_ref(), patterns)?;
-                            (label.to_string(), Output::Files(Arc::new(files)))
+                            let sources = self.sources(shared);
+                            image::Given::Files(sources.kept(&sources.own_picked(label.package.as_ref(), patterns)?)?)
                         }
                     });
                 }

@@ -159,33 +159,37 @@ pub(crate) fn outline(
     Ok(named(function, root, pin, origin, None))
 }
 
-/// The tree of a pinned image, whole: from the store, or unpacked again where something of it is gone.
+/// The tree of a pinned image for this machine, whole: from the store, or unpacked again where something of it is gone.
 pub(crate) fn tree(store: &Store, pinned: &Pinned) -> Result<Directory, BuildError> {
-    let Pinned { pin, function, root: Some(root), place } = pinned else {
-        return Ok(store.load_tree(&tree_for(store, pinned, &own())?)?);
-    };
-    if let Some(tree) = store.find_tree(&root.tree)? {
-        return Ok(tree);
-    }
-    let (made, tree) = make(store, *function, place, pin, &own())?;
-    // The record named another one, which is corrected now: whoever went on with that name begins again.
-    if made == *root { Ok(tree) } else { Err(StoreError::Missing(root.tree).into()) }
+    Ok(whole(store, pinned, &own())?.1)
 }
 
 /// The name of the tree of a pinned image for a platform. All of it is in the store then.
 pub(crate) fn tree_for(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<Descriptor, BuildError> {
-    if let Some(root) = pinned.root.as_ref().filter(|_| is_same(platform, &own())) {
-        tree(store, pinned)?;
-        return Ok(root.tree);
-    }
-    let function = pinned.function;
-    let known = store.memo(ROOT_MEMO, key(function, &pinned.pin, platform).as_bytes())?;
-    if let Some(root) = known.and_then(|value| Root::decode(&value))
-        && store.find_tree(&root.tree)?.is_some()
+    Ok(whole(store, pinned, platform)?.0)
+}
+
+fn whole(store: &Store, pinned: &Pinned, platform: &TargetPlatform) -> Result<(Descriptor, Directory), BuildError> {
+    let Pinned { pin, function, root, place } = pinned;
+    let named = root.as_ref().filter(|_| is_same(platform, &own()));
+    let known = match named {
+        Some(root) => Some(root.tree),
+        None => {
+            let known = store.memo(ROOT_MEMO, key(*function, pin, platform).as_bytes())?;
+            known.and_then(|value| recorded_tree(&value))
+        }
+    };
+    if let Some(name) = known
+        && let Some(tree) = store.find_tree(&name)?
     {
-        return Ok(root.tree);
+        return Ok((name, tree));
     }
-    Ok(make(store, function, &pinned.place, &pinned.pin, platform)?.0.tree)
+    let (made, tree) = make(store, *function, place, pin, platform)?;
+    match named {
+        // The record named another one, which is corrected now: whoever went on with that name begins again.
+        Some(root) if made != *root => Err(StoreError::Missing(root.tree).into()),
+        _ => Ok((made.tree, tree)),
+    }
 }
 
 fn key(function: DigestFunction, pin: &LockedImage, platform: &TargetPlatform) -> String {
@@ -204,10 +208,7 @@ pub(crate) fn make(
     let layers: Vec<(Descriptor, Digest)> =
         manifest.layers.iter().zip(&config.diff_ids).map(|(layer, diff_id)| (layer.blob, *diff_id)).collect();
     let (name, tree) = unpacked(store, function, origin, &layers)?;
-    let env = config.env.iter().filter_map(|text| text.split_once('='));
-    let env =
-        env.filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let root = Root { tree: name, env };
+    let root = Root { tree: name, env: config.env };
     store.put_memo(ROOT_MEMO, key(function, pin, platform).as_bytes(), &root.encode())?;
     Ok((root, tree))
 }

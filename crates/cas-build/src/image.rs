@@ -41,6 +41,14 @@ pub(crate) struct Context<'a> {
     pub(crate) variables: &'a BTreeMap<String, String>,
 }
 
+/// What a layer is made of.
+pub(crate) enum Given {
+    /// Outputs of a target, with its label.
+    Outputs(String, Output),
+    /// Files of the image's own package, with paths from the workspace's root.
+    Files(Directory),
+}
+
 /// What a target gives to a layer, before its rights are looked at.
 struct LayerPart {
     from: String,
@@ -49,27 +57,40 @@ struct LayerPart {
     top: Option<RelPath>,
 }
 
-/// Builds an image. `base` and `layers` are the outputs of what the target names, with their labels, in its order.
+/// Builds an image. `base` is the output of what the target names, with its label, `layers` what its layers are made of, in their order.
 pub(crate) fn build(
     context: &Context<'_>,
     label: &Label,
     target: &ImageTarget,
     base: Option<(String, Output)>,
-    layers: Vec<(String, Output)>,
+    layers: Vec<Given>,
 ) -> Result<Image, BuildError> {
     let Context { store, workspace, .. } = *context;
-    let taints = Taints::of(base.iter().chain(&layers).map(|(_, output)| output));
-    let own = [platforms::plain()];
-    let wanted = if target.platforms.is_empty() { &own[..] } else { &target.platforms };
+    let outputs = layers.iter().filter_map(|given| match given {
+        Given::Outputs(_, output) => Some(output),
+        Given::Files(_) => None,
+    });
+    let taints = Taints::of(base.iter().map(|(_, output)| output).chain(outputs));
+    let wanted = platforms::of_target(target);
     let mut parts = Vec::new();
-    for (layer, (from, output)) in target.layers.iter().zip(layers) {
-        platforms::check_part(workspace, label, layer, &from, &output, wanted)?;
-        let role = "a layer of an image";
-        let (tree, top) = part::Context { store, workspace, label, role }.placed_part(&from, &output, layer)?;
+    for (layer, given) in target.layers.iter().zip(layers) {
+        let (from, (tree, top)) = match given {
+            Given::Outputs(from, output) => {
+                platforms::check_part(workspace, label, layer, &from, &output, &wanted)?;
+                let role = "a layer of an image";
+                let placed = part::Context { store, workspace, label, role }.placed_part(&from, &output, layer)?;
+                (from, placed)
+            }
+            Given::Files(files) => {
+                let from = label.to_string();
+                let placed = part::files_at(&from, &files, layer)?;
+                (from, placed)
+            }
+        };
         parts.push(LayerPart { from, tree, top });
     }
     let mut images = Vec::new();
-    for platform in wanted {
+    for platform in &wanted {
         images.push(for_platform(context, label, target, platform, base.as_ref(), &parts, &taints)?);
     }
     // The one for this machine stands for all where one image is asked for.
@@ -199,11 +220,16 @@ struct Planned {
     /// Which layer it is, so that the next one there is known to go on from it.
     place: String,
     tree: Descriptor,
-    /// The tree, where it is at hand.
-    loaded: Option<Arc<Directory>>,
-    /// What it was cut out of, and for how many layers.
-    whole: (Descriptor, usize),
+    origin: Origin,
     created_by: String,
+}
+
+/// Where the tree of a planned layer comes from.
+enum Origin {
+    /// It is at hand.
+    Loaded(Arc<Directory>),
+    /// The store, where it is since the tree of this name was cut for so many layers.
+    CutOf(Descriptor, usize),
 }
 
 /// Layers as documents name them and as the store has them; trees are cut, and their layers made.
@@ -215,58 +241,46 @@ fn described(
     sources: Vec<Source>,
 ) -> Result<(Vec<LayerReference>, Vec<ImageLayer>), BuildError> {
     let budgets = layer_cut::budgets(target.max_layers, &sources);
-    // Layers that are there, and numbers of those that are to be made.
+    // `None` stands for the next one of those that are to be made.
     let (mut order, mut planned) = (Vec::new(), Vec::new());
     for (layer_index, (source, budget)) in sources.into_iter().zip(budgets).enumerate() {
         let (tree, name, created_by) = match source {
             Source::Layer(layer) => {
-                order.push(Ok(layer));
+                order.push(Some(layer));
                 continue;
             }
             Source::Tree { tree, name, created_by, .. } => (tree, name, created_by),
         };
-        let whole = (name, budget);
+        let place = format!("{label} {platform} {layer_index}");
         let parts = layer_cut::parts(store, &tree, &name, budget)?;
-        let is_cut = parts.len() > 1;
-        for CutPart { name: part, tree: part_tree } in parts {
-            order.push(Err(planned.len()));
-            let place = format!("{label} {platform} {layer_index}");
-            planned.push(match is_cut {
-                false => {
-                    let created_by = created_by.clone();
-                    Planned { layer_index, place, tree: name, loaded: Some(Arc::clone(&tree)), whole, created_by }
-                }
-                true => Planned {
-                    layer_index,
-                    place: format!("{place} {part}"),
-                    tree: part_tree,
-                    loaded: None,
-                    whole,
-                    created_by: format!("{created_by} ({part})"),
-                },
-            });
+        order.extend(parts.iter().map(|_| None));
+        if parts.len() == 1 {
+            planned.push(Planned { layer_index, place, tree: name, origin: Origin::Loaded(tree), created_by });
+            continue;
+        }
+        for CutPart { name: part, tree } in parts {
+            let (place, created_by) = (format!("{place} {part}"), format!("{created_by} ({part})"));
+            planned.push(Planned { layer_index, place, tree, origin: Origin::CutOf(name, budget), created_by });
         }
     }
-    let mut made_here = make(store, label, codec(target.compression), &planned)?.into_iter();
+    let made_here = make(store, label, codec(target.compression), &planned)?;
+    let mut made_here = planned.into_iter().zip(made_here);
     let (mut references, mut made) = (Vec::new(), Vec::new());
-    for place in order {
-        let (layer, recipe, created_by) = match place {
-            Err(number) => {
-                let Planned { tree, created_by, .. } = &planned[number];
-                let (recipe_name, recipe) = made_here.next().expect("every planned layer was made");
-                (ImageLayer::Made { recipe: recipe_name, tree: *tree }, recipe, created_by.clone())
+    for layer in order {
+        let (layer, recipe, created_by) = match layer {
+            None => {
+                let (Planned { tree, created_by, .. }, (recipe_name, recipe)) =
+                    made_here.next().expect("every planned layer was made");
+                (ImageLayer::Made { recipe: recipe_name, tree }, recipe, created_by)
             }
-            Ok(ImageLayer::Made { recipe, tree }) => {
+            Some(ImageLayer::Made { recipe, tree }) => {
                 let found = layer::find(store, &recipe)?.ok_or(BuildError::Record { what: recipe })?;
                 (ImageLayer::Made { recipe, tree }, found, format!("cas layer {}", tree.digest))
             }
-            Ok(layer @ ImageLayer::Foreign { .. }) => {
-                if let ImageLayer::Foreign { blob, diff_id, kind, annotations } = &layer {
-                    let (blob, diff_id, kind, annotations) = (*blob, *diff_id, *kind, annotations.clone());
-                    let created_by = format!("layer {}", blob.digest);
-                    references.push(LayerReference { kind, blob, diff_id, created_by, annotations });
-                }
-                made.push(layer);
+            Some(ImageLayer::Foreign { blob, diff_id, kind, annotations }) => {
+                let created_by = format!("layer {}", blob.digest);
+                references.push(LayerReference { kind, blob, diff_id, created_by, annotations: annotations.clone() });
+                made.push(ImageLayer::Foreign { blob, diff_id, kind, annotations });
                 continue;
             }
         };
@@ -284,20 +298,20 @@ fn make(
     planned: &[Planned],
 ) -> Result<Vec<(Descriptor, Recipe)>, BuildError> {
     let one = |at_once: usize, planned: &Planned| {
-        let Planned { layer_index, place, tree: name, loaded, whole, .. } = planned;
-        let tree = || match loaded {
-            Some(tree) => Ok(Arc::clone(tree)),
-            None => store.load_tree(name).map(Arc::new),
+        let Planned { layer_index, place, tree: name, origin, .. } = planned;
+        let tree = || match origin {
+            Origin::Loaded(tree) => Ok(Arc::clone(tree)),
+            Origin::CutOf(..) => store.load_tree(name).map(Arc::new),
         };
-        layer::build(store, &tree, name, codec, place, at_once).map_err(|error| match error {
-            LayerError::Entry(source) => {
+        layer::build(store, &tree, name, codec, place, at_once).map_err(|error| match (error, origin) {
+            (LayerError::Entry(source), _) => {
                 BuildError::Layer { label: label.to_string(), layer_index: *layer_index, source }
             }
-            LayerError::Build(BuildError::Store(error @ StoreError::Missing(_))) if loaded.is_none() => {
+            (LayerError::Build(BuildError::Store(error @ StoreError::Missing(_))), Origin::CutOf(whole, most)) => {
                 // Part of what was cut before is gone: the next attempt cuts anew.
-                layer_cut::forget(store, &whole.0, whole.1).err().unwrap_or(BuildError::Store(error))
+                layer_cut::forget(store, whole, *most).err().unwrap_or(BuildError::Store(error))
             }
-            LayerError::Build(error) => error,
+            (LayerError::Build(error), _) => error,
         })
     };
     // What is known is looked up by one.

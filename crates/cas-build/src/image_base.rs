@@ -75,8 +75,7 @@ impl Base {
                     None => Inherited::default(),
                 };
                 let tree = toolchain.tree(store, context.fetcher)?;
-                // A root that something was added to is called by what it is made of, not by its tree.
-                let name = tree.encode(context.function).map_err(cas_store::StoreError::from)?.root;
+                let name = toolchain.tree_name(&tree)?;
                 let source = Source::Tree { tree, name, created_by: format!("cas {from}"), cutting: Cutting::Root };
                 Ok(Self { sources: vec![source], tree: None, inherited })
             }

@@ -16,7 +16,7 @@ use crate::graph::{Edge, Every, Graph, TargetId};
 use crate::recent::Recent;
 use crate::schedule::Values;
 use crate::trace::Trace;
-use crate::{BuildError, Files, Output, Taints, Workspace, checkout};
+use crate::{BuildError, Output, Taints, Workspace, checkout};
 
 /// The manifest that comes with a dependency's outputs.
 const PACKAGE_JSON: &str = "package.json";
@@ -428,13 +428,6 @@ impl Sources<'_> {
     /// Files of a package that match patterns, without those that the workspace gives to all.
     pub(crate) fn own_picked(&self, package: Option<&RelPath>, patterns: &[String]) -> Result<Picked, BuildError> {
         self.selected(package, Some(patterns.to_vec()), Vec::new())
-    }
-
-    /// The same as if they were outputs.
-    pub(crate) fn own_files(&self, package: Option<&RelPath>, patterns: &[String]) -> Result<Files, BuildError> {
-        let tree = self.kept(&self.own_picked(package, patterns)?)?;
-        let name = tree.encode(self.workspace.section.digest_function).map_err(StoreError::from)?.root;
-        Ok(Files::new(tree, name, name, Vec::new(), Taints::default()))
     }
 
     /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.

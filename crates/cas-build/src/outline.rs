@@ -485,7 +485,7 @@ impl Builder<'_> {
             words.add("layer", index.to_string(), format!("{from} {rest}"));
             let part = match &output {
                 Output::Files(files) if !files.tree(self.store)?.is_empty() => {
-                    part::files_at(self.store, &from, files, layer)?
+                    part::files_at(&from, files.tree(self.store)?, layer)?
                         .0
                         .encode(function)
                         .map_err(cas_store::StoreError::from)?

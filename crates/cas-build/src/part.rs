@@ -5,7 +5,7 @@ use cas_npm::Part;
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
-use crate::{BuildError, Files, Output, Workspace, modules};
+use crate::{BuildError, Output, Workspace, modules};
 
 /// What is needed to find them.
 pub(crate) struct Context<'a> {
@@ -40,7 +40,7 @@ impl Context<'_> {
                 tree.insert(&place, node, &Metadata::root_owned(0o755)).expect("the tree is empty");
                 Ok((tree, Some(place)))
             }
-            Output::Files(files) => files_at(self.store, from, files, wanted),
+            Output::Files(files) => files_at(from, files.tree(self.store)?, wanted),
             Output::Package(package) => whole(&package.tree),
             Output::Tarball(tarball) => whole(&tarball.tree),
             Output::Packages(packages) => {
@@ -63,14 +63,13 @@ fn placed(tree: &Directory, to: Option<&RelPath>) -> Result<Directory, BuildErro
     Ok(whole)
 }
 
-/// The part of a step's outputs that a layer takes, where it wants it, and the uppermost place that is of the part.
+/// The part of files, with paths from the workspace's root, that a layer takes, where it wants it, and the uppermost place that is of the
+/// part. `from` is the label of the target whose package they are of.
 pub(crate) fn files_at(
-    store: &Store,
     from: &str,
-    files: &Files,
+    outputs: &Directory,
     wanted_part: &ImageLayer,
 ) -> Result<(Directory, Option<RelPath>), BuildError> {
-    let outputs = files.tree(store)?;
     let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
     let package = RelPath::new(package).ok();
     let wanted = match (&package, &wanted_part.path) {

@@ -28,6 +28,11 @@ pub(crate) fn can_run(platform: &TargetPlatform) -> bool {
     (&platform.os, &platform.architecture) == (&own.os, &own.architecture)
 }
 
+/// What an image of the workspace is for.
+pub(crate) fn of_target(image: &ImageTarget) -> Vec<TargetPlatform> {
+    if image.platforms.is_empty() { vec![plain()] } else { image.platforms.clone() }
+}
+
 /// Whether two texts mean one platform.
 pub(crate) fn is_same(one: &TargetPlatform, other: &TargetPlatform) -> bool {
     one.normalized() == other.normalized()
@@ -49,11 +54,9 @@ impl Wanted {
         for (target, _) in graph.to_build().iter().filter(|(_, needs)| needs.contains(&toolchain)) {
             match &graph.target(*target).kind {
                 TargetKind::Image(image) if image.base.is_some() && graph.needs(*target).named[0] == toolchain => {
-                    let plain = [plain()];
-                    let known = if image.platforms.is_empty() { &plain[..] } else { &image.platforms };
-                    for platform in known {
-                        if !platforms.contains(platform) {
-                            platforms.push(platform.clone());
+                    for platform in of_target(image) {
+                        if !platforms.contains(&platform) {
+                            platforms.push(platform);
                         }
                     }
                 }
@@ -127,8 +130,7 @@ fn obstacle(graph: &Graph<'_>, target: TargetId, image: &ImageTarget, platform: 
                 return Some(format!("its base `{label}` is a root of this machine ({})", own()));
             }
             TargetKind::Image(below) => {
-                let plain = [plain()];
-                let known = if below.platforms.is_empty() { &plain[..] } else { &below.platforms };
+                let known = of_target(below);
                 if !known.iter().any(|known| is_same(known, platform)) {
                     let known: Vec<String> = known.iter().map(ToString::to_string).collect();
                     return Some(format!("its base `{label}` is for {} alone", known.join(", ")));

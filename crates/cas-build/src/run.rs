@@ -7,9 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use cas_oci::{Healthcheck, Inherited, MAX_DOCUMENT_BYTES};
-use cas_sandbox::{
-    Cancel, Check, Ending, Health, Network, OWN_PLACES, Overlay, Port, Runner, Spec, Streams, Tier, Volume,
-};
+use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
 
@@ -267,7 +265,7 @@ fn behind_links_of(image: &Image, tree: &Directory, volumes: &mut [Volume]) -> R
     for volume in volumes {
         let inside = behind_links(tree, &volume.inside);
         let given = std::mem::replace(&mut volume.inside, inside.clone());
-        if inside == Path::new("") || OWN_PLACES.iter().any(|place| inside.starts_with(place)) {
+        if !Volume::can_be_at(&inside) {
             let [given, inside] = [given, inside].map(|path| Path::new("/").join(path));
             return Err(BuildError::VolumePlace { name: image.reference.clone(), given, inside });
         }

@@ -9,7 +9,7 @@ use cas_config::LockedDebian;
 use cas_fetch::Fetcher;
 use cas_oci::TargetPlatform;
 use cas_sandbox::Cancel;
-use cas_store::Store;
+use cas_store::{Store, StoreError};
 use cas_tree::{Directory, MergeRule, Node};
 
 use crate::foreign::{ForeignLayers, Pinned};
@@ -117,7 +117,7 @@ impl Toolchain {
         let function = base.name.digest.function();
         let mut text = format!("added-1\n{}\n", base.name);
         for (_, part) in &parts {
-            text.push_str(&format!("{}\n", part.encode(function).map_err(cas_store::StoreError::from)?.root));
+            text.push_str(&format!("{}\n", part.encode(function).map_err(StoreError::from)?.root));
         }
         let name = Descriptor::of(function, text.as_bytes());
         let env = base.env.clone();
@@ -209,6 +209,14 @@ impl Toolchain {
         });
         *tree = Some(Arc::clone(&found));
         Ok(found)
+    }
+
+    /// The name of its tree, which is at hand. That of packages is the root's own; others are called by what they are made of.
+    pub(crate) fn tree_name(&self, tree: &Directory) -> Result<Descriptor, BuildError> {
+        match &self.source {
+            Source::Debian { .. } => Ok(self.name),
+            _ => Ok(tree.encode(self.name.digest.function()).map_err(StoreError::from)?.root),
+        }
     }
 
     /// The layers of the image that it is, byte for byte; `None` for one that is something else.

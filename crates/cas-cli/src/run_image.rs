@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use cas_build::RunChanges;
 use cas_config::Label;
-use cas_sandbox::{Ending, Health, MAX_PORTS, Network, OWN_PLACES, Port, Volume};
+use cas_sandbox::{Ending, Health, MAX_PORTS, Network, Port, Volume};
 
 use crate::args::{RunImageArgs, RunNetwork};
 use crate::commands;
@@ -194,7 +194,7 @@ fn volumes(texts: &[PathBuf]) -> Result<Vec<Volume>, Failure> {
             Ok(rest) if clean(&inside) && rest != Path::new("") => rest.to_owned(),
             _ => return Err(fail("its place in the image is no clean path below `/`", "write it as `/srv/data`")),
         };
-        if OWN_PLACES.iter().any(|place| inside_root.starts_with(place)) {
+        if !Volume::can_be_at(&inside_root) {
             return Err(fail("the sandbox has its own `/dev` and `/proc`, and no `/sys`", "choose another path"));
         }
         if volumes.iter().any(|other| other.inside == inside_root) {

@@ -78,8 +78,8 @@ pub struct ConfigView {
     pub platform: TargetPlatform,
     /// Digests of the uncompressed layers.
     pub diff_ids: Vec<Digest>,
-    /// Variables, `NAME=VALUE`.
-    pub env: Vec<String>,
+    /// Variables.
+    pub env: BTreeMap<String, String>,
 }
 
 /// Why a document cannot be used.
@@ -316,8 +316,14 @@ impl ConfigView {
         let diff_ids = diff_ids.into_iter().map(diff_id).collect::<Result<_, _>>()?;
         let env = raw.config.and_then(|config| config.0.env).unwrap_or_default();
         without_nul("Env", &env)?;
-        Ok(Self { platform, diff_ids, env })
+        Ok(Self { platform, diff_ids, env: variables(&env) })
     }
+}
+
+/// The variables of texts `NAME=VALUE`; of those with one name the last. Others are left out, as when a program starts with them.
+pub(crate) fn variables(texts: &[String]) -> BTreeMap<String, String> {
+    let pairs = texts.iter().filter_map(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty());
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Fails where a text would end early for the system.
@@ -484,7 +490,10 @@ mod tests {
             r#"{{"architecture":"arm64","os":"linux","variant":"v8","config":{{"Env":["A=1"]}},"rootfs":{{"type":"layers","diff_ids":["{DIGEST}"]}}}}"#
         );
         let config = ConfigView::parse(text.as_bytes()).expect("it is one");
-        assert_eq!((config.platform.to_string().as_str(), config.env), ("linux/arm64/v8", vec!["A=1".to_owned()]));
+        assert_eq!(
+            (config.platform.to_string().as_str(), config.env),
+            ("linux/arm64/v8", BTreeMap::from([("A".to_owned(), "1".to_owned())]))
+        );
         assert_eq!(config.diff_ids[0].to_string(), DIGEST);
         assert!(ConfigView::parse(br#"{"architecture":"a","os":"linux"}"#).is_err());
         let none = br#"{"architecture":"a","os":"linux","rootfs":{"type":"layers","diff_ids":null},"config":null}"#;

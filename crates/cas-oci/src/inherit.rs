@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::document::{null_is_default, without_nul};
+use crate::document::{null_is_default, variables, without_nul};
 use crate::json::{self, Object};
 use crate::{Healthcheck, ImageConfig, ParseDocumentError};
 
@@ -105,7 +105,6 @@ impl Inherited {
             None => None,
         };
         let env = raw.env.unwrap_or_default();
-        let variables = env.iter().filter_map(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty());
         // What is below zero is as good as not said.
         let number = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default();
         let check = raw.healthcheck.and_then(|Object(raw)| {
@@ -128,7 +127,7 @@ impl Inherited {
         let config = ImageConfig {
             user: set(raw.user),
             exposed_ports: raw.exposed_ports.unwrap_or_default().into_keys().collect(),
-            env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            env: variables(&env),
             entrypoint: words(raw.entrypoint),
             cmd: words(raw.cmd),
             volumes: raw.volumes.unwrap_or_default().into_keys().collect(),

@@ -45,7 +45,7 @@ pub use plain::Plain;
 pub use probe::{HostReport, probe};
 pub use run::{Ending, Health, Outcome, Port, Runner, Streams};
 pub use spec::{
-    Check, EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, OWN_PLACES, Overlay, Owner, Private, SECRETS_DIRECTORY,
+    Check, EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY,
     SOURCE_DIRECTORY, Secret, Spec, SpecError, Users, Volume,
 };
 pub use tier::Tier;

@@ -455,6 +455,8 @@ mod tests {
         assert!(address.ip().is_loopback() && address.port() > 0 && port.inside() == 80);
         let refused = TcpStream::connect(address).expect_err("nobody listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let twice = Port::bind(address.port(), 80).expect_err("it is taken, though nobody listens yet");
+        assert_eq!(twice.kind(), io::ErrorKind::AddrInUse);
         let other = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let taken = Port::bind(other.local_addr().expect("it has one").port(), 80).expect_err("another one listens");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);

@@ -26,7 +26,7 @@ pub const SECRETS_DIRECTORY: &str = "/run/secrets";
 pub const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// Folders of the root that are the sandbox's own, or would show more of the host than a folder.
-pub const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
+const OWN_PLACES: [&str; 3] = ["dev", "proc", "sys"];
 
 /// User and group that a step runs as unless its specification says otherwise.
 const DEFAULT_ID: u32 = 1000;
@@ -141,6 +141,19 @@ pub struct Volume {
     pub is_read_only: bool,
 }
 
+impl Volume {
+    /// Whether something of the host can be shown at a path of the root: a clean one, and none of the sandbox's own places.
+    #[must_use]
+    pub fn can_be_at(inside: &Path) -> bool {
+        is_inside(inside) && !OWN_PLACES.iter().any(|place| inside.starts_with(place))
+    }
+}
+
+/// Whether a path is below the root and clean.
+fn is_inside(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_))) && path != Path::new("")
+}
+
 /// A second command, run again and again in the sandbox of the first one, that tells by its exit code whether that one works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -246,15 +259,10 @@ impl Spec {
         if let Some(secret) = self.secrets.iter().find(|secret| !secret.can_be_shown()) {
             return Err(SpecError::Secret { name: secret.name.clone() });
         }
-        let is_inside =
-            |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_))) && path != Path::new("");
         if let Some(private) = self.private.iter().find(|private| !is_inside(&private.inside)) {
             return Err(SpecError::Private { path: private.inside.clone() });
         }
-        let hides_the_sandbox = |volume: &&Volume| {
-            !is_inside(&volume.inside) || OWN_PLACES.iter().any(|place| volume.inside.starts_with(place))
-        };
-        if let Some(volume) = self.volumes.iter().find(hides_the_sandbox) {
+        if let Some(volume) = self.volumes.iter().find(|volume| !Volume::can_be_at(&volume.inside)) {
             return Err(SpecError::Volume { path: volume.inside.clone() });
         }
         if let Some(path) = self.folders.iter().find(|path| !is_inside(path)) {

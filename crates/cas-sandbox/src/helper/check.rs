@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
-use super::{At, Setup, command, init};
+use super::{At, Setup, command, init, timespec};
 use crate::error::StartError;
 use crate::run::Streams;
 use crate::wire::{self, Bytes, CheckJob, Finding, Report, Stage};
@@ -116,10 +116,7 @@ impl<'a> Checks<'a> {
         }
         let until = self.running.as_ref().map_or(self.next, |running| running.until)?;
         let left = until.saturating_duration_since(Instant::now());
-        Some(Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        })
+        Some(timespec(left))
     }
 
     fn output(&self) -> Option<&File> {

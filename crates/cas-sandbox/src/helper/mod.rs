@@ -229,6 +229,11 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
     Ok(())
 }
 
+/// A time to wait, as the system has it; what is longer than it knows is for ever.
+fn timespec(time: Duration) -> Timespec {
+    Timespec::try_from(time).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+}
+
 /// Waits until the child has ended, process 1 of a sandbox, and then ends the rest, if any.
 fn watch(
     child: Pid,
@@ -248,10 +253,7 @@ fn watch(
             let next = deadline.into_iter().chain(guard.next_look()).min();
             timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
         }
-        let timeout = timeout.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        let timeout = timeout.map(timespec);
         let count = match poll(&mut ready, timeout.as_ref()) {
             Err(Errno::INTR) => continue,
             other => other.at(Stage::Supervise)?,
