@@ -1,18 +1,21 @@
 //! Images as archives: a layout, what `docker load` takes, and the files alone. All have the normal form of layers, so they repeat.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::slice;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
 use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index};
 use cas_store::{Store, StoreError};
-use cas_tar::{Codec, Compression, LayerPlan, copy_pieces, decompress};
+use cas_tar::{Codec, Compression, LayerGroups, Piece, copy_pieces, decompress};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use serde_json::json;
 
-use crate::export::{blobs, keep, keep_whole};
+use crate::export::{Part, blobs, keep, keep_whole};
 use crate::foreign::{MAX_LAYER_BYTES, compression_of};
+use crate::layer::LayerError;
 use crate::{BuildError, Image, ImageLayer, layer};
 
 /// Files of an archive, by path.
@@ -32,19 +35,17 @@ impl Files {
 
 /// A layout.
 pub(crate) fn oci(store: &Store, image: &Image, file: &Path, tag: &str) -> Result<(), BuildError> {
-    let mut files = Files::new();
+    let (mut files, mut parts) = (Files::new(), BTreeMap::new());
     let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
     for part in blobs(store, image)? {
-        if let Some(recipe) = &part.recipe {
-            keep_whole(store, recipe)?;
-        }
         files.add(named(&part.blob), part.blob);
+        parts.insert(part.blob, part);
     }
     files.add(named(image.document()), *image.document());
     let index = encode_index(&[IndexEntry::new(tag, image.media_type(), image.document())]);
     files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index)?);
     files.add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
-    write(store, &files.0, file)
+    write(store, &files.0, &parts, file)
 }
 
 /// What `docker save` writes since 1.10: a list of images, their configurations, and layers, which must not be compressed.
@@ -62,12 +63,12 @@ pub(crate) fn docker(store: &Store, image: &Image, file: &Path, name: Option<&st
     let tags: Vec<&str> = name.into_iter().collect();
     let list = json!([{ "Config": config, "RepoTags": tags, "Layers": layers }]).to_string();
     files.add("manifest.json".to_owned(), store.put_bytes(DigestFunction::Sha256, list.as_bytes())?);
-    write(store, &files.0, file)
+    write(store, &files.0, &BTreeMap::new(), file)
 }
 
 /// The files of all layers together.
 pub(crate) fn root_file_system(store: &Store, image: &Image, file: &Path) -> Result<(), BuildError> {
-    write(store, &image.tree(store)?.0, file)
+    write(store, &image.tree(store)?.0, &BTreeMap::new(), file)
 }
 
 /// The uncompressed bytes of a layer, as one blob.
@@ -83,8 +84,8 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
             keep(store, &recipe.tar, &mut |part| {
                 if is_of_tree {
                     let tree = store.load_tree(tree)?;
-                    let plan = LayerPlan::new(&tree).map_err(|_| BuildError::Record { what: recipe.tree })?;
-                    return tar(store, &plan, part);
+                    return tar(store, &tree, &BTreeMap::new(), part)
+                        .map_err(|error| error.or(|_| BuildError::Record { what: recipe.tree }));
                 }
                 let source = store.open_blob(&recipe.blob).map_err(StoreError::from)?;
                 let bytes = decompress(source, Compression::Gzip, MAX_LAYER_BYTES).map_err(BuildError::Compress)?;
@@ -101,15 +102,15 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
     }
 }
 
-/// Writes a tree as a tar, at once.
-fn write(store: &Store, tree: &Directory, file: &Path) -> Result<(), BuildError> {
-    let plan = LayerPlan::new(tree).map_err(|source| BuildError::NotArchived { file: file.to_owned(), source })?;
+/// Writes a tree as a tar, at once. Contents that are not in the store as they are are among `parts`.
+fn write(store: &Store, tree: &Directory, parts: &BTreeMap<Descriptor, Part>, file: &Path) -> Result<(), BuildError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = cas_fs::temporary_dir_in(parent, ".tmp-")?;
     let part = temporary.join("archive");
     let result = (|| {
         let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&part, 0o644)?);
-        tar(store, &plan, &mut writer)?;
+        tar(store, tree, parts, &mut writer)
+            .map_err(|error| error.or(|source| BuildError::NotArchived { file: file.to_owned(), source }))?;
         writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
         cas_fs::rename(&part, file)?;
         Ok(())
@@ -118,7 +119,23 @@ fn write(store: &Store, tree: &Directory, file: &Path) -> Result<(), BuildError>
     result
 }
 
-fn tar(store: &Store, plan: &LayerPlan, writer: &mut dyn Write) -> Result<(), BuildError> {
-    let mut groups = plan.groups.iter();
-    groups.try_for_each(|group| copy_pieces(group.pieces(), store, writer).map_err(BuildError::Compress))
+fn tar(
+    store: &Store,
+    tree: &Directory,
+    parts: &BTreeMap<Descriptor, Part>,
+    writer: &mut dyn Write,
+) -> Result<(), LayerError> {
+    let part_of = |piece: &Piece| match piece {
+        Piece::Content(blob) => parts.get(blob),
+        Piece::Bytes(_) => None,
+    };
+    for group in LayerGroups::new(tree) {
+        for piece in group.map_err(LayerError::Entry)?.pieces() {
+            match part_of(piece) {
+                Some(part) => part.write(store, writer)?,
+                None => copy_pieces(slice::from_ref(piece), store, writer).map_err(BuildError::Compress)?,
+            }
+        }
+    }
+    Ok(())
 }

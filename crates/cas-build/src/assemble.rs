@@ -1,32 +1,67 @@
-//! The frames of an archive, made in parallel, and both of its digests in the same pass.
+//! Archives: their frames in order, made in parallel, and both digests in the same pass.
 //!
-//! Workers compress groups, or fetch what was made of them before; one thread takes what they give in order and digests it. What a
-//! layer was hashed to at the end of each group is kept with its place in an image, so that next time only what follows the first
-//! change is read again. Bytes in flight are bounded; a file that is too long for memory goes by way of the disk.
+//! Workers compress groups as they are planned, or fetch what was made of them before; one thread takes what they give in order and
+//! digests the tar, a second one digests the blob. What a layer was hashed to at the end of each group is kept with its place in an
+//! image, so that next time only what follows the first change is read again.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use cas_blob::{Descriptor, OpenBlob, OpenBlobError};
-use cas_digest::{Digest, DigestFunction, Sha256};
+use cas_blob::{Descriptor, OpenBlob};
+use cas_digest::{DigestFunction, Sha256};
 use cas_store::{Store, StoreError};
 use cas_tar::{
-    Codec, ContentIndex, ContentsError, Encoded, Frame, FrameSummary, Group, GroupIndex, LayerPlan, Piece, RecipeTail,
-    Tail, copy_pieces,
+    Codec, ContentsError, EntryError, Frame, FrameSummary, Group, GroupIndex, LayerGroups, LayerPlan, RecipeTail, Tail,
+    copy_pieces,
 };
+use cas_tree::Directory;
 
 use crate::BuildError;
+use crate::frame::{Compressed, Made, load_contents, make};
+use crate::frame_line::{Groups, Line, Next, Stop};
 use crate::layer::LayerError;
 use crate::layer_states::{GroupState, LayerStates};
 
-/// A group up to this size is compressed in memory, a larger one by way of a file.
-const IN_MEMORY_BYTES: u64 = 8 << 20;
 /// Uncompressed bytes of groups that are being worked on, or wait to be digested, of all archives that are made at the same time.
-const IN_FLIGHT_BYTES: u64 = 32 << 20;
-/// Longest index of a group's contents that is read.
-const MAX_CONTENTS_BYTES: u64 = 64 << 20;
+const IN_FLIGHT_BYTES: u64 = 16 << 20;
+/// Frames that wait for the thread that digests the blob.
+const WAITING_FRAMES: usize = 1;
+/// An archive whose first group is shorter has no other, and is made by one thread.
+const APART_BYTES: u64 = 1 << 20;
+
+/// What an archive holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Holds<'a> {
+    /// The entries of a tree.
+    Tree(&'a Directory),
+    /// The same as eStargz has it, with the name of the landmark's bytes.
+    StargzTree(&'a Directory, Descriptor),
+    /// What was planned.
+    Plan(&'a LayerPlan),
+}
+
+impl<'a> Holds<'a> {
+    fn groups(self) -> Result<Groups<'a>, EntryError> {
+        Ok(match self {
+            Self::Tree(tree) => Box::new(LayerGroups::new(tree)),
+            Self::StargzTree(tree, landmark) => Box::new(LayerGroups::stargz(tree, landmark)?),
+            Self::Plan(plan) => Box::new(plan.groups.iter().cloned().map(Ok)),
+        })
+    }
+
+    /// All of it, for the tables of some codecs.
+    fn plan(self) -> Result<Cow<'a, LayerPlan>, EntryError> {
+        Ok(match self {
+            Self::Tree(tree) => Cow::Owned(LayerPlan::new(tree)?),
+            Self::StargzTree(tree, landmark) => Cow::Owned(LayerPlan::stargz(tree, landmark)?),
+            Self::Plan(plan) => Cow::Borrowed(plan),
+        })
+    }
+}
 
 /// What an archive was made of.
 pub(crate) struct Assembled {
@@ -37,36 +72,82 @@ pub(crate) struct Assembled {
     pub(crate) states: LayerStates,
 }
 
-/// A group that was compressed, now or before.
-#[derive(Clone)]
-struct Made {
-    frame: Frame,
-    contents: Option<(Descriptor, Vec<ContentIndex>)>,
-    /// The group's bytes, and those of its frame, where they fit into memory.
-    bytes: Option<(Arc<Vec<u8>>, Vec<u8>)>,
+/// Bytes in their order: what they are hashed to so far, and how many there were.
+#[derive(Clone, Default)]
+struct Digesting {
+    sha256: Sha256,
+    size: u64,
 }
 
-/// Makes the frames of a plan. `before` is what was kept of an earlier archive in the same place, `at_once` how many archives are
+impl Digesting {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    fn finish(self) -> Descriptor {
+        Descriptor { digest: self.sha256.finish(), size: self.size }
+    }
+}
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.feed(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The blob on its way: what it is hashed to, and what it was behind each frame.
+struct BlobDigesting<'a> {
+    store: &'a Store,
+    blob: Digesting,
+    states: Vec<Vec<u8>>,
+}
+
+impl BlobDigesting<'_> {
+    /// Goes on with a frame, whose bytes are in memory or in the store.
+    fn feed(&mut self, frame: &Descriptor, bytes: Option<&[u8]>) -> Result<(), BuildError> {
+        match bytes {
+            Some(bytes) => self.blob.feed(bytes),
+            None => {
+                let mut source = self.store.open_blob(frame).map_err(StoreError::from)?;
+                io::copy(&mut source, &mut self.blob).map_err(BuildError::Compress)?;
+            }
+        }
+        self.states.push(self.blob.sha256.state());
+        Ok(())
+    }
+
+    fn feed_all(&mut self, frames: &Receiver<(Descriptor, Option<Vec<u8>>)>) -> Result<(), BuildError> {
+        frames.iter().try_for_each(|(frame, bytes)| self.feed(&frame, bytes.as_deref()))
+    }
+}
+
+/// Makes the frames of an archive. `before` is what was kept of an earlier archive in the same place, `at_once` how many archives are
 /// made at the same time, which share processors and memory.
 pub(crate) fn assemble(
     store: &Store,
     function: DigestFunction,
     codec: Codec,
-    plan: &LayerPlan,
+    holds: Holds<'_>,
     before: Option<&LayerStates>,
     at_once: usize,
 ) -> Result<Assembled, LayerError> {
-    let groups = &plan.groups;
-    let keys: Vec<Digest> = groups.iter().map(Group::key).collect();
-    let mut run = Run { store, codec, tar: Sha256::new(), blob: Sha256::new(), sizes: (0, 0), made: Vec::new() };
-    run.feed_blob(codec.header());
-    let mut states = LayerStates { groups: run.resume(&keys, before)? };
-    let first = states.groups.len();
-    let line = Line::new(&groups[first..], IN_FLIGHT_BYTES / at_once.max(1) as u64);
-    let make = |index: usize| make(store, function, codec, &groups[first + index], &keys[first + index]);
+    let mut groups = holds.groups().map_err(LayerError::Entry)?;
+    let (mut resumed, first) = Resumed::new(store, codec, &mut groups, before)?;
+    let is_long = first.as_ref().is_some_and(|group| group.size() >= APART_BYTES);
+    let line = Line::new(first, groups, IN_FLIGHT_BYTES / at_once.max(1) as u64);
+    let make = |group: &Group| make(store, function, codec, group);
+    let (tar, made) = (&mut resumed.tar, &mut resumed.made);
+    let mut tar_states = Vec::new();
+    let blob = Mutex::new(BlobDigesting { store, blob: resumed.blob.clone(), states: Vec::new() });
     let digested = thread::scope(|scope| {
         let processors = thread::available_parallelism().map_or(2, usize::from);
-        let workers = processors.div_ceil(at_once.max(1)).min(groups.len() - first);
+        let workers = if is_long { processors.div_ceil(at_once.max(1)) } else { 1 };
         // Workers stop when this thread does, whatever the reason.
         let _stop = Stop(&line);
         for started in 0..workers {
@@ -74,106 +155,120 @@ pub(crate) fn assemble(
             // A machine that has no room for more threads has enough with those that run.
             if let Err(error) = spawned {
                 match started {
-                    0 => return Err(BuildError::Compress(error)),
+                    0 => return Err(BuildError::Compress(error).into()),
                     _ => break,
                 }
             }
         }
-        for (index, group) in groups[first..].iter().enumerate() {
-            if group.size() > IN_MEMORY_BYTES {
-                // Its bytes are in the store: this need not wait for the frame.
-                run.feed_tar_of(group)?;
+        let (sender, receiver) = sync_channel(WAITING_FRAMES);
+        let apart = (is_long && codec != Codec::Identity).then(|| {
+            let digest = || lock(&blob).feed_all(&{ receiver });
+            thread::Builder::new().spawn_scoped(scope, digest)
+        });
+        let apart = apart.and_then(Result::ok);
+        let told = (|| {
+            while let Some(next) = line.take(tar_states.len())? {
+                let Compressed { made: group, bytes } = match next {
+                    Next::Long(group) => {
+                        copy_pieces(group.pieces(), store, &mut *tar).map_err(BuildError::Compress)?;
+                        continue;
+                    }
+                    Next::Made(compressed) => *compressed,
+                };
+                let (tar_bytes, frame_bytes) = bytes.unzip();
+                if codec != Codec::Identity {
+                    let frame = group.frame.blob;
+                    match &apart {
+                        None => lock(&blob).feed(&frame, frame_bytes.as_deref())?,
+                        // That it has ended is told by its result.
+                        Some(_) if sender.send((frame, frame_bytes)).is_err() => break,
+                        Some(_) => {}
+                    }
+                }
+                if let Some(bytes) = tar_bytes {
+                    tar.feed(&bytes);
+                }
+                tar_states.push(tar.sha256.state());
+                made.push(group);
             }
-            let made = line.take(index)?;
-            states.groups.push(run.feed(&keys[first + index], group, made)?);
-        }
-        Ok::<_, BuildError>(())
+            Ok::<_, LayerError>(())
+        })();
+        drop(sender);
+        let ended = apart.map_or(Ok(()), |apart| apart.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        told.and(ended.map_err(LayerError::Build))
     });
     digested?;
-    run.finish(function, plan, states)
-}
-
-/// The digests of what there is of an archive.
-struct Run<'a> {
-    store: &'a Store,
-    codec: Codec,
-    tar: Sha256,
-    blob: Sha256,
-    /// Bytes of the tar and of the blob.
-    sizes: (u64, u64),
-    made: Vec<Made>,
-}
-
-impl Run<'_> {
-    /// Goes on behind the groups that are the same as before, whose frames are all here; returns their states.
-    fn resume(&mut self, keys: &[Digest], before: Option<&LayerStates>) -> Result<Vec<GroupState>, BuildError> {
-        let before = before.map_or(&[][..], |states| &states.groups[..]);
-        let same = before.iter().zip(keys).take_while(|(state, key)| state.key == **key).count();
-        let blobs: Vec<Descriptor> = before[..same].iter().map(|state| state.frame.blob).collect();
-        let same = self.store.contain(&blobs)?.iter().take_while(|is_here| **is_here).count();
-        let mut states = Vec::new();
-        for state in &before[..same] {
-            let contents = match &state.contents {
-                Some(name) => match load_contents(self.store, name)? {
-                    Some(contents) => Some((*name, contents)),
-                    None => break,
-                },
-                None => None,
-            };
-            self.made.push(Made { frame: state.frame, contents, bytes: None });
-            states.push(state.clone());
-        }
-        let resumed = states.last().and_then(|last| Some((Sha256::resume(&last.tar)?, Sha256::resume(&last.blob)?)));
-        let Some(resumed) = resumed else {
-            self.made.clear();
-            return Ok(Vec::new());
-        };
-        (self.tar, self.blob) = resumed;
-        for made in &self.made {
-            self.sizes.0 += made.frame.summary.length;
-            self.sizes.1 += made.frame.blob.size;
-        }
-        Ok(states)
-    }
-
-    fn feed_blob(&mut self, bytes: &[u8]) {
-        self.blob.update(bytes);
-        self.sizes.1 += bytes.len() as u64;
-    }
-
-    fn feed_tar_of(&mut self, group: &Group) -> Result<(), BuildError> {
-        copy_pieces(group.pieces(), self.store, &mut self.tar).map_err(BuildError::Compress)
-    }
-
-    fn feed(&mut self, key: &Digest, group: &Group, made: Made) -> Result<GroupState, BuildError> {
-        match &made.bytes {
-            Some((tar, frame)) => {
-                self.tar.update(tar);
-                self.blob.update(frame);
-            }
-            None => {
-                let mut source = self.store.open_blob(&made.frame.blob).map_err(StoreError::from)?;
-                io::copy(&mut source, &mut self.blob).map_err(BuildError::Compress)?;
-            }
-        }
-        self.sizes.0 += group.size();
-        self.sizes.1 += made.frame.blob.size;
+    let BlobDigesting { blob, states: blob_states, .. } = blob.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // What is not compressed is the tar.
+    let (blob, blob_states) =
+        if codec == Codec::Identity { (resumed.tar.clone(), tar_states.clone()) } else { (blob, blob_states) };
+    resumed.blob = blob;
+    let known = resumed.states.len();
+    for ((made, tar), blob) in resumed.made[known..].iter().zip(tar_states).zip(blob_states) {
         let contents = made.contents.as_ref().map(|(name, _)| *name);
-        let state =
-            GroupState { key: *key, frame: made.frame, contents, tar: self.tar.state(), blob: self.blob.state() };
-        self.made.push(Made { bytes: None, ..made });
-        Ok(state)
+        resumed.states.push(GroupState { key: made.key, frame: made.frame, contents, tar, blob });
+    }
+    resumed.finish(function, codec, holds)
+}
+
+/// An archive as far as it is known.
+struct Resumed<'a> {
+    store: &'a Store,
+    tar: Digesting,
+    blob: Digesting,
+    made: Vec<Made>,
+    states: Vec<GroupState>,
+}
+
+impl<'a> Resumed<'a> {
+    /// Goes on behind the groups that are the same as before, whose frames are all here; gives the first one that is not.
+    fn new(
+        store: &'a Store,
+        codec: Codec,
+        groups: &mut Groups<'_>,
+        before: Option<&LayerStates>,
+    ) -> Result<(Self, Option<Group>), LayerError> {
+        let mut fresh =
+            Self { store, tar: Digesting::default(), blob: Digesting::default(), made: Vec::new(), states: Vec::new() };
+        fresh.blob.feed(codec.header());
+        let before = before.map_or(&[][..], |states| &states.groups[..]);
+        let blobs: Vec<Descriptor> = before.iter().map(|state| state.frame.blob).collect();
+        let mut before = before.iter().zip(store.contain(&blobs)?);
+        for group in groups.by_ref() {
+            let group = group.map_err(LayerError::Entry)?;
+            let state = before.next().filter(|(state, is_here)| *is_here && state.key == group.key());
+            let is_known = state.map_or(Ok(false), |(state, _)| fresh.goes_on_with(state))?;
+            if !is_known {
+                return Ok((fresh, Some(group)));
+            }
+        }
+        Ok((fresh, None))
     }
 
-    fn finish(
-        mut self,
-        function: DigestFunction,
-        plan: &LayerPlan,
-        states: LayerStates,
-    ) -> Result<Assembled, LayerError> {
+    /// Adds a group as it was before, if all that is needed of it is here.
+    fn goes_on_with(&mut self, state: &GroupState) -> Result<bool, BuildError> {
+        let contents = match &state.contents {
+            Some(name) => match load_contents(self.store, name)? {
+                Some(contents) => Some((*name, contents)),
+                None => return Ok(false),
+            },
+            None => None,
+        };
+        let (Some(tar), Some(blob)) = (Sha256::resume(&state.tar), Sha256::resume(&state.blob)) else {
+            return Ok(false);
+        };
+        self.tar = Digesting { sha256: tar, size: self.tar.size + state.frame.summary.length };
+        self.blob = Digesting { sha256: blob, size: self.blob.size + state.frame.blob.size };
+        self.made.push(Made { key: state.key, frame: state.frame, contents });
+        self.states.push(state.clone());
+        Ok(true)
+    }
+
+    /// Adds what stands behind the groups.
+    fn finish(mut self, function: DigestFunction, codec: Codec, holds: Holds<'_>) -> Result<Assembled, LayerError> {
         let frames: Vec<Frame> = self.made.iter().map(|made| made.frame).collect();
         let summaries: Vec<FrameSummary> = frames.iter().map(|frame| frame.summary).collect();
-        self.feed_blob(&self.codec.trailer(&summaries));
+        self.blob.feed(&codec.trailer(&summaries));
         let indexes: Vec<GroupIndex<'_>> = self
             .made
             .iter()
@@ -182,236 +277,37 @@ impl Run<'_> {
                 contents: made.contents.as_ref().map_or(&[][..], |(_, contents)| &contents[..]),
             })
             .collect();
-        let tail = Tail::new(self.codec, plan, &indexes, &mut self.tar).map_err(|error| match error {
-            ContentsError::Entry(error) => LayerError::Entry(error),
-            ContentsError::Io(error) => LayerError::Build(BuildError::Compress(error)),
-        })?;
+        let tail = match codec.has_contents() {
+            false => None,
+            true => {
+                let plan = holds.plan().map_err(LayerError::Entry)?;
+                Tail::new(codec, &plan, &indexes, &mut self.tar.sha256).map_err(|error| match error {
+                    ContentsError::Entry(error) => LayerError::Entry(error),
+                    ContentsError::Io(error) => LayerError::Build(BuildError::Compress(error)),
+                })?
+            }
+        };
         let tail = match tail {
             None => None,
             Some(Tail { bytes, tar_length, annotations }) => {
-                self.feed_blob(&bytes);
-                self.sizes.0 += tar_length;
+                self.blob.feed(&bytes);
+                self.tar.size += tar_length;
                 let blob = self.store.put_bytes(function, &bytes)?;
                 Some(RecipeTail { blob, tar_length, annotations })
             }
         };
-        let (tar_size, blob_size) = self.sizes;
         Ok(Assembled {
-            tar: Descriptor { digest: self.tar.finish(), size: tar_size },
-            blob: Descriptor { digest: self.blob.finish(), size: blob_size },
+            tar: self.tar.finish(),
+            blob: self.blob.finish(),
             frames,
             tail,
-            states,
+            states: LayerStates { groups: self.states },
         })
     }
 }
 
-/// Groups that wait for workers, and what workers made of them.
-struct Line<'a> {
-    groups: &'a [Group],
-    /// Most uncompressed bytes of groups that are being worked on, or wait to be digested.
-    most_bytes: u64,
-    state: Mutex<LineState>,
-    moved: Condvar,
-}
-
-#[derive(Default)]
-struct LineState {
-    next: usize,
-    in_flight_bytes: u64,
-    made: BTreeMap<usize, Result<Made, BuildError>>,
-    is_over: bool,
-}
-
-/// Tells workers that nobody waits for them any more.
-struct Stop<'a, 'b>(&'a Line<'b>);
-
-impl Drop for Stop<'_, '_> {
-    fn drop(&mut self) {
-        self.0.lock().is_over = true;
-        self.0.moved.notify_all();
-    }
-}
-
-impl<'a> Line<'a> {
-    fn new(groups: &'a [Group], most_bytes: u64) -> Self {
-        Self { groups, most_bytes, state: Mutex::default(), moved: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LineState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a group counts for: the bytes that it has in memory.
-    fn weight(&self, index: usize) -> u64 {
-        Some(self.groups[index].size()).filter(|size| *size <= IN_MEMORY_BYTES).unwrap_or(0)
-    }
-
-    fn work(&self, make: &dyn Fn(usize) -> Result<Made, BuildError>) {
-        loop {
-            let mut state = self.lock();
-            let index = loop {
-                if state.is_over || state.next == self.groups.len() {
-                    return;
-                }
-                let weight = self.weight(state.next);
-                if state.in_flight_bytes == 0 || state.in_flight_bytes + weight <= self.most_bytes {
-                    state.in_flight_bytes += weight;
-                    state.next += 1;
-                    break state.next - 1;
-                }
-                state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
-            };
-            drop(state);
-            // Should it panic, nobody waits for ever.
-            let stop = Stop(self);
-            let made = make(index);
-            std::mem::forget(stop);
-            self.lock().made.insert(index, made);
-            self.moved.notify_all();
-        }
-    }
-
-    /// Waits for a group, and lets the next ones in.
-    fn take(&self, index: usize) -> Result<Made, BuildError> {
-        let mut state = self.lock();
-        loop {
-            if let Some(made) = state.made.remove(&index) {
-                state.in_flight_bytes -= self.weight(index);
-                self.moved.notify_all();
-                return made;
-            }
-            assert!(!state.is_over, "a thread that compresses panicked");
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-fn make(
-    store: &Store,
-    function: DigestFunction,
-    codec: Codec,
-    group: &Group,
-    key: &Digest,
-) -> Result<Made, BuildError> {
-    let kind = format!("frame {} {function}", codec.id());
-    let is_small = group.size() <= IN_MEMORY_BYTES;
-    let known = store.memo(&kind, key.value())?.and_then(|value| parse(&value, group.size(), codec));
-    let mut tar = Vec::new();
-    if is_small {
-        tar.reserve_exact(usize::try_from(group.size()).unwrap_or_default());
-        copy_pieces(group.pieces(), store, &mut tar).map_err(BuildError::Compress)?;
-    }
-    let tar = Arc::new(tar);
-    if let Some((frame, name)) = known
-        && store.contains(&frame.blob)?
-        && let Some(contents) = name.map_or(Ok(Some(None)), |name| {
-            load_contents(store, &name).map(|contents| contents.map(|contents| Some((name, contents))))
-        })?
-    {
-        let bytes = if is_small { Some((tar, store.load(&frame.blob, frame.blob.size)?)) } else { None };
-        return Ok(Made { frame, contents, bytes });
-    }
-    let (blob, encoded, bytes) = if is_small {
-        let place = InMemory::new(group, &tar);
-        let (bytes, encoded) = codec.encode(group, &place, Vec::new()).map_err(BuildError::Compress)?;
-        (store.put_bytes(function, &bytes)?, encoded, Some((tar, bytes)))
-    } else {
-        // Another image may be at the same group, with this codec or another one.
-        let folder = cas_fs::temporary_dir_in(store.scratch(), "frame-")?;
-        let result = encode_by_file(store, function, codec, group, &folder.join("part"));
-        // Made or not, the file has served; what stays goes with the process's folder.
-        let _ = cas_fs::remove_tree(&folder);
-        let (blob, encoded) = result?;
-        (blob, encoded, None)
-    };
-    let Encoded { summary, contents } = encoded;
-    let mut value = format!("{blob} {:08x}", summary.crc32);
-    let contents = match codec.has_contents() {
-        false => None,
-        true => {
-            let name = store.put_bytes(function, &ContentIndex::encode(&contents))?;
-            value.push_str(&format!(" {name}"));
-            Some((name, contents))
-        }
-    };
-    store.put_memo(&kind, key.value(), value.as_bytes())?;
-    Ok(Made { frame: Frame { blob, summary }, contents, bytes })
-}
-
-/// What a memo tells of a group: its frame, and the name of its contents' index.
-fn parse(value: &[u8], length: u64, codec: Codec) -> Option<(Frame, Option<Descriptor>)> {
-    let mut words = std::str::from_utf8(value).ok()?.split(' ');
-    let blob = words.next()?.parse().ok()?;
-    let crc32 = u32::from_str_radix(words.next()?, 16).ok()?;
-    let contents = words.next().map(str::parse).transpose().ok()?;
-    let frame = Frame { blob, summary: FrameSummary { length, crc32 } };
-    (contents.is_some() == codec.has_contents()).then_some((frame, contents))
-}
-
-/// The index of a group's contents; `None` when it is gone or makes no sense.
-fn load_contents(store: &Store, name: &Descriptor) -> Result<Option<Vec<ContentIndex>>, BuildError> {
-    if !store.contains(name)? {
-        return Ok(None);
-    }
-    Ok(ContentIndex::decode(&store.load(name, MAX_CONTENTS_BYTES)?))
-}
-
-fn encode_by_file(
-    store: &Store,
-    function: DigestFunction,
-    codec: Codec,
-    group: &Group,
-    path: &std::path::Path,
-) -> Result<(Descriptor, Encoded), BuildError> {
-    let file = io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(path, 0o600)?);
-    let (mut writer, encoded) = codec.encode(group, store, file).map_err(BuildError::Compress)?;
-    writer.flush().map_err(BuildError::Compress)?;
-    drop(writer);
-    let mut source: Box<dyn Read> = Box::new(cas_fs::open(path)?);
-    Ok((store.put(function, &mut source)?, encoded))
-}
-
-/// The contents of a group whose bytes are in memory.
-struct InMemory {
-    bytes: Arc<Vec<u8>>,
-    starts: BTreeMap<Descriptor, usize>,
-}
-
-impl InMemory {
-    fn new(group: &Group, bytes: &Arc<Vec<u8>>) -> Self {
-        let (mut starts, mut at) = (BTreeMap::new(), 0);
-        for piece in group.pieces() {
-            at += match piece {
-                Piece::Bytes(bytes) => bytes.len(),
-                Piece::Content(blob) => {
-                    starts.insert(*blob, at);
-                    usize::try_from(blob.size).unwrap_or(usize::MAX)
-                }
-            };
-        }
-        Self { bytes: Arc::clone(bytes), starts }
-    }
-}
-
-impl OpenBlob for InMemory {
-    fn open_blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, OpenBlobError> {
-        let start = self.starts.get(blob).ok_or(OpenBlobError::Missing(*blob))?;
-        Ok(Box::new(Slice { bytes: Arc::clone(&self.bytes), at: *start }.take(blob.size)))
-    }
-}
-
-struct Slice {
-    bytes: Arc<Vec<u8>>,
-    at: usize,
-}
-
-impl Read for Slice {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (&self.bytes[self.at..]).read(buffer)?;
-        self.at += count;
-        Ok(count)
-    }
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -441,11 +337,11 @@ mod tests {
 
     fn made(store: &Store, tree: &Directory, codec: Codec, before: Option<&LayerStates>) -> Assembled {
         let landmark = store.put_bytes(DigestFunction::Blake3, cas_tar::LANDMARK).expect("the store works");
-        let plan = match codec {
-            Codec::Stargz6 => LayerPlan::stargz(tree, landmark),
-            _ => LayerPlan::new(tree),
+        let holds = match codec {
+            Codec::Stargz6 => Holds::StargzTree(tree, landmark),
+            _ => Holds::Tree(tree),
         };
-        match assemble(store, DigestFunction::Blake3, codec, &plan.expect("a layer can tell it"), before, 1) {
+        match assemble(store, DigestFunction::Blake3, codec, holds, before, 1) {
             Ok(assembled) => assembled,
             Err(LayerError::Entry(error)) => panic!("{error}"),
             Err(LayerError::Build(error)) => panic!("{error}"),

@@ -12,7 +12,7 @@ use cas_store::{Store, StoreError};
 use cas_tar::{Codec, LANDMARK, LayerPlan, Profile, ReadTarLimits, Recipe, ScanForm, decompress};
 use serde_json::{Value, json};
 
-use crate::assemble::{Assembled, assemble};
+use crate::assemble::{Assembled, Holds, assemble};
 use crate::export::keep_whole;
 use crate::foreign::{MAX_LAYER_BYTES, compression_of};
 use crate::image::{codec, put_document, reference};
@@ -174,7 +174,7 @@ fn foreign(
     })?;
     io::copy(&mut bytes, &mut io::sink()).map_err(|error| damaged(error.to_string()))?;
     has_digest(&bytes.finish().0[0])?;
-    let assembled = assemble(store, function, codec, &plan, None, 1);
+    let assembled = assemble(store, function, codec, Holds::Plan(&plan), None, 1);
     let Assembled { tar, blob: made, frames, tail, .. } =
         assembled.map_err(|error| failed(image, layer_index, error))?;
     let recipe = Recipe { profile: Profile::Layer1, codec, tree: *blob, tar, blob: made, frames, tail };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cas_blob::{Descriptor, OpenBlob};
-use cas_digest::DigestFunction;
+use cas_digest::{DigestFunction, HashingWriter};
 use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, is_name_with_tag, parse_index};
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
@@ -191,9 +191,8 @@ pub(crate) fn keep(
 fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), BuildError> {
     let blobs = folder.join("blobs/sha256");
     cas_fs::create_dir_all(&blobs)?;
-    let manifest = Part { blob: *image.document(), recipe: None };
-    for part in self::blobs(store, image)?.into_iter().chain([manifest]) {
-        place(&blobs, &part.blob, &mut |file| part.write(store, file))?;
+    for part in self::blobs(store, image)?.into_iter().chain([Part::stored(*image.document())]) {
+        place(store, &blobs, &part)?;
     }
     let index = folder.join("index.json");
     let mut entries = match cas_fs::read_limited(&index, MAX_INDEX_BYTES) {
@@ -210,32 +209,22 @@ fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), 
     Ok(())
 }
 
-/// Writes a blob under its digest, unless one of its size is there.
-fn place(
-    blobs: &Path,
-    blob: &Descriptor,
-    write: &mut dyn FnMut(&mut dyn Write) -> Result<(), BuildError>,
-) -> Result<(), BuildError> {
-    let path = blobs.join(blob.digest.to_hex());
+/// Writes a part under its digest, unless something of its size is there.
+fn place(store: &Store, blobs: &Path, part: &Part) -> Result<(), BuildError> {
+    let path = blobs.join(part.blob.digest.to_hex());
     match cas_fs::symlink_metadata(&path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() == blob.size => return Ok(()),
+        Ok(metadata) if metadata.is_file() && metadata.len() == part.blob.size => return Ok(()),
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error.into()),
     }
     let temporary = cas_fs::temporary_dir_in(blobs, ".tmp-")?;
-    let part = temporary.join("blob");
+    let file = temporary.join("blob");
     let result = (|| {
-        let file = cas_fs::create_new(&part, 0o644)?;
-        let mut writer =
-            cas_digest::HashingWriter::new(std::io::BufWriter::with_capacity(1 << 20, file), &[DigestFunction::Sha256]);
-        write(&mut writer)?;
-        let (writer, digests, size) = writer.finish();
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&file, 0o644)?);
+        part.write(store, &mut writer)?;
         writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
-        if digests[0] != blob.digest || size != blob.size {
-            return Err(BuildError::Record { what: *blob });
-        }
-        cas_fs::rename(&part, &path)?;
+        cas_fs::rename(&file, &path)?;
         Ok(())
     })();
     cas_fs::remove_tree(&temporary)?;
@@ -245,8 +234,8 @@ fn place(
 /// As skopeo's `dir:`: manifest, configuration and layers side by side, under their digests.
 fn directory(store: &Store, image: &Image, folder: &Path) -> Result<(), BuildError> {
     cas_fs::create_dir_all(folder)?;
-    for blob in blobs(store, image)? {
-        place(folder, &blob.blob, &mut |file| blob.write(store, file))?;
+    for part in blobs(store, image)? {
+        place(store, folder, &part)?;
     }
     cas_fs::write_atomic(&folder.join("version"), b"Directory Transport Version: 1.1\n")?;
     // Last, so that whoever reads the manifest finds everything.
@@ -257,18 +246,36 @@ fn directory(store: &Store, image: &Image, folder: &Path) -> Result<(), BuildErr
 /// A part of an image.
 pub(crate) struct Part {
     pub(crate) blob: Descriptor,
-    /// How it is made, if it is not in the store as it is.
-    pub(crate) recipe: Option<Recipe>,
+    made: Option<MadePart>,
+}
+
+/// A part that is not in the store as it is.
+struct MadePart {
+    recipe: Recipe,
+    /// The store made it, so its bytes have been hashed: whoever reads what it is made of is told of any change.
+    is_known: bool,
 }
 
 impl Part {
-    fn write(&self, store: &Store, file: &mut dyn Write) -> Result<(), BuildError> {
-        match &self.recipe {
-            Some(recipe) => layer::write(store, recipe, file),
-            None => {
-                let mut source = store.open_blob(&self.blob).map_err(StoreError::from)?;
-                std::io::copy(&mut source, file).map(drop).map_err(BuildError::Compress)
-            }
+    /// One that is in the store.
+    const fn stored(blob: Descriptor) -> Self {
+        Self { blob, made: None }
+    }
+
+    /// Writes the bytes, which are those of the part's name or an error.
+    pub(crate) fn write(&self, store: &Store, sink: &mut dyn Write) -> Result<(), BuildError> {
+        let Some(MadePart { recipe, is_known }) = &self.made else {
+            // The store compares what it gives with its name.
+            let mut source = store.open_blob(&self.blob).map_err(StoreError::from)?;
+            return std::io::copy(&mut source, sink).map(drop).map_err(BuildError::Compress);
+        };
+        let functions = if *is_known { &[][..] } else { &[DigestFunction::Sha256] };
+        let mut writer = HashingWriter::new(sink, functions);
+        layer::write(store, recipe, &mut writer)?;
+        let (_, digests, size) = writer.finish();
+        match size == self.blob.size && digests.iter().all(|digest| *digest == self.blob.digest) {
+            true => Ok(()),
+            false => Err(BuildError::Record { what: self.blob }),
         }
     }
 }
@@ -279,20 +286,21 @@ pub(crate) fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildErro
     if let Some(index) = &image.index {
         for image in &index.images {
             parts.extend(blobs(store, image)?);
-            parts.push(Part { blob: image.manifest, recipe: None });
+            parts.push(Part::stored(image.manifest));
         }
         return Ok(parts);
     }
     for layer in &image.layers {
         parts.push(match layer {
-            ImageLayer::Made { recipe, .. } => {
-                let recipe = layer::find(store, recipe)?.ok_or(BuildError::Record { what: *recipe })?;
-                Part { blob: recipe.blob, recipe: Some(recipe) }
+            ImageLayer::Made { recipe: name, .. } => {
+                let recipe = layer::find(store, name)?.ok_or(BuildError::Record { what: *name })?;
+                let is_known = layer::is_made_here(store, name, &recipe)?;
+                Part { blob: recipe.blob, made: Some(MadePart { recipe, is_known }) }
             }
-            ImageLayer::Foreign { blob, .. } => Part { blob: *blob, recipe: None },
+            ImageLayer::Foreign { blob, .. } => Part::stored(*blob),
         });
     }
-    parts.push(Part { blob: image.config, recipe: None });
+    parts.push(Part::stored(image.config));
     Ok(parts)
 }
 

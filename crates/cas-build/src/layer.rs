@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_store::{Store, StoreError};
-use cas_tar::{Codec, LANDMARK, LayerPlan, Profile, Recipe};
+use cas_tar::{Codec, LANDMARK, Profile, Recipe};
 use cas_tree::Directory;
 
 use crate::BuildError;
-use crate::assemble::{Assembled, assemble};
+use crate::assemble::{Assembled, Holds, assemble};
 use crate::layer_states::LayerStates;
 
 /// Longest recipe that is read.
@@ -29,6 +29,16 @@ impl<E: Into<BuildError>> From<E> for LayerError {
     }
 }
 
+impl LayerError {
+    /// With words for what a layer cannot tell.
+    pub(crate) fn or(self, entry: impl FnOnce(cas_tar::EntryError) -> BuildError) -> BuildError {
+        match self {
+            Self::Entry(error) => entry(error),
+            Self::Build(error) => error,
+        }
+    }
+}
+
 /// The recipe of the layer that holds `tree`, named `name`, and the recipe's own name. `place` says which layer of which image it
 /// is: what was there before may have begun alike.
 ///
@@ -45,8 +55,11 @@ pub(crate) fn build(
         return Ok(known);
     }
     let tree = tree()?;
-    let plan = plan(store, &tree, codec, name)?;
-    let (recipe_name, recipe) = recipe(store, Profile::Layer1, codec, name, &plan, Some(place), at_once)?;
+    let holds = match codec {
+        Codec::Stargz6 => Holds::StargzTree(&tree, store.put_bytes(name.digest.function(), LANDMARK)?),
+        _ => Holds::Tree(&tree),
+    };
+    let (recipe_name, recipe) = recipe(store, Profile::Layer1, codec, name, holds, Some(place), at_once)?;
     // The tree is kept with its recipe: what runs an image needs it.
     store.put_tree(&tree, name.digest.function())?;
     store.put_memo("layer", key(name, codec).as_bytes(), recipe_name.to_string().as_bytes())?;
@@ -68,24 +81,19 @@ pub(crate) fn known(
     Ok(find(store, &name)?.map(|recipe| (name, recipe)))
 }
 
-/// The plan of the layer that holds `tree`.
-fn plan(store: &Store, tree: &Directory, codec: Codec, name: &Descriptor) -> Result<LayerPlan, LayerError> {
-    match codec {
-        Codec::Stargz6 => {
-            let landmark = store.put_bytes(name.digest.function(), LANDMARK)?;
-            LayerPlan::stargz(tree, landmark).map_err(LayerError::Entry)
-        }
-        _ => LayerPlan::new(tree).map_err(LayerError::Entry),
-    }
+/// Whether a recipe is that of a layer which this store made, and hashed on the way.
+pub(crate) fn is_made_here(store: &Store, name: &Descriptor, recipe: &Recipe) -> Result<bool, BuildError> {
+    let value = store.memo("layer", key(&recipe.tree, recipe.codec).as_bytes())?;
+    Ok(recipe.profile == Profile::Layer1 && value.is_some_and(|value| value == name.to_string().as_bytes()))
 }
 
-/// Makes what a plan needs, and the recipe that holds it.
+/// Makes an archive, and the recipe that holds it.
 pub(crate) fn recipe(
     store: &Store,
     profile: Profile,
     codec: Codec,
     tree: &Descriptor,
-    plan: &LayerPlan,
+    holds: Holds<'_>,
     place: Option<&str>,
     at_once: usize,
 ) -> Result<(Descriptor, Recipe), LayerError> {
@@ -95,7 +103,7 @@ pub(crate) fn recipe(
     let place = place.as_deref();
     let before = place.map_or(Ok(None), |place| LayerStates::find(store, profile, codec, place))?;
     let Assembled { tar, blob, frames, tail, states } =
-        assemble(store, function, codec, plan, before.as_ref(), at_once)?;
+        assemble(store, function, codec, holds, before.as_ref(), at_once)?;
     if let Some(place) = place {
         states.keep(store, profile, codec, place)?;
     }

@@ -14,7 +14,7 @@ use crate::BuildError;
 pub(crate) const STATES_MEMO: &str = "layer-states";
 /// Longest record that is read.
 const MAX_BYTES: u64 = 64 << 20;
-const HEADER: &str = "cas-layer-states 1";
+const HEADER: &str = "cas-layer-states 2";
 
 /// What is kept of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ mod tests {
         let text = states.encode();
         assert_eq!(LayerStates::decode(&text), Some(states));
         assert_eq!(LayerStates::decode(&LayerStates::default().encode()), Some(LayerStates::default()));
-        for wrong in [&text[..text.len() - 1], &text[1..], b"cas-layer-states 1\nx\n"] {
+        for wrong in [&text[..text.len() - 1], &text[1..], b"cas-layer-states 2\nx\n"] {
             assert_eq!(LayerStates::decode(wrong), None);
         }
     }

@@ -27,6 +27,8 @@ mod event;
 mod execute;
 mod export;
 mod foreign;
+mod frame;
+mod frame_line;
 mod graph;
 mod healing;
 mod hint;

@@ -14,6 +14,7 @@ use cas_tar::{Codec, Compression, ReadTarLimits, decompress, npm_plan, read_tree
 use cas_tree::{Directory, Metadata, Name, Node, RelPath};
 use serde::Deserialize;
 
+use crate::assemble::Holds;
 use crate::inputs::{Sources, in_package};
 use crate::layer::LayerError;
 use crate::outline::stand_in;
@@ -239,13 +240,12 @@ fn tarball(
 ) -> Result<(cas_tar::Recipe, Integrity), BuildError> {
     let name = store.put_tree(tree, function)?;
     let plan = npm_plan(files);
-    let (_, recipe) = layer::recipe(store, cas_tar::Profile::Npm1, Codec::Gzip9, &name, &plan, None, 1).map_err(
-        |error| match error {
+    let (_, recipe) = layer::recipe(store, cas_tar::Profile::Npm1, Codec::Gzip9, &name, Holds::Plan(&plan), None, 1)
+        .map_err(|error| match error {
             LayerError::Build(error) => error,
             // Tarballs have no table of contents, which alone could refuse an entry here.
             LayerError::Entry(error) => BuildError::Compress(std::io::Error::other(error)),
-        },
-    )?;
+        })?;
     let mut writer = HashingWriter::new(std::io::sink(), &[DigestFunction::Sha512]);
     layer::write(store, &recipe, &mut writer)?;
     let (_, digests, _) = writer.finish();

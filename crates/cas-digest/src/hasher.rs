@@ -3,9 +3,8 @@
 use std::io::{self, Read, Write};
 
 use sha2::Digest as _;
-use sha2::digest::common::hazmat::SerializableState as _;
 
-use crate::{Digest, DigestFunction};
+use crate::{Digest, DigestFunction, Sha256};
 
 /// Computes one digest over bytes given in pieces.
 #[derive(Clone, Debug)]
@@ -14,7 +13,7 @@ pub struct Hasher(State);
 #[derive(Clone, Debug)]
 enum State {
     Blake3(Box<blake3::Hasher>),
-    Sha256(sha2::Sha256),
+    Sha256(Sha256),
     Sha512(sha2::Sha512),
     Sha1(sha1::Sha1),
 }
@@ -25,7 +24,7 @@ impl Hasher {
     pub fn new(function: DigestFunction) -> Self {
         Self(match function {
             DigestFunction::Blake3 => State::Blake3(Box::new(blake3::Hasher::new())),
-            DigestFunction::Sha256 => State::Sha256(sha2::Sha256::new()),
+            DigestFunction::Sha256 => State::Sha256(Sha256::new()),
             DigestFunction::Sha512 => State::Sha512(sha2::Sha512::new()),
             DigestFunction::Sha1 => State::Sha1(sha1::Sha1::new()),
         })
@@ -47,62 +46,12 @@ impl Hasher {
     #[must_use]
     pub fn finish(self) -> Digest {
         let value = match self.0 {
+            State::Sha256(hasher) => return hasher.finish(),
             State::Blake3(hasher) => Digest::from_value(DigestFunction::Blake3, hasher.finalize().as_bytes()),
-            State::Sha256(hasher) => Digest::from_value(DigestFunction::Sha256, &hasher.finalize()),
             State::Sha512(hasher) => Digest::from_value(DigestFunction::Sha512, &hasher.finalize()),
             State::Sha1(hasher) => Digest::from_value(DigestFunction::Sha1, &hasher.finalize()),
         };
         value.expect("a function's output has the length of its digests")
-    }
-}
-
-/// A SHA-256 over bytes that can be kept in the middle, and gone on with later.
-#[derive(Clone, Debug, Default)]
-pub struct Sha256(sha2::Sha256);
-
-impl Sha256 {
-    /// Length of a kept state in bytes.
-    pub const STATE_BYTES: usize = 104;
-
-    /// Starts over no bytes.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// What has been computed so far: chaining value, number of whole blocks, and the bytes of the block that is not whole.
-    #[must_use]
-    pub fn state(&self) -> Vec<u8> {
-        self.0.serialize().to_vec()
-    }
-
-    /// Goes on from what [`Sha256::state`] gave; `None` for bytes that are no state.
-    #[must_use]
-    pub fn resume(state: &[u8]) -> Option<Self> {
-        sha2::Sha256::deserialize(state.try_into().ok()?).ok().map(Self)
-    }
-
-    /// Ends, and names the bytes.
-    #[must_use]
-    pub fn finish(self) -> Digest {
-        let digest = Digest::from_value(DigestFunction::Sha256, &self.0.finalize());
-        digest.expect("the function's output has the length of its digests")
-    }
-}
-
-impl Write for Sha256 {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -202,21 +151,6 @@ impl<W: Write> Write for HashingWriter<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_kept_state_goes_on_where_it_was() {
-        let bytes: Vec<u8> = (0..1000u32).map(|i| (i % 251) as u8).collect();
-        for cut in [0, 1, 63, 64, 65, 512, 999, 1000] {
-            let mut first = Sha256::new();
-            first.update(&bytes[..cut]);
-            let state = first.state();
-            assert_eq!(state.len(), Sha256::STATE_BYTES);
-            let mut second = Sha256::resume(&state).expect("it is a state");
-            second.update(&bytes[cut..]);
-            assert_eq!(second.finish(), Digest::of(DigestFunction::Sha256, &bytes), "cut at {cut}");
-            assert!(Sha256::resume(&state[1..]).is_none());
-        }
-    }
 
     #[test]
     fn one_pass_gives_the_digests_of_separate_passes() {

@@ -33,7 +33,7 @@ pub use contents::{ContentsError, GroupIndex};
 pub use decompress::{Compression, decompress};
 pub use group::{Group, Piece, copy_pieces};
 pub use header::EntryError;
-pub use plan::{LayerPlan, Profile, npm_plan};
+pub use plan::{LayerGroups, LayerPlan, Profile, npm_plan};
 pub use read::{
     KeepContent, LayerEntry, LayerItem, ReadTarError, ReadTarLimits, Span, read_entries, read_layer, read_tree,
 };

@@ -1,10 +1,10 @@
 //! What an archive of a tree holds, entry by entry, cut into groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
-use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath};
+use cas_tree::{DeviceKind, Directory, Metadata, Node, RelPath, Walk};
 
 use crate::group::Group;
 use crate::header::{BLOCK_BYTES, EntryError, Header, pad};
@@ -50,34 +50,22 @@ pub struct LayerPlan {
 }
 
 impl LayerPlan {
-    /// Plans the layer that holds `tree`.
+    /// Plans the layer that holds `tree`: all of [`LayerGroups`].
     ///
     /// # Errors
     ///
     /// [`EntryError`] for what a layer cannot tell.
     pub fn new(tree: &Directory) -> Result<Self, EntryError> {
-        let mut builder = Builder::default();
-        add_tree(&mut builder, tree)?;
-        builder.tail(&[0; 2 * BLOCK_BYTES]);
-        Ok(builder.finish())
+        LayerGroups::new(tree).collect::<Result<_, _>>().map(|groups| Self { groups })
     }
 
-    /// Plans the layer that holds `tree` as eStargz has it: the landmark before all else, and no end, because the table of
-    /// contents follows. `landmark` names the bytes [`LANDMARK`](crate::LANDMARK).
+    /// Plans the layer that holds `tree` as eStargz has it: all of [`LayerGroups::stargz`].
     ///
     /// # Errors
     ///
     /// [`EntryError`] for what such a layer cannot tell.
     pub fn stargz(tree: &Directory, landmark: Descriptor) -> Result<Self, EntryError> {
-        for name in stargz::OWN_NAMES {
-            if tree.entries().any(|(own, _)| own.as_bytes() == name.as_bytes()) {
-                return Err(EntryError::StargzName { path: name.to_owned() });
-            }
-        }
-        let mut builder = Builder::default();
-        stargz::landmark(&mut builder, landmark);
-        add_tree(&mut builder, tree)?;
-        Ok(builder.finish())
+        LayerGroups::stargz(tree, landmark)?.collect::<Result<_, _>>().map(|groups| Self { groups })
     }
 
     /// Uncompressed length in bytes.
@@ -87,23 +75,90 @@ impl LayerPlan {
     }
 }
 
-/// Adds the entries of a tree.
-fn add_tree(builder: &mut Builder, tree: &Directory) -> Result<(), EntryError> {
+/// The groups of the layer that holds a tree, one after the other: headers of a large tree need not be in memory together.
+///
+/// At least one. Nothing follows an error, which is about what a layer cannot tell.
+#[derive(Debug)]
+pub struct LayerGroups<'tree> {
+    tree: &'tree Directory,
+    walk: Walk<'tree>,
+    builder: Builder,
+    /// What stands behind the last entry.
+    end: &'static [u8],
+    is_over: bool,
+}
+
+impl<'tree> LayerGroups<'tree> {
+    /// Of the plain layer.
+    #[must_use]
+    pub fn new(tree: &'tree Directory) -> Self {
+        Self::behind(Builder::default(), tree, &[0; 2 * BLOCK_BYTES])
+    }
+
+    /// Of the layer as eStargz has it: the landmark before all else, and no end, because the table of contents follows. `landmark`
+    /// names the bytes [`LANDMARK`](crate::LANDMARK).
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`] for names that the format has for itself.
+    pub fn stargz(tree: &'tree Directory, landmark: Descriptor) -> Result<Self, EntryError> {
+        for name in stargz::OWN_NAMES {
+            if tree.entries().any(|(own, _)| own.as_bytes() == name.as_bytes()) {
+                return Err(EntryError::StargzName { path: name.to_owned() });
+            }
+        }
+        let mut builder = Builder::default();
+        stargz::landmark(&mut builder, landmark);
+        Ok(Self::behind(builder, tree, &[]))
+    }
+
+    fn behind(mut builder: Builder, tree: &'tree Directory, end: &'static [u8]) -> Self {
+        whiteouts(&mut builder, None, tree);
+        Self { tree, walk: tree.walk(), builder, end, is_over: false }
+    }
+}
+
+impl Iterator for LayerGroups<'_> {
+    type Item = Result<Group, EntryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(group) = self.builder.closed.pop_front() {
+                return Some(Ok(group));
+            }
+            if self.is_over {
+                return None;
+            }
+            match self.walk.next() {
+                Some((path, node)) => {
+                    if let Err(error) = add_node(&mut self.builder, self.tree, &path, node) {
+                        self.is_over = true;
+                        return Some(Err(error));
+                    }
+                }
+                None => {
+                    self.builder.tail(self.end);
+                    self.builder.end();
+                    self.is_over = true;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the entry of a node, and the whiteouts in it.
+fn add_node(builder: &mut Builder, tree: &Directory, path: &RelPath, node: &Node) -> Result<(), EntryError> {
+    if matches!(node, Node::Whiteout) {
+        return Ok(());
+    }
+    if path.name().as_bytes().starts_with(b".wh.") {
+        return Err(EntryError::WhiteoutName { path: path.to_string() });
+    }
     let mut header = Vec::new();
-    whiteouts(builder, None, tree);
-    for (path, node) in tree.walk() {
-        if matches!(node, Node::Whiteout) {
-            continue;
-        }
-        if path.name().as_bytes().starts_with(b".wh.") {
-            return Err(EntryError::WhiteoutName { path: path.to_string() });
-        }
-        header.clear();
-        let content = layer_header(&path, node, tree, &mut header)?;
-        builder.entry(path.as_bytes(), &header, content);
-        if let Node::Directory(directory) = node {
-            whiteouts(builder, Some(&path), directory);
-        }
+    let content = layer_header(path, node, tree, &mut header)?;
+    builder.entry(path.as_bytes(), &header, content);
+    if let Node::Directory(directory) = node {
+        whiteouts(builder, Some(path), directory);
     }
     Ok(())
 }
@@ -128,7 +183,8 @@ pub fn npm_plan(files: &[(RelPath, u32, Descriptor)]) -> LayerPlan {
 /// Cuts entries into groups.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
-    groups: Vec<Group>,
+    /// Groups that take no more entries.
+    closed: VecDeque<Group>,
     current: Group,
     /// The current group holds a large file and takes no other entry.
     is_full: bool,
@@ -167,7 +223,7 @@ impl Builder {
     /// Fills the last block, which an archive that was cut there lacks.
     pub(crate) fn align(&mut self) {
         let mut padding = Vec::new();
-        let size: u64 = self.groups.iter().chain([&self.current]).map(Group::size).sum();
+        let size: u64 = self.closed.iter().chain([&self.current]).map(Group::size).sum();
         pad(&mut padding, size);
         self.tail(&padding);
     }
@@ -180,16 +236,21 @@ impl Builder {
 
     fn close(&mut self) {
         if self.current.size() > 0 {
-            self.groups.push(std::mem::take(&mut self.current));
+            self.closed.push_back(std::mem::take(&mut self.current));
+        }
+    }
+
+    /// Closes the last group; there is one even if nothing was added.
+    fn end(&mut self) {
+        self.close();
+        if self.closed.is_empty() {
+            self.closed.push_back(Group::default());
         }
     }
 
     pub(crate) fn finish(mut self) -> LayerPlan {
-        self.close();
-        if self.groups.is_empty() {
-            self.groups.push(Group::default());
-        }
-        LayerPlan { groups: self.groups }
+        self.end();
+        LayerPlan { groups: self.closed.into() }
     }
 }
 
