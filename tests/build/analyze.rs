@@ -36,6 +36,12 @@ pub(crate) fn folder(path: &str) -> Item {
     item(path, b'5', b"", "")
 }
 
+impl Item {
+    pub(crate) fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+}
+
 /// Bytes that are no others' and do not compress to nothing.
 pub(crate) fn noise(seed: u32, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);

@@ -346,6 +346,18 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A layer has a folder where a link is below, which leads to no folder.
+    #[error("`{label}`: layer {} has a folder at `/{folder}`, where what is below has a link {why}", layer_index + 1)]
+    BlindLink {
+        /// The image.
+        label: String,
+        /// Which of its layers, from 0 on.
+        layer_index: usize,
+        /// The folder.
+        folder: String,
+        /// Where the link leads.
+        why: &'static str,
+    },
     /// An image is to be for a platform that what it is made of cannot be had for.
     #[error("`{label}` cannot be made for {platform}: {why}")]
     ForeignPlatform {

@@ -15,10 +15,10 @@ use cas_oci::{
 };
 use cas_store::{Store, StoreError};
 use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_layer};
-use cas_tree::{Directory, Unpacking};
+use cas_tree::{Directory, Node, RelPath, Unpacking};
 
 use crate::ahead::read_ahead;
-use crate::behind::store_behind;
+use crate::behind::{Keep, store_behind};
 use crate::image_place::{ImagePlace, open};
 use crate::outline::stand_in;
 use crate::platforms::{is_same, own};
@@ -32,6 +32,8 @@ pub(crate) const LAYERS_MEMO: &str = "image-layers";
 pub(crate) const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// Deepest chain of documents: indexes in indexes, and the manifest.
 const MAX_DEPTH: usize = 4;
+/// Kind of the memos that tell the folders and links which layers give together.
+pub(crate) const FOLDERS_MEMO: &str = "image-folders";
 /// Layers that are fetched at once.
 const PARALLEL: usize = 4;
 
@@ -247,16 +249,69 @@ pub(crate) fn below(store: &Store, function: DigestFunction, image: &Image) -> R
     if let Some(tree) = image.base_tree {
         return Ok(Some(tree));
     }
-    let layers = image.layers.iter().filter_map(|layer| match layer {
-        ImageLayer::Foreign { blob, diff_id, .. } => Some((*blob, *diff_id)),
-        ImageLayer::Made { .. } => None,
-    });
-    let layers: Vec<(Descriptor, Digest)> = layers.collect();
+    let layers = of_others(&image.layers);
     if layers.is_empty() {
         return Ok(None);
     }
     let origin = ImagePlace::Built(Arc::new(image.clone()));
     unpacked(store, function, &origin, &layers).map(|(name, _)| Some(name))
+}
+
+/// The folders and links of layers that are of others and in the store, over each other: all of their files where these are known. Their
+/// contents are looked at by nobody, and kept nowhere.
+pub(crate) fn folders(
+    store: &Store,
+    function: DigestFunction,
+    origin: &ImagePlace,
+    layers: &[ImageLayer],
+) -> Result<Directory, BuildError> {
+    let layers: Vec<(Descriptor, Digest)> = of_others(layers);
+    if layers.is_empty() {
+        return Ok(Directory::root());
+    }
+    let key = layers_key(function, &layers);
+    for kind in [LAYERS_MEMO, FOLDERS_MEMO] {
+        if let Some(name) = named_by(store, kind, &key)?
+            && let Some(tree) = store.find_tree(&name)?
+        {
+            return Ok(tree);
+        }
+    }
+    let mut unpacking = Unpacking::new(Directory::root());
+    for (blob, diff_id) in &layers {
+        unpack(store, function, origin, &mut unpacking, blob, diff_id, Contents::Passed)?;
+    }
+    let mut tree = unpacking.finish();
+    let files: Vec<RelPath> = tree
+        .walk()
+        .filter(|(_, node)| !matches!(node, Node::Directory(_) | Node::Symlink { .. }))
+        .map(|(path, _)| path)
+        .collect();
+    // From the last on: no name of a file is left that stands for another one.
+    files.iter().rev().for_each(|path| drop(tree.remove(path)));
+    let name = store.put_tree(&tree, function)?;
+    store.put_memo(FOLDERS_MEMO, key.as_bytes(), name.to_string().as_bytes())?;
+    Ok(tree)
+}
+
+/// Those of an image's layers that are of others.
+fn of_others(layers: &[ImageLayer]) -> Vec<(Descriptor, Digest)> {
+    let layers = layers.iter().filter_map(|layer| match layer {
+        ImageLayer::Foreign { blob, diff_id, .. } => Some((*blob, *diff_id)),
+        ImageLayer::Made { .. } => None,
+    });
+    layers.collect()
+}
+
+fn layers_key(function: DigestFunction, layers: &[(Descriptor, Digest)]) -> String {
+    let lines: String = layers.iter().map(|(blob, diff_id)| format!("{} {diff_id}\n", blob.digest)).collect();
+    format!("1 {function} {}", Digest::of(DigestFunction::Sha256, lines.as_bytes()))
+}
+
+/// What a memo names. A record that makes no sense is a miss.
+fn named_by(store: &Store, kind: &str, key: &str) -> Result<Option<Descriptor>, BuildError> {
+    let known = store.memo(kind, key.as_bytes())?;
+    Ok(known.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()))
 }
 
 /// The tree that layers in the store give together, and its name, which is remembered. All of it is in the store then.
@@ -266,19 +321,15 @@ fn unpacked(
     origin: &ImagePlace,
     layers: &[(Descriptor, Digest)],
 ) -> Result<(Descriptor, Directory), BuildError> {
-    let lines: String = layers.iter().map(|(blob, diff_id)| format!("{} {diff_id}\n", blob.digest)).collect();
-    let key = format!("1 {function} {}", Digest::of(DigestFunction::Sha256, lines.as_bytes()));
-    let known = store.memo(LAYERS_MEMO, key.as_bytes())?;
-    // A record that makes no sense is a miss.
-    let known = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
-    if let Some(name) = known
+    let key = layers_key(function, layers);
+    if let Some(name) = named_by(store, LAYERS_MEMO, &key)?
         && let Some(tree) = store.find_tree(&name)?
     {
         return Ok((name, tree));
     }
     let mut unpacking = Unpacking::new(Directory::root());
     for (blob, diff_id) in layers {
-        unpack(store, function, origin, &mut unpacking, blob, diff_id)?;
+        unpack(store, function, origin, &mut unpacking, blob, diff_id, Contents::Kept)?;
     }
     let tree = unpacking.finish();
     let name = store.put_tree(&tree, function)?;
@@ -405,6 +456,15 @@ pub(crate) fn fetch(store: &Store, origin: &ImagePlace, manifest: &Manifest) -> 
     })
 }
 
+/// What becomes of the contents of a layer's files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// They are in the store.
+    Kept,
+    /// They are passed over: the files are none that anybody could read.
+    Passed,
+}
+
 /// Puts a layer over what is below it, and compares its bytes with what the configuration says of them.
 fn unpack(
     store: &Store,
@@ -413,6 +473,7 @@ fn unpack(
     unpacking: &mut Unpacking,
     blob: &Descriptor,
     diff_id: &Digest,
+    contents: Contents,
 ) -> Result<(), BuildError> {
     let failed = |said: String| origin.damaged(format!("layer `{}`: {said}", blob.digest));
     let compressed = open(store, blob)?;
@@ -425,7 +486,7 @@ fn unpack(
     let digests = std::thread::scope(|scope| {
         // Decompressing and digesting take as long as storing what is in there.
         let (mut bytes, thread) = read_ahead(scope, bytes);
-        store_behind(store, function, |keep| {
+        let mut read = |keep: Keep<'_>| {
             read_layer(unpacking, &mut bytes, limits, keep).map_err(|error| match error {
                 // The layer is in order; the store is full, or fails.
                 ReadTarError::Keep { path, source } if !matches!(source, StoreError::Source(_)) => {
@@ -436,7 +497,14 @@ fn unpack(
                     BuildError::ForeignLayer { place, layer, source: Box::new(error) }
                 }
             })
-        })?;
+        };
+        match contents {
+            Contents::Kept => store_behind(store, function, read)?,
+            Contents::Passed => read(&mut |content| {
+                let size = io::copy(content, &mut io::sink()).map_err(StoreError::Source)?;
+                Ok(Descriptor { size, ..Descriptor::empty(function) })
+            })?,
+        }
         io::copy(&mut bytes, &mut io::sink()).map_err(|error| failed(error.to_string()))?;
         let (digests, _) = thread.join().expect("reading does not panic").finish();
         Ok::<_, BuildError>(digests)

@@ -39,6 +39,9 @@ impl BuildError {
                 let file = if *kind == "user" { "/etc/passwd" } else { "/etc/group" };
                 format!("write its number in place of `{name}`, or let the base or a layer up to this one have it in `{file}`")
             }
+            Self::BlindLink { .. } => {
+                "choose another `to`, or put a folder in place of the link in a layer of its own".to_owned()
+            }
             Self::ForeignPlatform { .. } => {
                 "let each layer be of files that are fetched, or build the image on a machine of that platform".to_owned()
             }

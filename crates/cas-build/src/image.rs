@@ -21,9 +21,10 @@ use cas_tar::{Codec, Recipe};
 use cas_tree::{Directory, RelPath};
 
 use crate::accounts::{self, Accounts};
-use crate::image_base::{Base, Cutting, Source, files};
+use crate::image_base::{Base, Cutting, Source, Wanted, files};
 use crate::layer::{self, LayerError};
 use crate::layer_cut::{self, CutPart};
+use crate::over::{BlindLink, Folders, over};
 use crate::stamp::stamp;
 use crate::{BuildError, Image, ImageIndex, ImageLayer, Output, Taints, Workspace, image_record, part, platforms};
 
@@ -55,6 +56,7 @@ struct LayerPart {
     tree: Directory,
     /// The uppermost place that is of it.
     top: Option<RelPath>,
+    folders: Folders,
 }
 
 /// Builds an image. `base` is the output of what the target names, with its label, `layers` what its layers are made of, in their order.
@@ -74,20 +76,20 @@ pub(crate) fn build(
     let wanted = platforms::of_target(target);
     let mut parts = Vec::new();
     for (layer, given) in target.layers.iter().zip(layers) {
-        let (from, (tree, top)) = match given {
+        let (from, (tree, top), folders) = match given {
             Given::Outputs(from, output) => {
                 platforms::check_part(workspace, label, layer, &from, &output, &wanted)?;
                 let role = "a layer of an image";
                 let placed = part::Context { store, workspace, label, role }.placed_part(&from, &output, layer)?;
-                (from, placed)
+                (from, placed, Folders::Made)
             }
             Given::Files(files) => {
                 let from = label.to_string();
                 let placed = part::files_at(&from, &files, layer)?;
-                (from, placed)
+                (from, placed, Folders::Passed)
             }
         };
-        parts.push(LayerPart { from, tree, top });
+        parts.push(LayerPart { from, tree, top, folders });
     }
     let mut images = Vec::new();
     for platform in &wanted {
@@ -121,18 +123,27 @@ fn for_platform(
     // All that is asked of the files below: what lies over them hides what is there.
     let owners = target.layers.iter().filter_map(|layer| layer.rights.owner.as_ref());
     let wants_files = owners.chain(&user).any(accounts::has_names);
-    let Base { mut sources, tree: base_tree, inherited } = Base::of(context, label, base, platform, wants_files)?;
+    // A file at the root is on the way of nothing.
+    let has_folders = |part: &LayerPart| part.tree.entries().any(|(_, node)| node.as_directory().is_some());
+    let wanted = Wanted { files: wants_files, folders: parts.iter().any(has_folders) };
+    let Base { mut sources, tree: base_tree, inherited, mut below } = Base::of(context, label, base, platform, wanted)?;
     for (layer_index, (layer, part)) in target.layers.iter().zip(parts).enumerate() {
-        let LayerPart { from, tree, top } = part;
+        let LayerPart { from, tree, top, folders } = part;
+        let (mut tree, top) =
+            over(tree.clone(), top.clone(), *folders, &below).map_err(|BlindLink { folder, why }| {
+                BuildError::BlindLink { label: label.to_string(), layer_index, folder: folder.to_string(), why }
+            })?;
         let owner = match &layer.rights.owner {
             None => None,
             Some(owner) => {
                 let place = || format!("layer {} (`{from}`)", layer_index + 1);
-                Some(numbers(context, label, place, owner, base_tree.as_ref(), &sources, Some(tree))?)
+                Some(numbers(context, label, place, owner, base_tree.as_ref(), &sources, Some(&tree))?)
             }
         };
-        let mut tree = tree.clone();
         accounts::give(&mut tree, top.as_ref(), &layer.rights, owner);
+        if layer_index + 1 < parts.len() {
+            below.apply_layer(&tree);
+        }
         let name = tree.encode(function).map_err(StoreError::from)?.root;
         let cutting = if layer.is_whole { Cutting::Whole } else { Cutting::Layer };
         sources.push(Source::Tree { tree: Arc::new(tree), name, created_by: format!("cas {from}"), cutting });

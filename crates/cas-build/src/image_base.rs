@@ -9,9 +9,9 @@ use cas_oci::{Inherited, MAX_DOCUMENT_BYTES, TargetPlatform};
 use cas_store::Store;
 use cas_tree::Directory;
 
-use crate::{BuildError, Image, ImageLayer, Output, foreign};
-
 use crate::image::Context;
+use crate::image_place::ImagePlace;
+use crate::{BuildError, Image, ImageLayer, Output, foreign};
 
 /// What a tree is to the layers that it may be cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,16 @@ pub(crate) enum Source {
     Layer(ImageLayer),
 }
 
+/// What somebody asks of the files of a base.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// All of them.
+    pub(crate) files: bool,
+    /// Its folders and links.
+    pub(crate) folders: bool,
+}
+
 /// A base.
-#[derive(Default)]
 pub(crate) struct Base {
     /// The lowest layers.
     pub(crate) sources: Vec<Source>,
@@ -42,6 +50,8 @@ pub(crate) struct Base {
     pub(crate) tree: Option<Descriptor>,
     /// What its configuration gives.
     pub(crate) inherited: Inherited,
+    /// What is below the image's own layers, where somebody asked for it: folders and links, perhaps files.
+    pub(crate) below: Directory,
 }
 
 impl Base {
@@ -51,11 +61,14 @@ impl Base {
         label: &Label,
         base: Option<&(String, Output)>,
         platform: &TargetPlatform,
-        wants_files: bool,
+        wanted: Wanted,
     ) -> Result<Self, BuildError> {
         let store = context.store;
         match base {
-            None => Ok(Self::default()),
+            None => {
+                let (sources, inherited) = (Vec::new(), Inherited::default());
+                Ok(Self { sources, tree: None, inherited, below: Directory::root() })
+            }
             Some((from, Output::Toolchain(toolchain))) => {
                 if toolchain.host_identity().is_some() {
                     let role = "the base of an image: it shows programs of this machine";
@@ -63,10 +76,14 @@ impl Base {
                 }
                 // Whoever has the image already needs none of its layers again.
                 if let Some(foreign) = toolchain.foreign_layers(store, platform)? {
-                    let sources: Vec<Source> = foreign.layers.into_iter().map(Source::Layer).collect();
-                    let inherited = inherited(store, &foreign.config, sources.len())?;
-                    let tree = if wants_files { toolchain.foreign_tree(store, platform)? } else { None };
-                    return Ok(Self { sources, tree, inherited });
+                    let inherited = inherited(store, &foreign.config, foreign.layers.len())?;
+                    let tree = if wanted.files { toolchain.foreign_tree(store, platform)? } else { None };
+                    let below = match wanted.folders {
+                        true => toolchain.foreign_folders(store, context.function, &foreign.layers)?,
+                        false => Directory::root(),
+                    };
+                    let sources = foreign.layers.into_iter().map(Source::Layer).collect();
+                    return Ok(Self { sources, tree, inherited, below });
                 }
                 // With something added it is one layer, so it has no history; what it runs is what the image runs.
                 let below = toolchain.image_below().map(|image| image.foreign_layers(store, platform)).transpose()?;
@@ -76,8 +93,9 @@ impl Base {
                 };
                 let tree = toolchain.tree(store, context.fetcher)?;
                 let name = toolchain.tree_name(&tree)?;
+                let below = if wanted.folders { Directory::clone(&tree) } else { Directory::root() };
                 let source = Source::Tree { tree, name, created_by: format!("cas {from}"), cutting: Cutting::Root };
-                Ok(Self { sources: vec![source], tree: None, inherited })
+                Ok(Self { sources: vec![source], tree: None, inherited, below })
             }
             Some((from, Output::Image(image))) => {
                 let image = image.for_platform(platform).ok_or_else(|| BuildError::ForeignPlatform {
@@ -87,8 +105,9 @@ impl Base {
                 })?;
                 let sources: Vec<Source> = image.layers.iter().cloned().map(Source::Layer).collect();
                 let inherited = inherited(store, &image.config, sources.len())?;
-                let tree = if wants_files { foreign::below(store, context.function, image)? } else { image.base_tree };
-                Ok(Self { sources, tree, inherited })
+                let tree = if wanted.files { foreign::below(store, context.function, image)? } else { image.base_tree };
+                let below = if wanted.folders { folders(store, context.function, image)? } else { Directory::root() };
+                Ok(Self { sources, tree, inherited, below })
             }
             Some((from, output)) => {
                 let role = "the base of an image";
@@ -96,6 +115,18 @@ impl Base {
             }
         }
     }
+}
+
+/// The folders and links of an image, perhaps with files.
+fn folders(store: &Store, function: DigestFunction, image: &Image) -> Result<Directory, BuildError> {
+    let origin = ImagePlace::Built(Arc::new(image.clone()));
+    let mut tree = foreign::folders(store, function, &origin, &image.layers)?;
+    for layer in &image.layers {
+        if let ImageLayer::Made { tree: name, .. } = layer {
+            tree.apply_layer(&store.load_tree(name)?);
+        }
+    }
+    Ok(tree)
 }
 
 fn inherited(store: &Store, config: &Descriptor, layer_count: usize) -> Result<Inherited, BuildError> {

@@ -53,6 +53,7 @@ mod needs;
 mod npm;
 mod outline;
 mod output;
+mod over;
 mod part;
 mod platforms;
 mod recent;

@@ -38,9 +38,11 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
                     Ok(recipe) => of_recipe(&recipe, load),
                     Err(_) => Ok(None),
                 },
-                "debian-tree" | "npm-package" | "cargo-crate" | crate::foreign::LAYERS_MEMO => {
-                    Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)]))
-                }
+                "debian-tree"
+                | "npm-package"
+                | "cargo-crate"
+                | crate::foreign::LAYERS_MEMO
+                | crate::foreign::FOLDERS_MEMO => Ok(text.parse().ok().map(|tree| vec![Keep::Tree(tree)])),
                 crate::foreign::ROOT_MEMO => Ok(recorded_tree(value).map(|tree| vec![Keep::Tree(tree)])),
                 "debian-package" => Ok(text.split_once('\n').and_then(|(tree, blob)| {
                     Some(vec![Keep::Tree(tree.parse().ok()?), Keep::Blob(blob.parse().ok()?)])

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::{ActionLane, Descriptor};
 use cas_config::LockedDebian;
+use cas_digest::DigestFunction;
 use cas_fetch::Fetcher;
 use cas_oci::TargetPlatform;
 use cas_sandbox::Cancel;
@@ -14,7 +15,7 @@ use cas_tree::{Directory, MergeRule, Node};
 
 use crate::foreign::{ForeignLayers, Pinned};
 use crate::step::StepRoot;
-use crate::{BuildError, Taints, debian, foreign};
+use crate::{BuildError, ImageLayer, Taints, debian, foreign};
 
 /// A root file system.
 #[derive(Debug)]
@@ -240,6 +241,19 @@ impl Toolchain {
         match &self.source {
             Source::Image(pinned) => foreign::tree_for(store, pinned, platform).map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// The folders and links that these give together.
+    pub(crate) fn foreign_folders(
+        &self,
+        store: &Store,
+        function: DigestFunction,
+        layers: &[ImageLayer],
+    ) -> Result<Directory, BuildError> {
+        match &self.source {
+            Source::Image(pinned) => foreign::folders(store, function, &pinned.place, layers),
+            _ => Ok(Directory::root()),
         }
     }
 

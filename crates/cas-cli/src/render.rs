@@ -130,6 +130,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Platform { .. }
         | BuildError::WhichImage { .. }
         | BuildError::UnknownAccount { .. }
+        | BuildError::BlindLink { .. }
         | BuildError::LayerFormat { .. }
         | BuildError::DocumentTooLong { .. }
         | BuildError::ForeignPlatform { .. }

@@ -97,6 +97,13 @@ impl Directory {
         self.insert(path, Node::Directory(Arc::new(tree)), parents)
     }
 
+    /// Gives the directory at `path` other rights and owners; anything else stays as it is.
+    pub fn set_directory_metadata(&mut self, path: &RelPath, metadata: Metadata) {
+        if let Some(Node::Directory(directory)) = self.node_mut(path) {
+            Arc::make_mut(directory).metadata = metadata;
+        }
+    }
+
     /// Gives the node at `top` and all below it, or all below the root, the rights and owners that `change` tells.
     ///
     /// It is asked for every node that has its own; a hard link has its file's, also when that is elsewhere in the tree.
