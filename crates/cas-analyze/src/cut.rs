@@ -205,10 +205,27 @@ const NOTES: &str = "notes of packages";
 
 /// What a file belongs to that no package has: its folder.
 fn unowned(path: &RelPath) -> String {
-    if is_note(path) {
+    if is_note(path) || is_changelog(path) {
         return NOTES.to_owned();
     }
-    path.parent().map_or_else(|| "in /".to_owned(), |parent| format!("in /{parent}"))
+    let parent = path.parent().map(|parent| parent.to_string()).unwrap_or_default();
+    let parts: Vec<&str> = parent.split('/').collect();
+    // Below `usr` folders are by what is in them and not by package, down to where most packages have one of their own.
+    let depth = match parts[..] {
+        ["usr", "share", "doc", ..] => 4,
+        ["usr", "share", ..] => 3,
+        ["usr", ..] => 4,
+        _ => parts.len(),
+    };
+    format!("in /{}", parts[..parts.len().min(depth)].join("/"))
+}
+
+/// Whether a file tells what changed in a package of Debian, so that it changes with any version of it. Where a database says whose
+/// it is, it stays with its package.
+fn is_changelog(path: &RelPath) -> bool {
+    let text = std::str::from_utf8(path.as_bytes()).unwrap_or_default();
+    let below = text.strip_prefix("usr/share/doc/").and_then(|below| below.split_once('/'));
+    below.is_some_and(|(_, name)| name.starts_with("changelog.Debian"))
 }
 
 /// Whether a file says what is installed or needed, so that it changes when any package does.
@@ -393,6 +410,51 @@ mod tests {
     #[test]
     fn one_giant_file_is_one_layer() {
         assert_eq!(parts(&[("d/a", 9 << 30, "x")], 100).into_keys().collect::<Vec<_>>(), ["in /d d/a"]);
+    }
+
+    #[test]
+    fn what_no_package_has_goes_by_its_folder() {
+        for (path, expected) in [
+            ("file", "in /"),
+            ("a/file", "in /a"),
+            ("srv/app/src/main/java/org/file", "in /srv/app/src/main/java/org"),
+            ("usr/bin/file", "in /usr/bin"),
+            ("usr/lib/x86_64-linux-gnu/file", "in /usr/lib/x86_64-linux-gnu"),
+            ("usr/lib/x86_64-linux-gnu/perl/5.36.0/auto/file", "in /usr/lib/x86_64-linux-gnu/perl"),
+            ("usr/share/locale/de/LC_MESSAGES/file", "in /usr/share/locale"),
+            ("usr/share/perl/5.36.0/file", "in /usr/share/perl"),
+            ("usr/share/doc/tar/file", "in /usr/share/doc/tar"),
+            ("usr/share/doc/tar/examples/file", "in /usr/share/doc/tar"),
+            ("usr/share/file", "in /usr/share"),
+            ("usr/share/doc/tar/changelog.gz", "in /usr/share/doc/tar"),
+            ("usr/share/doc/tar/changelog.Debian.gz", NOTES),
+            ("usr/share/doc/tar/changelog.Debian.amd64.gz", NOTES),
+            ("srv/usr/share/doc/tar/changelog.Debian.gz", "in /srv/usr/share/doc/tar"),
+            ("etc/ld.so.cache", NOTES),
+        ] {
+            assert_eq!(unowned(&RelPath::new(path).expect("a path")), expected, "{path}");
+        }
+    }
+
+    /// What changed in a package is told in its folder, beside what stays: that layer stays, too.
+    #[test]
+    fn a_new_version_leaves_the_documents_of_others() {
+        let names: Vec<String> = (0..200).map(|number| format!("usr/share/doc/p{number}")).collect();
+        let files = |version: &str| {
+            let of = |name: &String| {
+                let changes = if name.ends_with("/p7") { version.to_owned() } else { name.clone() };
+                [
+                    (format!("{name}/copyright"), 40_000, name.clone()),
+                    (format!("{name}/changelog.Debian.gz"), 4000, changes),
+                ]
+            };
+            names.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        let (before, after) = (files("1"), files("2"));
+        let (old, new) = (parts(&borrowed(&before), 24), parts(&borrowed(&after), 24));
+        let changed: Vec<&String> =
+            new.iter().filter(|(name, part)| old.get(*name) != Some(part)).map(|(name, _)| name).collect();
+        assert_eq!(changed, [NOTES]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::BuildError;
 use crate::image_base::{Cutting, Source};
 
 /// Kind of the memos: the number is that of the rules.
-pub(crate) const CUT_MEMO: &str = "cut-1";
+pub(crate) const CUT_MEMO: &str = "cut-2";
 /// Most bytes that are read of all files that tell of packages; what comes after them tells nothing.
 const MAX_TOLD_BYTES: u64 = 256 << 20;
 /// Longest list of parts that is read.
