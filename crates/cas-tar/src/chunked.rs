@@ -21,11 +21,16 @@ const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 const MAGIC: &[u8; 8] = b"GNUlInUx";
 /// The one kind of table that there is.
 const TYPE: u64 = 1;
+/// How much the table and the tar without its contents are compressed.
+const LEVEL: i32 = 8;
+/// The same for those that are longer than [`MAX_HELD_BYTES`]: of 100,000 files the difference is a second.
+const LONG_LEVEL: i32 = 3;
+const MAX_HELD_BYTES: usize = 4 << 20;
 const PREFIX: &str = "io.github.containers.zstd-chunked";
 
 /// Makes the tail of a layer whose groups begin at the blob's first byte.
 pub(crate) fn tail(plan: &LayerPlan, groups: &[GroupIndex<'_>]) -> Result<Tail, ContentsError> {
-    let (mut table, mut split) = (Document::new()?, Document::new()?);
+    let (mut table, mut split) = (Document::new(), Document::new());
     let mut seen = BTreeSet::new();
     let (mut is_first, mut position) = (true, 0u64);
     table.write(br#"{"version":1,"entries":["#)?;
@@ -127,21 +132,25 @@ fn skippable(into: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Something that is compressed as it is written.
+/// Something that is compressed when it is whole, or as it is written where it is too long for that.
 struct Document {
-    writer: BufWriter<Counting>,
+    writer: BufWriter<Compressing>,
 }
 
-struct Counting {
-    encoder: zstd::stream::write::Encoder<'static, Vec<u8>>,
+struct Compressing {
+    state: State,
     length: u64,
 }
 
+enum State {
+    Held(Vec<u8>),
+    Open(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
 impl Document {
-    fn new() -> io::Result<Self> {
-        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3)?;
-        encoder.include_checksum(true)?;
-        Ok(Self { writer: BufWriter::with_capacity(64 << 10, Counting { encoder, length: 0 }) })
+    fn new() -> Self {
+        let compressing = Compressing { state: State::Held(Vec::new()), length: 0 };
+        Self { writer: BufWriter::with_capacity(64 << 10, compressing) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ContentsError> {
@@ -150,19 +159,61 @@ impl Document {
 
     /// The compressed bytes, and the length of the others.
     fn finish(self) -> io::Result<(Vec<u8>, u64)> {
-        let Counting { encoder, length } = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let Compressing { state, length } = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let encoder = match state {
+            State::Open(encoder) => encoder,
+            State::Held(bytes) => {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
+                encoder.write_all(&bytes)?;
+                encoder
+            }
+        };
         Ok((encoder.finish()?, length))
     }
 }
 
-impl Write for Counting {
+impl Write for Compressing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.encoder.write_all(bytes)?;
         self.length += bytes.len() as u64;
+        match &mut self.state {
+            State::Held(held) if held.len() + bytes.len() <= MAX_HELD_BYTES => held.extend_from_slice(bytes),
+            State::Held(held) => {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LONG_LEVEL)?;
+                encoder.write_all(held)?;
+                encoder.write_all(bytes)?;
+                self.state = State::Open(encoder);
+            }
+            State::Open(encoder) => encoder.write_all(bytes)?,
+        }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_documents_are_compressed_with_less_effort() {
+        let bytes: Vec<u8> = (0u32..)
+            .flat_map(|number| format!("{}\n", number.wrapping_mul(40_503) % 9973).into_bytes())
+            .take(MAX_HELD_BYTES + 1)
+            .collect();
+        for (length, level) in [(0, LEVEL), (1000, LEVEL), (MAX_HELD_BYTES, LEVEL), (MAX_HELD_BYTES + 1, LONG_LEVEL)] {
+            let mut document = Document::new();
+            for part in bytes[..length].chunks(999) {
+                document.write(part).expect("it is in memory");
+            }
+            let (compressed, told) = document.finish().expect("it is in memory");
+            assert_eq!(told, length as u64);
+            let mut expected = zstd::stream::write::Encoder::new(Vec::new(), level).expect("there is memory");
+            expected.write_all(&bytes[..length]).expect("it is in memory");
+            assert!(compressed == expected.finish().expect("it is in memory"), "{length}");
+            assert!(zstd::decode_all(&compressed[..]).expect("it is whole") == bytes[..length], "{length}");
+        }
     }
 }

@@ -51,7 +51,7 @@ impl Codec {
             Self::Gzip6 => "gzip/zlib-rs-0.6.8/6/flush-v1",
             Self::Gzip9 => "gzip/zlib-rs-0.6.8/9/flush-v1",
             Self::Zstd3 => "zstd/1.5.7/3/frames-v1",
-            Self::ZstdChunked3 => "zstd-chunked/1.5.7/3/chunks-v1",
+            Self::ZstdChunked3 => "zstd-chunked/1.5.7/3/chunks-v2",
             Self::Stargz6 => "estargz/zlib-rs-0.6.8/6/chunks-v1",
         }
     }

@@ -21,6 +21,11 @@ const MAX_CHUNK_BYTES: usize = 4 << 20;
 const CHUNK_MASK: u64 = 0xf_ffff << 44;
 /// Bytes that the rolling sum depends on: each shifts it by one bit.
 const WINDOW_BYTES: usize = 64;
+/// How much a frame of zstd:chunked is compressed, and one of up to [`SHORT_BYTES`].
+const LEVEL: i32 = 3;
+const SHORT_LEVEL: i32 = 6;
+/// Frames up to this size are most of all files and few of all bytes: more work for them is little work.
+const SHORT_BYTES: usize = 16 << 10;
 /// gzip's header without a name and a time (RFC 1952, 2.3).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// CRC-64 as Go's `hash/crc64` has it for `ISO`.
@@ -217,8 +222,9 @@ impl<W: Write> Frames<W> {
     fn new(seekable: Seekable, sink: W) -> io::Result<Self> {
         let encoder = match seekable {
             Seekable::Zstd => {
-                let mut encoder = zstd::bulk::Compressor::new(3)?;
-                encoder.include_checksum(true)?;
+                let mut encoder = zstd::bulk::Compressor::new(LEVEL)?;
+                // Digests are of contents and of the whole; those who read single files compare them.
+                encoder.include_checksum(false)?;
                 encoder.include_contentsize(true)?;
                 FrameEncoder::Zstd(Box::new(encoder))
             }
@@ -247,6 +253,7 @@ impl<W: Write> Frames<W> {
         let Self { encoder, sink, written, .. } = self;
         match encoder {
             FrameEncoder::Zstd(encoder) => {
+                encoder.set_compression_level(if bytes.len() <= SHORT_BYTES { SHORT_LEVEL } else { LEVEL })?;
                 let frame = encoder.compress(bytes)?;
                 sink.write_all(&frame)?;
                 *written += frame.len() as u64;
@@ -364,6 +371,25 @@ mod tests {
         let kept = after.iter().filter(|chunk| before.contains(chunk)).count();
         assert!(before.len() > 8, "{} chunks", before.len());
         assert!(kept + 3 >= before.len(), "{kept} of {}", before.len());
+    }
+
+    #[test]
+    fn short_frames_get_more_effort_and_none_has_a_checksum() {
+        let text: Vec<u8> =
+            (0u32..).flat_map(|number| format!("{} ", number * number % 991).into_bytes()).take(99_999).collect();
+        for (length, level) in [(1, SHORT_LEVEL), (SHORT_BYTES, SHORT_LEVEL), (SHORT_BYTES + 1, LEVEL), (99_999, LEVEL)]
+        {
+            let mut frames = Frames::new(Seekable::Zstd, Vec::new()).expect("there is memory");
+            // What was compressed before it has no part in a frame.
+            frames.add(b"first").expect("it is in memory");
+            let (start, end) = frames.chunk(&text[..length]).expect("it is in memory");
+            let (bytes, _) = frames.finish().expect("it is in memory");
+            let frame =
+                &bytes[usize::try_from(start).expect("it is short")..usize::try_from(end).expect("it is short")];
+            assert_eq!(frame, zstd::bulk::compress(&text[..length], level).expect("there is memory"), "{length}");
+            // RFC 8878, 3.1.1.1.1: the flag of a checksum.
+            assert_eq!(frame[4] & 4, 0, "{length}");
+        }
     }
 
     #[test]
