@@ -45,6 +45,13 @@ impl IndexEntry {
             annotations: BTreeMap::new(),
         }
     }
+
+    /// The same, of an artifact that is of this type.
+    #[must_use]
+    pub fn of_type(mut self, artifact_type: &str) -> Self {
+        self.rest.insert("artifactType".to_owned(), Value::from(artifact_type));
+        self
+    }
 }
 
 /// Why an index cannot be read.
@@ -117,9 +124,11 @@ mod tests {
         let manifest = Descriptor::of(DigestFunction::Sha256, b"manifest");
         let entry = IndexEntry::new("v1", crate::MANIFEST_MEDIA_TYPE, &manifest);
         let bytes = encode_index(std::slice::from_ref(&entry));
-        assert_eq!(parse_index(&bytes).expect("it is one"), [entry]);
+        assert_eq!(parse_index(&bytes).expect("it is one"), std::slice::from_ref(&entry));
         oci_spec::image::ImageIndex::from_reader(&bytes[..]).expect("the specification's library reads it");
         assert!(parse_index(b"{}").is_err());
+        let typed = encode_index(&[entry.of_type("a/b")]);
+        assert!(String::from_utf8_lossy(&typed).contains(r#""artifactType":"a/b""#));
     }
 
     #[test]

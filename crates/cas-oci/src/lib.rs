@@ -1,11 +1,12 @@
-//! Images as the OCI image specification 1.1 has them: configuration, manifest, layout, in one canonical form; documents of
-//! others, and names of images.
+//! Images and artifacts as the OCI image specification 1.1 has them: configuration, manifest, layout, in one canonical form;
+//! documents of others, and names of images.
 //!
 //! What is written here is JSON without white space, fields in the order of the specification's Go types, maps sorted, so
 //! that equal images have equal bytes. Received documents are never written again from a parsed view.
 //!
 //! Not here: layers (`cas-tar`), where blobs are (`cas-store`), registries.
 
+mod artifact;
 mod document;
 mod image;
 mod inherit;
@@ -14,6 +15,7 @@ mod layout;
 mod platform;
 mod reference;
 
+pub use artifact::{ArtifactBlob, ArtifactManifest, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, encode_artifact, is_media_type};
 pub use document::{
     ConfigView, DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, Document, IndexItem, LayerBlob,
     MAX_DOCUMENT_BYTES, Manifest, ParseDocumentError, SavedImage, choose, parse_saved,
