@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::json::{self, Object};
 use crate::platform::Fitness;
 use crate::reference::digest_of;
-use crate::{INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, TargetPlatform};
+use crate::{INDEX_MEDIA_TYPE, ImageFormat, MANIFEST_MEDIA_TYPE, TargetPlatform};
 
 /// Longest manifest, index or configuration that is read: what registries take.
 pub const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -105,6 +105,12 @@ pub enum ParseDocumentError {
         /// What it says.
         media_type: String,
     },
+    /// It is of files that are no image.
+    #[error("it is an artifact of the type `{artifact_type}`, and no image")]
+    Artifact {
+        /// What it says that it is, with control characters shown as what they are.
+        artifact_type: String,
+    },
     /// It was made by an old Docker.
     #[error("it is a manifest of Docker's schema 1, which names nothing by its content")]
     Schema1,
@@ -151,6 +157,7 @@ struct RawDocument {
     #[serde(default)]
     schema_version: u32,
     media_type: Option<String>,
+    artifact_type: Option<String>,
     config: Option<Object<RawDescriptor>>,
     layers: Option<Vec<Object<RawDescriptor>>>,
     manifests: Option<Vec<Object<RawDescriptor>>>,
@@ -218,7 +225,14 @@ impl Document {
             let manifests = raw.manifests.ok_or_else(|| missing("manifests", "index"))?;
             return Ok(Self::Index(items(manifests, "manifests")?));
         }
-        let config = raw.config.ok_or_else(|| missing("config", "manifest"))?.0.blob()?;
+        let config = raw.config.ok_or_else(|| missing("config", "manifest"))?.0;
+        if let Some(artifact_type) = raw.artifact_type.filter(|text| !text.is_empty() && !is_config(&config.media_type))
+        {
+            let artifact_type = artifact_type.chars().take(SHOWN_CHARACTERS).collect::<String>();
+            let artifact_type = artifact_type.escape_debug().to_string();
+            return Err(ParseDocumentError::Artifact { artifact_type });
+        }
+        let config = config.blob()?;
         let layers = raw.layers.ok_or_else(|| missing("layers", "manifest"))?;
         if layers.len() > MAX_ITEMS {
             return Err(ParseDocumentError::TooMany { what: "layers" });
@@ -228,6 +242,11 @@ impl Document {
         };
         Ok(Self::Manifest(Manifest { config, layers: layers.into_iter().map(layer).collect::<Result<_, _>>()? }))
     }
+}
+
+/// Whether a media type is of the configuration of an image.
+fn is_config(media_type: &str) -> bool {
+    [ImageFormat::Oci, ImageFormat::Docker].iter().any(|format| format.config_media_type() == media_type)
 }
 
 /// Whether a media type is of an index; `None` for what is neither that nor a manifest.
@@ -477,11 +496,23 @@ mod tests {
                 r#"{"mediaType":"application/vnd.oci.image.index.v1+json","config":{"digest":"DIGEST","size":1},"layers":[]}"#,
                 "it is no index",
             ),
+            (
+                r#"{"artifactType":"a/b\u001b","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"DIGEST","size":2},"layers":[]}"#,
+                "it is an artifact of the type `a/b\\u{1b}`, and no image",
+            ),
         ] {
             assert_eq!(document(text).expect_err(text).to_string(), expected, "{text}");
         }
         let many = format!(r#"{{"manifests":[{}]}}"#, vec![r#"{"digest":"DIGEST","size":1}"#; 4097].join(","));
         assert_eq!(document(&many).expect_err("they are many").to_string(), "it names more than 4096 manifests");
+    }
+
+    /// BuildKit's attestations are such images.
+    #[test]
+    fn an_image_may_have_an_artifact_type() {
+        let config = r#"{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"DIGEST","size":2}"#;
+        let text = format!(r#"{{"artifactType":"a/b","config":{config},"layers":[]}}"#);
+        assert!(matches!(document(&text), Ok(Document::Manifest(_))));
     }
 
     #[test]
