@@ -10,7 +10,7 @@ use crate::shape::{Field, Shape, ShapeKind, Type, shapes};
 /// Names of targets (docs/formats/cas-toml.md, Labels).
 const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 /// The tables of a file whose keys are names of targets.
-const TARGETS: [&str; 7] = ["toolchain", "fetch", "command", "test", "image", "npm", "run"];
+const TARGETS: [&str; 8] = ["toolchain", "fetch", "command", "test", "image", "artifact", "npm", "run"];
 
 /// What docs/book/keys.toml says.
 pub(crate) struct Words(toml::Table);

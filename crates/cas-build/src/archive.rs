@@ -7,13 +7,13 @@ use std::slice;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
-use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index};
+use cas_oci::{LAYOUT_FILE, encode_index};
 use cas_store::{Store, StoreError};
 use cas_tar::{Codec, Compression, LayerGroups, Piece, copy_pieces, decompress};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use serde_json::json;
 
-use crate::export::{Part, blobs, keep, keep_whole};
+use crate::export::{Part, Whole, keep, keep_whole};
 use crate::foreign::{MAX_LAYER_BYTES, compression_of};
 use crate::layer::LayerError;
 use crate::{BuildError, Image, ImageLayer, layer};
@@ -34,15 +34,15 @@ impl Files {
 }
 
 /// A layout.
-pub(crate) fn oci(store: &Store, image: &Image, file: &Path, tag: &str) -> Result<(), BuildError> {
+pub(crate) fn oci(store: &Store, whole: &Whole<'_>, file: &Path, tag: &str) -> Result<(), BuildError> {
     let (mut files, mut parts) = (Files::new(), BTreeMap::new());
     let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
-    for part in blobs(store, image)? {
+    for part in &whole.parts {
         files.add(named(&part.blob), part.blob);
         parts.insert(part.blob, part);
     }
-    files.add(named(image.document()), *image.document());
-    let index = encode_index(&[IndexEntry::new(tag, image.media_type(), image.document())]);
+    files.add(named(&whole.document), whole.document);
+    let index = encode_index(&[whole.entry(tag)]);
     files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index)?);
     files.add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
     write(store, &files.0, &parts, file)
@@ -103,7 +103,7 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
 }
 
 /// Writes a tree as a tar, at once. Contents that are not in the store as they are are among `parts`.
-fn write(store: &Store, tree: &Directory, parts: &BTreeMap<Descriptor, Part>, file: &Path) -> Result<(), BuildError> {
+fn write(store: &Store, tree: &Directory, parts: &BTreeMap<Descriptor, &Part>, file: &Path) -> Result<(), BuildError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = cas_fs::temporary_dir_in(parent, ".tmp-")?;
     let part = temporary.join("archive");
@@ -122,11 +122,11 @@ fn write(store: &Store, tree: &Directory, parts: &BTreeMap<Descriptor, Part>, fi
 fn tar(
     store: &Store,
     tree: &Directory,
-    parts: &BTreeMap<Descriptor, Part>,
+    parts: &BTreeMap<Descriptor, &Part>,
     writer: &mut dyn Write,
 ) -> Result<(), LayerError> {
     let part_of = |piece: &Piece| match piece {
-        Piece::Content(blob) => parts.get(blob),
+        Piece::Content(blob) => parts.get(blob).copied(),
         Piece::Bytes(_) => None,
     };
     for group in LayerGroups::new(tree) {

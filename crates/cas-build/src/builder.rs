@@ -275,6 +275,7 @@ impl Builder<'_> {
             | TargetKind::Run(_)
             | TargetKind::Fetch(Fetch::Lockfile(_)) => true,
             TargetKind::Image(image) => image.layers.iter().any(|layer| layer.from.outputs().is_none()),
+            TargetKind::Artifact(artifact) => artifact.sources().any(|source| source.outputs().is_none()),
             TargetKind::Fetch(_) | TargetKind::Toolchain(_) => false,
         };
         if graph.kinds().any(reads_files) { self.whole_snapshot().map(Some) } else { Ok(None) }
@@ -485,6 +486,7 @@ impl Builder<'_> {
                 let context = image::Context { store, workspace, function, fetcher, variables };
                 Ok(Output::Image(Arc::new(image::build(&context, label, image, base, layers)?)))
             }
+            TargetKind::Artifact(artifact) => Ok(Output::Artifact(Arc::new(self.artifact(target, artifact, shared)?))),
             TargetKind::Command(command) | TargetKind::Test(command) => self.step(target, command, shared),
             TargetKind::Run(run) if matches!(shared.aim, Aim::Attached(attached) if attached.target == target) => {
                 self.step(target, &run.command, shared)

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use cas_oci::ImageSource;
 use cas_store::Store;
 
+use crate::export::Whole;
 use crate::{BuildError, Image, archive};
 
 /// How much of what a program said is told.
@@ -34,6 +35,14 @@ impl Engine {
         }
     }
 
+    /// The other way around.
+    pub(crate) const fn transport(self) -> &'static str {
+        match self {
+            Self::Podman => "containers-storage",
+            Self::Docker => "docker-daemon",
+        }
+    }
+
     const fn program(self) -> &'static str {
         match self {
             Self::Podman => "podman",
@@ -45,7 +54,7 @@ impl Engine {
     pub(crate) fn load(self, store: &Store, image: &Image, name: &str) -> Result<(), BuildError> {
         let saved = Saved::new(store, self, name)?;
         match self {
-            Self::Podman => archive::oci(store, image, &saved.file, name)?,
+            Self::Podman => archive::oci(store, &Whole::of_image(store, image)?, &saved.file, name)?,
             Self::Docker => archive::docker(store, image, &saved.file, Some(name))?,
         }
         self.run(&["load".as_ref(), "-i".as_ref(), saved.file.as_os_str()])

@@ -584,6 +584,50 @@ pub enum BuildError {
         /// The path in its package.
         path: String,
     },
+    /// An artifact takes one output of a target that has another number of them.
+    #[error("a file of an artifact is one output, and `{label}` has {}", known.len())]
+    WhichOutput {
+        /// The target.
+        label: String,
+        /// Paths of its outputs, in its package.
+        known: Vec<String>,
+    },
+    /// What is to be a file of an artifact is something else.
+    #[error("`{path}` of `{label}` is {is}, and {wanted}")]
+    ArtifactFile {
+        /// Whose it is.
+        label: String,
+        /// Where it is, or its name.
+        path: String,
+        /// What it is.
+        is: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// Two files of an artifact have one title.
+    #[error("two files of `{label}` have the title `{title}`")]
+    TwoTitles {
+        /// The artifact.
+        label: String,
+        /// The title.
+        title: String,
+    },
+    /// The name of a file cannot be its title.
+    #[error("the name `{name}` of a file of `{label}` is no title")]
+    NoTitle {
+        /// The artifact.
+        label: String,
+        /// The name, escaped.
+        name: String,
+    },
+    /// A destination holds images alone.
+    #[error("`{name}` is an artifact, and `{destination}:` holds images alone")]
+    ArtifactDestination {
+        /// The artifact.
+        name: String,
+        /// The transport.
+        destination: &'static str,
+    },
     /// Two toolchains of a step have different things at one path.
     #[error("toolchains of one step differ at `{path}`, which `{label}` has otherwise")]
     RootConflict {

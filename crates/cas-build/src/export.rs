@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::{DigestFunction, HashingWriter};
-use cas_oci::{IndexEntry, LAYOUT_FILE, encode_index, is_name_with_tag, parse_index};
+use cas_oci::{IndexEntry, LAYOUT_FILE, MANIFEST_MEDIA_TYPE, encode_index, is_name_with_tag, parse_index};
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 
-use crate::{BuildError, Engine, Image, ImageLayer, Tarball, archive, layer};
+use crate::{Artifact, ArtifactPart, BuildError, Engine, Image, ImageLayer, Tarball, archive, layer};
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
@@ -123,13 +123,31 @@ pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> 
         return Err(BuildError::WhichPlatform { name: image.reference.clone(), known });
     }
     match destination {
-        Destination::Layout { folder, tag } => layout(store, image, folder, tag),
-        Destination::Archive { file, tag } => archive::oci(store, image, file, tag),
-        Destination::Directory { folder } => directory(store, image, folder),
+        Destination::Layout { folder, tag } => layout(store, &Whole::of_image(store, image)?, folder, tag),
+        Destination::Archive { file, tag } => archive::oci(store, &Whole::of_image(store, image)?, file, tag),
+        Destination::Directory { folder } => directory(store, &Whole::of_image(store, image)?, folder),
         Destination::DockerArchive { file, name } => archive::docker(store, image, file, name.as_deref()),
         Destination::Engine { engine, name } => engine.load(store, image, name),
         Destination::RootFileSystem { file } => archive::root_file_system(store, image, file),
     }
+}
+
+/// Writes an artifact out, as [`export_image`] does an image. What it is about is not written with it.
+///
+/// # Errors
+///
+/// [`BuildError::ArtifactDestination`] where images alone can be, and as for an image.
+pub fn export_artifact(store: &Store, artifact: &Artifact, destination: &Destination) -> Result<(), BuildError> {
+    let whole = || Whole::of_artifact(store, artifact);
+    let destination = match destination {
+        Destination::Layout { folder, tag } => return layout(store, &whole()?, folder, tag),
+        Destination::Archive { file, tag } => return archive::oci(store, &whole()?, file, tag),
+        Destination::Directory { folder } => return directory(store, &whole()?, folder),
+        Destination::DockerArchive { .. } => "docker-archive",
+        Destination::Engine { engine, .. } => engine.transport(),
+        Destination::RootFileSystem { .. } => "tar",
+    };
+    Err(BuildError::ArtifactDestination { name: artifact.reference.clone(), destination })
 }
 
 /// Writes a tarball into a folder, under the name that npm gives it; returns its path. A file of that name is replaced.
@@ -188,11 +206,11 @@ pub(crate) fn keep(
     kept
 }
 
-fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), BuildError> {
+fn layout(store: &Store, whole: &Whole<'_>, folder: &Path, tag: &str) -> Result<(), BuildError> {
     let blobs = folder.join("blobs/sha256");
     cas_fs::create_dir_all(&blobs)?;
-    for part in self::blobs(store, image)?.into_iter().chain([Part::stored(*image.document())]) {
-        place(store, &blobs, &part)?;
+    for part in whole.parts.iter().chain([&Part::stored(whole.document)]) {
+        place(store, &blobs, part)?;
     }
     let index = folder.join("index.json");
     let mut entries = match cas_fs::read_limited(&index, MAX_INDEX_BYTES) {
@@ -202,7 +220,7 @@ fn layout(store: &Store, image: &Image, folder: &Path, tag: &str) -> Result<(), 
         Err(error) => return Err(error.into()),
     };
     entries.retain(|entry| entry.tag.as_deref() != Some(tag));
-    entries.push(IndexEntry::new(tag, image.media_type(), image.document()));
+    entries.push(whole.entry(tag));
     cas_fs::write_atomic(&folder.join("oci-layout"), LAYOUT_FILE)?;
     // Last, so that whoever reads the index finds everything.
     cas_fs::write_atomic(&index, &encode_index(&entries))?;
@@ -232,18 +250,55 @@ fn place(store: &Store, blobs: &Path, part: &Part) -> Result<(), BuildError> {
 }
 
 /// As skopeo's `dir:`: manifest, configuration and layers side by side, under their digests.
-fn directory(store: &Store, image: &Image, folder: &Path) -> Result<(), BuildError> {
+fn directory(store: &Store, whole: &Whole<'_>, folder: &Path) -> Result<(), BuildError> {
     cas_fs::create_dir_all(folder)?;
-    for part in blobs(store, image)? {
-        place(store, folder, &part)?;
+    for part in &whole.parts {
+        place(store, folder, part)?;
     }
     cas_fs::write_atomic(&folder.join("version"), b"Directory Transport Version: 1.1\n")?;
     // Last, so that whoever reads the manifest finds everything.
-    let manifest = store.load(&image.manifest, MAX_INDEX_BYTES)?;
+    let manifest = store.load(&whole.document, MAX_INDEX_BYTES)?;
     Ok(cas_fs::write_atomic(&folder.join("manifest.json"), &manifest)?)
 }
 
-/// A part of an image.
+/// What is written out: a document, and all that it names.
+pub(crate) struct Whole<'a> {
+    pub(crate) document: Descriptor,
+    media_type: &'static str,
+    artifact_type: Option<&'a str>,
+    pub(crate) parts: Vec<Part>,
+}
+
+impl<'a> Whole<'a> {
+    pub(crate) fn of_image(store: &Store, image: &Image) -> Result<Self, BuildError> {
+        let (document, media_type) = (*image.document(), image.media_type());
+        Ok(Self { document, media_type, artifact_type: None, parts: blobs(store, image)? })
+    }
+
+    fn of_artifact(store: &Store, artifact: &'a Artifact) -> Result<Self, BuildError> {
+        let mut parts = Vec::new();
+        for part in &artifact.parts {
+            parts.push(match part {
+                ArtifactPart::File(blob) => Part::stored(*blob),
+                ArtifactPart::Folder { recipe, .. } => Part::made(store, recipe)?,
+            });
+        }
+        parts.push(Part::stored(artifact.config));
+        let (document, artifact_type) = (artifact.manifest, Some(artifact.artifact_type.as_str()));
+        Ok(Self { document, media_type: MANIFEST_MEDIA_TYPE, artifact_type, parts })
+    }
+
+    /// How the index of a layout names it.
+    pub(crate) fn entry(&self, tag: &str) -> IndexEntry {
+        let entry = IndexEntry::new(tag, self.media_type, &self.document);
+        match self.artifact_type {
+            Some(artifact_type) => entry.of_type(artifact_type),
+            None => entry,
+        }
+    }
+}
+
+/// A part of an image or artifact.
 pub(crate) struct Part {
     pub(crate) blob: Descriptor,
     made: Option<MadePart>,
@@ -260,6 +315,13 @@ impl Part {
     /// One that is in the store.
     const fn stored(blob: Descriptor) -> Self {
         Self { blob, made: None }
+    }
+
+    /// One that is made, by the name of its recipe.
+    fn made(store: &Store, name: &Descriptor) -> Result<Self, BuildError> {
+        let recipe = layer::find(store, name)?.ok_or(BuildError::Record { what: *name })?;
+        let is_known = layer::is_made_here(store, name, &recipe)?;
+        Ok(Self { blob: recipe.blob, made: Some(MadePart { recipe, is_known }) })
     }
 
     /// Writes the bytes, which are those of the part's name or an error.
@@ -281,7 +343,7 @@ impl Part {
 }
 
 /// What a manifest names: the layers, lowest first, and the configuration; of several platforms all of that, and the manifests.
-pub(crate) fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildError> {
+fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildError> {
     let mut parts = Vec::new();
     if let Some(index) = &image.index {
         for image in &index.images {
@@ -292,11 +354,7 @@ pub(crate) fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildErro
     }
     for layer in &image.layers {
         parts.push(match layer {
-            ImageLayer::Made { recipe: name, .. } => {
-                let recipe = layer::find(store, name)?.ok_or(BuildError::Record { what: *name })?;
-                let is_known = layer::is_made_here(store, name, &recipe)?;
-                Part { blob: recipe.blob, made: Some(MadePart { recipe, is_known }) }
-            }
+            ImageLayer::Made { recipe, .. } => Part::made(store, recipe)?,
             ImageLayer::Foreign { blob, .. } => Part::stored(*blob),
         });
     }

@@ -312,7 +312,7 @@ pub fn deps_of(workspace: &Workspace, label: &Label) -> Result<Vec<Label>, Build
 /// What a target's section names, in order.
 fn references(target: &Target) -> impl Iterator<Item = &Reference> {
     let (steps, image, npm) = match &target.kind {
-        TargetKind::Toolchain(_) | TargetKind::Fetch(_) => (None, None, None),
+        TargetKind::Toolchain(_) | TargetKind::Fetch(_) | TargetKind::Artifact(_) => (None, None, None),
         TargetKind::Command(command) | TargetKind::Test(command) => (Some(command), None, None),
         TargetKind::Image(image) => (None, Some(image), None),
         TargetKind::Npm(npm) => (None, None, Some(npm)),
@@ -334,11 +334,16 @@ fn references(target: &Target) -> impl Iterator<Item = &Reference> {
         }
         _ => None,
     };
+    let artifact = match &target.kind {
+        TargetKind::Artifact(artifact) => Some(artifact),
+        _ => None,
+    };
+    let artifact = artifact.into_iter().flat_map(|artifact| artifact.references());
     let added = toolchain.into_iter().flatten().filter_map(|addition| match addition {
         Addition::Outputs(outputs) => outputs.from.outputs(),
         Addition::Link { .. } => None,
     });
-    steps.chain(image).chain(npm).chain(root).chain(added).map(|reference| &reference.value)
+    steps.chain(image).chain(npm).chain(artifact).chain(root).chain(added).map(|reference| &reference.value)
 }
 
 fn number(len: usize) -> TargetId {

@@ -42,6 +42,16 @@ impl BuildError {
             Self::BlindLink { .. } => {
                 "choose another `to`, or put a folder in place of the link in a layer of its own".to_owned()
             }
+            Self::WhichOutput { known, .. } if known.is_empty() => "name a target that makes something".to_owned(),
+            Self::WhichOutput { known, .. } => {
+                let known = known.iter().take(MAX_NAMES).map(|path| format!("`path = {}`", quoted(path)));
+                format!("say which: {}", known.collect::<Vec<_>>().join(", "))
+            }
+            Self::TwoTitles { .. } => "give one of them another `title`: it is the name of the file where it is pulled".to_owned(),
+            Self::NoTitle { .. } => "write `title = \"…\"`".to_owned(),
+            Self::ArtifactDestination { .. } => {
+                "write it to `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `dir:FOLDER`, which skopeo and oras read".to_owned()
+            }
             Self::ForeignPlatform { .. } => {
                 "let each layer be of files that are fetched, or build the image on a machine of that platform".to_owned()
             }

@@ -32,15 +32,7 @@ fn encode(image: &Image) -> Vec<u8> {
 /// What is told of one platform.
 fn lines(image: &Image) -> String {
     let mut text = format!("manifest {}\nconfig {}\n", image.manifest, image.config);
-    for host in &image.taints.hosts {
-        text.push_str(&format!("host {host}\n"));
-    }
-    for step in &image.taints.incremental {
-        text.push_str(&format!("incremental {step}\n"));
-    }
-    for tier in &image.taints.sandboxes {
-        text.push_str(&format!("sandbox {tier}\n"));
-    }
+    text.push_str(&taint_lines(&image.taints));
     if image.platform != platforms::plain() {
         text.push_str(&format!("platform {}\n", image.platform));
     }
@@ -105,9 +97,6 @@ fn one(reference: &str, lines: &[&str]) -> Option<Image> {
             // Images of others are for whatever platform they say.
             "platform" => image.platform = TargetPlatform::from_words(rest)?,
             "format" if rest == "docker" => image.format = ImageFormat::Docker,
-            "host" => drop(image.taints.hosts.insert(rest.to_owned())),
-            "incremental" => drop(image.taints.incremental.insert(rest.to_owned())),
-            "sandbox" => drop(image.taints.sandboxes.insert(rest.to_owned())),
             "blob" => {
                 let mut words = rest.splitn(4, ' ');
                 let (blob, diff_id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -121,10 +110,28 @@ fn one(reference: &str, lines: &[&str]) -> Option<Image> {
                 let (recipe, tree) = rest.split_once(' ')?;
                 image.layers.push(ImageLayer::Made { recipe: recipe.parse().ok()?, tree: tree.parse().ok()? });
             }
-            _ => return None,
+            word => read_taint(word, rest, &mut image.taints)?,
         }
     }
     Some(image)
+}
+
+/// What something was made with beside its inputs.
+pub(crate) fn taint_lines(taints: &Taints) -> String {
+    let kinds = [("host", &taints.hosts), ("incremental", &taints.incremental), ("sandbox", &taints.sandboxes)];
+    kinds.into_iter().flat_map(|(word, names)| names.iter().map(move |name| format!("{word} {name}\n"))).collect()
+}
+
+/// Reads a line of these; `None` for another one.
+pub(crate) fn read_taint(word: &str, name: &str, taints: &mut Taints) -> Option<()> {
+    let names = match word {
+        "host" => &mut taints.hosts,
+        "incremental" => &mut taints.incremental,
+        "sandbox" => &mut taints.sandboxes,
+        _ => return None,
+    };
+    names.insert(name.to_owned());
+    Some(())
 }
 
 /// The image of this name in the store: a full label, as `//apps/web:image`.

@@ -197,7 +197,7 @@ impl Sources<'_> {
             },
             Output::Crates(crates) => crates.name.to_string(),
             Output::Tarball(tarball) => format!("{} {}", tarball.recipe.blob, tarball.file_name),
-            Output::Toolchain(_) | Output::Image(_) => return Err(no_input(need, output)),
+            Output::Toolchain(_) | Output::Image(_) | Output::Artifact(_) => return Err(no_input(need, output)),
         };
         text.add(&[&need.to_string(), output.kind(), &what]);
         if matches!(output, Output::Files(_)) && reader.is_none_or(|reader| reader.package != need.package) {
@@ -366,7 +366,7 @@ impl Sources<'_> {
                     )?;
                     tree
                 }
-                Output::Toolchain(_) | Output::Image(_) => return Err(no_input(need, output)),
+                Output::Toolchain(_) | Output::Image(_) | Output::Artifact(_) => return Err(no_input(need, output)),
             };
             graft(&mut outputs, &tree, label)?;
         }

@@ -8,6 +8,9 @@
 mod accounts;
 mod ahead;
 mod archive;
+mod artifact;
+mod artifact_outline;
+mod artifact_record;
 mod assemble;
 mod attached;
 mod behind;
@@ -75,6 +78,7 @@ mod why;
 mod workspace;
 mod world;
 
+pub use artifact_record::{find_artifact, list_artifacts};
 pub use attached::Program;
 pub use builder::{Builder, Built, Mode};
 pub use checkout::{Force, Place, checkout, clean_checkout};
@@ -82,7 +86,7 @@ pub use convert::{Converted, convert_image};
 pub use engine::{Engine, Saved};
 pub use error::BuildError;
 pub use event::{Event, Observer};
-pub use export::{Destination, DestinationError, export_image, write_tarball};
+pub use export::{Destination, DestinationError, export_artifact, export_image, write_tarball};
 pub use graph::{deps_of, needs_of};
 pub use healing::healing;
 pub use history::history_folder;
@@ -92,8 +96,11 @@ pub use image_record::{find_image, list_images};
 pub use import::{Platforms, fetch_image, import_image};
 pub use log::Log;
 pub use missed::Missed;
-pub use needs::{image_keeps, row_needs};
-pub use output::{Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints, Tarball};
+pub use needs::{artifact_keeps, image_keeps, row_needs};
+pub use output::{
+    Artifact, ArtifactPart, Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints,
+    Tarball,
+};
 pub use run::{Ran, RunChanges, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};

@@ -12,12 +12,13 @@ use cas_store::{Keep, Load, Row, Store, StoreError};
 use cas_tar::Recipe;
 use cas_tree::Node;
 
+use crate::artifact_record::{ARTIFACT_MEMO, decode as decode_artifact};
 use crate::debian_index::INDEX_MEMO;
 use crate::foreign::recorded_tree;
 use crate::image_record::decode as decode_image;
 use crate::layer_cut::{CUT_MEMO, list_needs};
 use crate::layer_states::STATES_MEMO;
-use crate::{BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
+use crate::{Artifact, ArtifactPart, BuildError, Image, ImageLayer, LOCK_FILE, Workspace};
 
 /// What a row of the index needs in the store, for [`cas_store::StoreOptions::needs`].
 ///
@@ -32,6 +33,10 @@ pub fn row_needs(row: &Row, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, St
             match kind.as_str() {
                 "image" => match decode_image(&String::from_utf8_lossy(key), value) {
                     Some(image) => of_image(&image, load),
+                    None => Ok(None),
+                },
+                ARTIFACT_MEMO => match decode_artifact(&String::from_utf8_lossy(key), value) {
+                    Some(artifact) => of_artifact(&artifact, load),
                     None => Ok(None),
                 },
                 "layer" => match text.parse() {
@@ -124,16 +129,41 @@ fn of_image(image: &Image, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, Sto
     Ok(Some(keeps))
 }
 
+fn of_artifact(artifact: &Artifact, load: &mut Load<'_>) -> Result<Option<Vec<Keep>>, StoreError> {
+    let mut keeps = vec![Keep::Blob(artifact.manifest), Keep::Blob(artifact.config)];
+    for part in &artifact.parts {
+        match part {
+            ArtifactPart::File(blob) => keeps.push(Keep::Blob(*blob)),
+            ArtifactPart::Folder { recipe, tree } => {
+                let Some(more) = of_recipe(recipe, load)? else { return Ok(None) };
+                keeps.extend(more);
+                keeps.push(Keep::Tree(*tree));
+            }
+        }
+    }
+    Ok(Some(keeps))
+}
+
 /// Everything that an image needs to be run and written out.
 ///
 /// # Errors
 ///
 /// [`BuildError::Record`] when a recipe of it is gone.
 pub fn image_keeps(store: &Store, image: &Image) -> Result<Vec<Keep>, BuildError> {
-    let mut load = |blob: &Descriptor| -> Result<Option<Vec<u8>>, StoreError> {
-        if store.contains(blob)? { store.load(blob, u64::from(u32::MAX)).map(Some) } else { Ok(None) }
-    };
-    of_image(image, &mut load)?.ok_or(BuildError::Record { what: image.manifest })
+    of_image(image, &mut |blob| loaded(store, blob))?.ok_or(BuildError::Record { what: image.manifest })
+}
+
+/// Everything that an artifact needs to be written out.
+///
+/// # Errors
+///
+/// As for [`image_keeps`].
+pub fn artifact_keeps(store: &Store, artifact: &Artifact) -> Result<Vec<Keep>, BuildError> {
+    of_artifact(artifact, &mut |blob| loaded(store, blob))?.ok_or(BuildError::Record { what: artifact.manifest })
+}
+
+fn loaded(store: &Store, blob: &Descriptor) -> Result<Option<Vec<u8>>, StoreError> {
+    if store.contains(blob)? { store.load(blob, u64::from(u32::MAX)).map(Some) } else { Ok(None) }
 }
 
 /// Keeps what `cas.lock` pins and the store has, for as long as the lock is there; unless just that is kept already.
@@ -208,7 +238,12 @@ mod tests {
         // A recipe that is gone makes its rows useless.
         assert_eq!(needs("layer", recipe.to_string()), None);
         assert_eq!(needs("image", format!("manifest {blob}\nconfig {blob}\nlayer {recipe} {blob}\n")), None);
+        let artifact = |part: &str| format!("manifest {blob}\ntype a/b\nconfig {blob}\n{part}\n");
+        let all = [blob, blob, recipe].map(Keep::Blob).to_vec();
+        assert_eq!(needs(ARTIFACT_MEMO, artifact(&format!("file {recipe}"))), Some(all));
+        assert_eq!(needs(ARTIFACT_MEMO, artifact(&format!("folder {recipe} {blob}"))), None);
         for kind in [
+            ARTIFACT_MEMO,
             "debian-tree",
             "npm-package",
             "cargo-crate",

@@ -18,6 +18,7 @@ use cas_npm::{DependencyKind, Part};
 use cas_oci::ImageFormat;
 use cas_tree::Directory;
 
+use crate::artifact_outline::no_artifact;
 use crate::builder::Shared;
 use crate::cargo::Registries;
 use crate::debian::Context;
@@ -62,11 +63,11 @@ pub(crate) fn stand_in(function: DigestFunction, kind: &str, what: &str) -> Desc
 }
 
 /// What an outline found of a target that is no step.
-struct Found {
-    output: Output,
-    name: Digest,
-    words: Trace,
-    is_known: bool,
+pub(crate) struct Found {
+    pub(crate) output: Output,
+    pub(crate) name: Digest,
+    pub(crate) words: Trace,
+    pub(crate) is_known: bool,
 }
 
 impl Outlines {
@@ -219,6 +220,7 @@ impl Builder<'_> {
                 Output::Files(Arc::new(Files::new(tree, name, name, paths, Taints::default())))
             }
             TargetKind::Image(_) => Output::Image(Arc::new(no_image(label, name))),
+            TargetKind::Artifact(_) => Output::Artifact(Arc::new(no_artifact(label, name))),
             TargetKind::Fetch(_) | TargetKind::Npm(_) => Output::Package(Arc::new(Package { tree, name })),
         }
     }
@@ -310,6 +312,7 @@ impl Builder<'_> {
                 Ok(Found { output, name: name.digest, words, is_known: true })
             }
             TargetKind::Image(image) => self.outlined_image(target, image, shared),
+            TargetKind::Artifact(artifact) => self.outlined_artifact(target, artifact, shared),
             TargetKind::Npm(_) => self.outlined_tarball(target, shared),
             TargetKind::Command(_) | TargetKind::Test(_) => unreachable!("steps go another way"),
         }
@@ -451,7 +454,7 @@ impl Builder<'_> {
         words.add("platforms", "", image.platforms.iter().map(|platform| format!("{platform} ")).collect::<String>());
         words.add("annotations", "", format!("{:?}", image.annotations));
         if !image.stamp.is_empty() {
-            words.extend(stamp::words(&self.sources(shared), &self.variables, label, image)?);
+            words.extend(stamp::words(&self.sources(shared), &self.variables, label, &image.stamp)?);
         }
         let mut outputs = shared.graph.needs(target).named.iter().map(|need| shared.output(*need));
         let mut taints = Taints::default();
@@ -548,7 +551,7 @@ impl Builder<'_> {
 }
 
 /// Names all of an output.
-fn whole_name(output: &Output) -> String {
+pub(crate) fn whole_name(output: &Output) -> String {
     match output {
         Output::Toolchain(toolchain) => toolchain.name.to_string(),
         Output::Download(download) => format!("{} {}", download.blob, download.file_name),
@@ -558,10 +561,11 @@ fn whole_name(output: &Output) -> String {
         Output::Tarball(tarball) => tarball.recipe.blob.to_string(),
         Output::Files(files) => files.name.to_string(),
         Output::Image(image) => image.document().to_string(),
+        Output::Artifact(artifact) => artifact.manifest.to_string(),
     }
 }
 
-fn name_of(function: DigestFunction, words: &Trace) -> Digest {
+pub(crate) fn name_of(function: DigestFunction, words: &Trace) -> Digest {
     Digest::of(function, words.to_text().as_bytes())
 }
 

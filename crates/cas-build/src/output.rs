@@ -35,6 +35,8 @@ pub enum Output {
     Files(Arc<Files>),
     /// An image.
     Image(Arc<Image>),
+    /// Files that are no image.
+    Artifact(Arc<Artifact>),
 }
 
 impl Output {
@@ -47,6 +49,7 @@ impl Output {
             Self::Tarball(_) => "npm",
             Self::Files(_) => "command",
             Self::Image(_) => "image",
+            Self::Artifact(_) => "artifact",
         }
     }
 
@@ -57,6 +60,7 @@ impl Output {
             Self::Tarball(tarball) => Some(&tarball.taints),
             Self::Files(files) => Some(&files.taints),
             Self::Image(image) => Some(&image.taints),
+            Self::Artifact(artifact) => Some(&artifact.taints),
             Self::Toolchain(toolchain) => Some(&toolchain.taints),
             Self::Download(_) | Self::Package(_) | Self::Packages(_) | Self::Crates(_) => None,
         }
@@ -246,6 +250,37 @@ pub struct ImageIndex {
     pub format: ImageFormat,
     /// The images in its order, without an index of their own.
     pub images: Vec<Image>,
+}
+
+/// Files that are no image, with a manifest that says what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Name in the store: the label of its target.
+    pub reference: String,
+    /// What it is: a media type.
+    pub artifact_type: String,
+    /// The manifest's blob.
+    pub manifest: Descriptor,
+    /// The configuration's blob.
+    pub config: Descriptor,
+    /// The files, in the order of the manifest.
+    pub parts: Vec<ArtifactPart>,
+    /// What it was made with beside its inputs.
+    pub taints: Taints,
+}
+
+/// A file of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArtifactPart {
+    /// As it is.
+    File(Descriptor),
+    /// A folder, packed.
+    Folder {
+        /// How the bytes are made.
+        recipe: Descriptor,
+        /// The tree that they hold.
+        tree: Descriptor,
+    },
 }
 
 /// A layer of an image.

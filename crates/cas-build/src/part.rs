@@ -47,7 +47,7 @@ impl Context<'_> {
                 let part = if wanted.production { Part::Production } else { Part::All };
                 whole(&modules::portable(self.store, packages, self.workspace, self.label, part)?)
             }
-            Output::Toolchain(_) | Output::Image(_) | Output::Crates(_) => {
+            Output::Toolchain(_) | Output::Image(_) | Output::Artifact(_) | Output::Crates(_) => {
                 Err(BuildError::Role { label: from.to_owned(), kind: output.kind(), role: self.role })
             }
         }

@@ -18,6 +18,10 @@ pub(crate) fn check(graph: &Graph<'_>) -> Result<(), BuildError> {
         }
         let role = match &graph.target(target).kind {
             TargetKind::Image(_) => "part of an image",
+            TargetKind::Artifact(artifact) => {
+                crate::artifact::check_roles(graph, target, artifact)?;
+                continue;
+            }
             TargetKind::Npm(_) => "packed",
             _ => continue,
         };

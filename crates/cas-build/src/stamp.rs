@@ -1,6 +1,7 @@
-//! What images tell of where they come from: the commit, and the version of their package. Rules: docs/formats/cas-toml.md.
+//! What images and artifacts tell of where they come from: the commit, and the version of their package. Rules:
+//! docs/formats/cas-toml.md.
 //!
-//! It enters configurations of images alone, never a step, a layer or a key.
+//! It enters configurations of images and manifests of artifacts alone, never a step, a layer or a key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +24,15 @@ const CHANGED: &str = "-changed";
 /// Longest manifest that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// What is told.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// By the names that labels and annotations share.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// When the commit was made.
+    pub(crate) created: Option<String>,
+}
+
 /// Adds to a configuration what its section wants told.
 pub(crate) fn stamp(
     workspace: &Workspace,
@@ -31,36 +41,50 @@ pub(crate) fn stamp(
     image: &Image,
     config: &mut ImageConfig,
 ) -> Result<(), BuildError> {
-    if image.stamp.is_empty() {
-        return Ok(());
+    let told = told(workspace, variables, label, &image.stamp)?;
+    config.labels.extend(told.labels);
+    config.created = told.created.or(config.created.take());
+    Ok(())
+}
+
+/// What a target wants told.
+pub(crate) fn told(
+    workspace: &Workspace,
+    variables: &BTreeMap<String, String>,
+    label: &Label,
+    stamps: &[Stamp],
+) -> Result<Told, BuildError> {
+    let mut told = Told::default();
+    if stamps.is_empty() {
+        return Ok(told);
     }
     let head = Head::of(&workspace.root, variables);
-    for stamp in &image.stamp {
+    for stamp in stamps {
         match (stamp, &head) {
             (Stamp::Revision, Ok(head)) => {
-                config.labels.insert(REVISION.to_owned(), revision(head));
-                config.created = Some(rfc3339(head.time));
+                told.labels.insert(REVISION.to_owned(), revision(head));
+                told.created = Some(rfc3339(head.time));
             }
             (Stamp::Version, head) => {
                 let version = version(workspace, label, head.as_ref().ok())?;
-                config.labels.insert(VERSION.to_owned(), version);
+                told.labels.insert(VERSION.to_owned(), version);
             }
             // Told once, below.
             (Stamp::Revision, Err(_)) => {}
         }
     }
     match head {
-        Err(error) if image.stamp.contains(&Stamp::Revision) => Err(BuildError::Revision(error)),
-        _ => Ok(()),
+        Err(error) if stamps.contains(&Stamp::Revision) => Err(BuildError::Revision(error)),
+        _ => Ok(told),
     }
 }
 
-/// What stands for what an image would tell, in one of two states that are compared: the commit, and what says the version.
+/// What stands for what a target would tell, in one of two states that are compared: the commit, and what says the version.
 pub(crate) fn words(
     sources: &Sources<'_>,
     variables: &BTreeMap<String, String>,
     label: &Label,
-    image: &Image,
+    stamps: &[Stamp],
 ) -> Result<Trace, BuildError> {
     let workspace = sources.workspace;
     let mut words = Trace::default();
@@ -71,10 +95,10 @@ pub(crate) fn words(
         };
         words.add("commit", "", commit);
     };
-    if image.stamp.contains(&Stamp::Revision) {
+    if stamps.contains(&Stamp::Revision) {
         add_commit(&mut words);
     }
-    if image.stamp.contains(&Stamp::Version) {
+    if stamps.contains(&Stamp::Version) {
         let said = own_versions(workspace, label);
         let manifest = RelPath::new("Cargo.toml").expect("it is a name");
         let manifests = [manifest.clone(), in_package(label.package.as_ref(), &manifest)];

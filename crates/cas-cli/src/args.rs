@@ -68,7 +68,7 @@ pub(crate) enum Command {
     /// Build targets and put what they give under cas-out/
     ///
     /// What was built before from the same inputs is not built again. What the targets named give is written below
-    /// `cas-out/` in the workspace: outputs of commands, packages, images as layouts; everything else stays in the store.
+    /// `cas-out/` in the workspace: outputs of commands, packages, images and artifacts as layouts; everything else stays in the store.
     /// Without a target, every target of the workspace but its tests is built.
     Build(BuildArgs),
     /// Run tests, each as a cached step
@@ -127,7 +127,7 @@ pub(crate) enum Command {
     /// Make npm tarballs
     #[command(subcommand)]
     Npm(NpmCommand),
-    /// Look at images in the store, and write them out
+    /// Look at images and artifacts in the store, and write them out
     #[command(subcommand)]
     Image(ImageCommand),
     /// Look at the store, clear it, check it, keep things in it
@@ -261,7 +261,7 @@ pub(crate) struct BuildArgs {
     /// Run the tests that the patterns select, too
     #[arg(long)]
     pub(crate) tests: bool,
-    /// Write down what was made of each image, as JSON
+    /// Write down what was made of each image and artifact, as JSON
     ///
     /// By label: `containerimage.digest`, `containerimage.config.digest`, `containerimage.descriptor`, `image.name` and
     /// `platforms`, as BuildKit names them. It is written at once, when everything was built.
@@ -269,7 +269,7 @@ pub(crate) struct BuildArgs {
     pub(crate) metadata_file: Option<PathBuf>,
     /// Write the digest of an image's configuration, its ID for docker and podman, to a file
     ///
-    /// One image of one platform has to be built. It is written at once, when everything was built.
+    /// One image of one platform has to be built, or one artifact, whose manifest counts. It is written at once, when everything was built.
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
 }
@@ -385,7 +385,7 @@ pub(crate) struct AffectedArgs {
     pub(crate) since: String,
     /// Only targets of this kind; several with commas
     #[arg(long, value_name = "KIND", value_delimiter = ',',
-          value_parser = ["toolchain", "fetch", "command", "test", "image", "npm"])]
+          value_parser = ["toolchain", "fetch", "command", "test", "image", "artifact", "npm"])]
     pub(crate) kind: Vec<String>,
     /// Targets: `//package:name`, `:name`, `//package/...` [default: all]
     #[arg(value_name = "TARGET")]
@@ -401,7 +401,7 @@ pub(crate) struct QueryArgs {
     pub(crate) targets: Vec<String>,
     /// Only targets of this kind; several with commas
     #[arg(long, value_name = "KIND", value_delimiter = ',',
-          value_parser = ["toolchain", "fetch", "command", "test", "image", "npm", "run"])]
+          value_parser = ["toolchain", "fetch", "command", "test", "image", "artifact", "npm", "run"])]
     pub(crate) kind: Vec<String>,
     /// These and everything that they need
     #[arg(long, conflicts_with = "needed_by")]
@@ -503,16 +503,18 @@ pub(crate) struct LockArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// List the images in the store
+    /// List the images and artifacts in the store
     Ls,
-    /// Print the manifest and configuration of an image
+    /// Print the manifest and configuration of an image, or the manifest of an artifact
     Inspect {
-        /// Image: a target or a name
+        /// Image or artifact: a target or a name
         image: String,
     },
-    /// Write an image to a layout folder or archive
+    /// Write an image or artifact to a layout folder or archive
+    ///
+    /// An artifact goes to `oci:`, `oci-archive:` and `dir:` alone.
     Export {
-        /// Image: a target or a name
+        /// Image or artifact: a target or a name
         image: String,
         /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it,
         /// `tar:FILE` for the files alone, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`
@@ -745,11 +747,11 @@ pub(crate) struct GcArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PinCommand {
-    /// Keep images, blobs or trees under a name, in place of what the name kept before
+    /// Keep images, artifacts, blobs or trees under a name, in place of what the name kept before
     Add {
         /// Name: letters, digits and `._-+@:/`
         name: String,
-        /// Image in the store, `blob:FUNCTION:HEX/SIZE` or `tree:FUNCTION:HEX/SIZE`
+        /// Image or artifact in the store, `blob:FUNCTION:HEX/SIZE` or `tree:FUNCTION:HEX/SIZE`
         #[arg(required = true, value_name = "WHAT")]
         keeps: Vec<String>,
     },

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cas_build::{
-    BuildError, Builder, Built, Event, Image, ImageRegistries, LOCK_FILE, MANIFEST_FILE, Mode, Observer, Output,
-    SecretSources, Taints, Trials, Workspace, find_image, healing, row_needs, write_tarball,
+    Artifact, BuildError, Builder, Built, Event, Image, ImageRegistries, LOCK_FILE, MANIFEST_FILE, Mode, Observer,
+    Output, SecretSources, Taints, Trials, Workspace, find_artifact, find_image, healing, row_needs, write_tarball,
 };
 use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, Toolchain};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
@@ -618,6 +618,7 @@ fn describe(label: &Label, kind: &str, output: &Output) -> Value {
         Output::Files(_) if kind == "test" => row["status"] = json!("passed"),
         Output::Files(files) => row["digest"] = json!(files.name.digest.to_string()),
         Output::Image(image) => image_file::describe(image, &mut row),
+        Output::Artifact(artifact) => image_file::describe_artifact(artifact, &mut row),
     }
     row
 }
@@ -633,36 +634,72 @@ pub(crate) fn print(global: &Global, rows: &[Value], line: impl Fn(&Value) -> St
     }
 }
 
+/// What the store has by name.
+pub(crate) enum Named {
+    /// An image.
+    Image(Arc<Image>),
+    /// An artifact.
+    Artifact(Arc<Artifact>),
+}
+
+impl Named {
+    fn of_store(store: &Store, name: &str) -> Result<Self, BuildError> {
+        match find_image(store, name) {
+            Err(BuildError::UnknownImage { .. }) => find_artifact(store, name).map(Self::Artifact),
+            found => found.map(Self::Image),
+        }
+    }
+}
+
 /// An image by name: a target of the workspace is built first, else it is looked for in the store.
 pub(crate) fn find(global: &Global, store: &Store, name: &str, options: &Options) -> Result<Arc<Image>, Failure> {
+    match named(global, store, name, options, false)? {
+        Named::Image(image) => Ok(image),
+        Named::Artifact(artifact) => Err(no_image(&artifact.reference, "artifact")),
+    }
+}
+
+fn no_image(label: &str, kind: &'static str) -> Failure {
+    BuildError::Role { label: label.to_owned(), kind, role: "used as an image" }.into()
+}
+
+/// An image or, where it `may_be_artifact`, an artifact by name, as [`find`] has it.
+pub(crate) fn named(
+    global: &Global,
+    store: &Store,
+    name: &str,
+    options: &Options,
+    may_be_artifact: bool,
+) -> Result<Named, Failure> {
     let (workspace, package) = match open_workspace(global) {
         Ok(found) => found,
         Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {
-            return Ok(find_image(store, name)?);
+            return Ok(Named::of_store(store, name)?);
         }
         Err(other) => return Err(other),
     };
     let patterns = match patterns(&[name.to_owned()]) {
         Ok(patterns) => patterns,
         // Images of others have names of their own.
-        Err(error) => return find_image(store, name).map_err(|_| error),
+        Err(error) => return Named::of_store(store, name).map_err(|_| error),
     };
     let labels = match workspace.select(package.as_ref(), &patterns) {
         Ok(labels) => labels,
-        Err(error) => return find_image(store, name).map_err(|_| error.into()),
+        Err(error) => return Named::of_store(store, name).map_err(|_| error.into()),
     };
     if let [label] = labels.as_slice()
         && let Some(target) = workspace.target(label)
         && !matches!(target.kind, TargetKind::Image(_))
+        && !(may_be_artifact && matches!(target.kind, TargetKind::Artifact(_)))
     {
-        let error = BuildError::Role { label: label.to_string(), kind: target.kind.name(), role: "used as an image" };
-        return Err(error.into());
+        return Err(no_image(&label.to_string(), target.kind.name()));
     }
     let [label] = labels.as_slice() else {
         return Err(Failure::Usage(format!("`{name}` is not one image")));
     };
     match outputs(&workspace, store, &labels, options)?.remove(label) {
-        Some(Output::Image(image)) => Ok(image),
+        Some(Output::Image(image)) => Ok(Named::Image(image)),
+        Some(Output::Artifact(artifact)) => Ok(Named::Artifact(artifact)),
         _ => Err(BuildError::UnknownImage { name: name.to_owned() }.into()),
     }
 }

@@ -1,11 +1,14 @@
-//! `cas image`: which command does what, and those on images of the store.
+//! `cas image`: which command does what, and those on images and artifacts of the store.
 
-use cas_build::{BuildError, Destination, DestinationError, Image, export_image, list_images};
+use cas_build::{
+    Artifact, BuildError, Destination, DestinationError, Image, export_artifact, export_image, list_artifacts,
+    list_images,
+};
 use cas_oci::TargetPlatform;
 use serde_json::{Value, json};
 
 use crate::args::{Global, ImageCommand, InputArgs};
-use crate::commands::{build_options, find, open_store, print, text};
+use crate::commands::{Named, build_options, named, open_store, print, text};
 use crate::exit::Exit;
 use crate::render::{self, Failure};
 use crate::{analyze, image_convert, image_diff, image_file};
@@ -33,17 +36,41 @@ fn list(global: &Global) -> Result<Exit, Failure> {
         image_file::describe(image, &mut row);
         row
     };
-    let rows: Vec<Value> = list_images(&open_store(global)?)?.iter().map(row).collect();
-    print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
+    let artifact = |artifact: &Artifact| {
+        let mut row = json!({ "name": artifact.reference });
+        image_file::describe_artifact(artifact, &mut row);
+        row
+    };
+    let store = open_store(global)?;
+    let mut rows: Vec<Value> = list_images(&store)?.iter().map(row).collect();
+    rows.extend(list_artifacts(&store)?.iter().map(artifact));
+    rows.sort_by(|one, other| text(&one["name"]).cmp(text(&other["name"])));
+    print(global, &rows, |row| {
+        let line = format!("{} {} {}", text(&row["name"]), text(&row["digest"]), text(&row["artifact_type"]));
+        line.trim_end().to_owned()
+    })?;
     Ok(Exit::Done)
 }
 
 fn inspect(global: &Global, name: &str) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let image = find(global, &store, name, &build_options(None, &InputArgs::default()))?;
+    let found = named(global, &store, name, &build_options(None, &InputArgs::default()), true)?;
     let parse = |blob| -> Result<Value, Failure> {
         let bytes = store.load(&blob, MAX_DOCUMENT_BYTES)?;
         serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: blob }.into())
+    };
+    let image = match found {
+        Named::Image(image) => image,
+        Named::Artifact(artifact) => {
+            let document = json!({
+                "name": artifact.reference,
+                "digest": artifact.manifest.digest.to_string(),
+                "artifact_type": artifact.artifact_type,
+                "manifest": parse(artifact.manifest)?,
+            });
+            render::lines([serde_json::to_string_pretty(&document).expect("a value always has JSON")])?;
+            return Ok(Exit::Done);
+        }
     };
     let mut document = json!({
         "name": image.reference,
@@ -74,13 +101,25 @@ fn export(global: &Global, name: &str, destination: &str, platform: Option<&str>
         destination.parse().map_err(|error: DestinationError| Failure::Usage(error.to_string()))?;
     let platform = platform.map(str::parse::<TargetPlatform>).transpose();
     let platform = platform.map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
-    let image = find(global, &store, name, &build_options(None, &InputArgs::default()))?;
-    let chosen = match &platform {
-        None => &*image,
-        Some(wanted) => image.of_platform(wanted)?,
+    let (name, digest) = match named(global, &store, name, &build_options(None, &InputArgs::default()), true)? {
+        Named::Image(image) => {
+            let chosen = match &platform {
+                None => &*image,
+                Some(wanted) => image.of_platform(wanted)?,
+            };
+            export_image(&store, chosen, &destination)?;
+            (image.reference.clone(), chosen.document().digest)
+        }
+        Named::Artifact(artifact) if platform.is_some() => {
+            let message = format!("`--platform` is for images, and `{}` is an artifact", artifact.reference);
+            return Err(Failure::Usable(message, "leave it out".to_owned()));
+        }
+        Named::Artifact(artifact) => {
+            export_artifact(&store, &artifact, &destination)?;
+            (artifact.reference.clone(), artifact.manifest.digest)
+        }
     };
-    export_image(&store, chosen, &destination)?;
-    let rows = [json!({ "name": image.reference, "digest": chosen.document().digest.to_string() })];
+    let rows = [json!({ "name": name, "digest": digest.to_string() })];
     print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
     Ok(Exit::Done)
 }

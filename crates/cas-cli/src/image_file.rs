@@ -1,12 +1,14 @@
-//! Files that tell whoever comes after a build what images it made: `--metadata-file` and `--iidfile`.
+//! Files that tell whoever comes after a build what images and artifacts it made: `--metadata-file` and `--iidfile`.
 //!
 //! Names of fields are those of BuildKit's `--metadata-file` (moby/buildkit `exporter/containerimage/exptypes`), by label as in bake's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cas_build::{BuildError, Image, Output, Workspace};
+use cas_build::{Artifact, BuildError, Image, Output, Workspace};
 use cas_config::{Label, TargetKind};
+use cas_digest::Digest;
+use cas_oci::MANIFEST_MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use crate::render::Failure;
@@ -16,7 +18,7 @@ use crate::render::Failure;
 pub(crate) struct ImageFiles {
     /// What is told of all.
     pub(crate) metadata: Option<PathBuf>,
-    /// The digest of the configuration of the only one.
+    /// The digest of the configuration of the only one; of an artifact that of the manifest.
     pub(crate) id: Option<PathBuf>,
 }
 
@@ -32,6 +34,7 @@ impl ImageFiles {
         }
         let image = |label: &Label| match &workspace.target(label)?.kind {
             TargetKind::Image(image) => Some((label.clone(), image.platforms.len())),
+            TargetKind::Artifact(_) => Some((label.clone(), 1)),
             _ => None,
         };
         let images: Vec<(Label, usize)> = labels.iter().filter_map(image).collect();
@@ -50,20 +53,21 @@ impl ImageFiles {
 
     /// Writes them; each is replaced at once.
     pub(crate) fn write(&self, here: &Path, outputs: &BTreeMap<Label, Output>) -> Result<(), Failure> {
-        let images = outputs.iter().filter_map(|(label, output)| match output {
-            Output::Image(image) => Some((label, image)),
+        let told = outputs.iter().filter_map(|(label, output)| match output {
+            Output::Image(image) => Some((label, metadata(image), image.config.digest)),
+            // Configurations of artifacts are all alike, so the manifest names one.
+            Output::Artifact(artifact) => Some((label, artifact_metadata(artifact), artifact.manifest.digest)),
             _ => None,
         });
-        let images: Vec<_> = images.collect();
+        let told: Vec<(&Label, Value, Digest)> = told.collect();
         if let Some(path) = &self.metadata {
             let all: serde_json::Map<String, Value> =
-                images.iter().map(|(label, image)| (label.to_string(), metadata(image))).collect();
+                told.iter().map(|(label, metadata, _)| (label.to_string(), metadata.clone())).collect();
             let text = serde_json::to_string_pretty(&all).expect("a value always has JSON");
             cas_fs::write_atomic(&here.join(path), format!("{text}\n").as_bytes()).map_err(BuildError::from)?;
         }
-        if let (Some(path), [(_, image)]) = (&self.id, &images[..]) {
-            let id = image.config.digest.to_string();
-            cas_fs::write_atomic(&here.join(path), id.as_bytes()).map_err(BuildError::from)?;
+        if let (Some(path), [(_, _, id)]) = (&self.id, &told[..]) {
+            cas_fs::write_atomic(&here.join(path), id.to_string().as_bytes()).map_err(BuildError::from)?;
         }
         Ok(())
     }
@@ -89,6 +93,20 @@ fn metadata(image: &Image) -> Value {
     told
 }
 
+fn artifact_metadata(artifact: &Artifact) -> Value {
+    json!({
+        "containerimage.descriptor": {
+            "mediaType": MANIFEST_MEDIA_TYPE,
+            "digest": artifact.manifest.digest.to_string(),
+            "size": artifact.manifest.size,
+            "artifactType": artifact.artifact_type,
+        },
+        "containerimage.digest": artifact.manifest.digest.to_string(),
+        "containerimage.config.digest": artifact.config.digest.to_string(),
+        "image.name": artifact.reference,
+    })
+}
+
 fn platform(image: &Image) -> Value {
     let mut told = json!({ "architecture": image.platform.architecture, "os": image.platform.os });
     if !image.platform.variant.is_empty() {
@@ -104,6 +122,13 @@ pub(crate) fn describe(image: &Image, row: &mut Value) {
     if image.index.is_some() {
         row["platforms"] = platforms(image);
     }
+}
+
+/// What rows of results tell of an artifact.
+pub(crate) fn describe_artifact(artifact: &Artifact, row: &mut Value) {
+    row["digest"] = json!(artifact.manifest.digest.to_string());
+    row["artifact_type"] = json!(artifact.artifact_type);
+    row["layers"] = json!(artifact.parts.len());
 }
 
 /// What an image is for, in its order.

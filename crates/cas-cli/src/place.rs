@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cas_build::{BuildError, Destination, Output, Workspace, export_image, history_folder, write_tarball};
+use cas_build::{
+    BuildError, Destination, Output, Workspace, export_artifact, export_image, history_folder, write_tarball,
+};
 use cas_config::Label;
 use cas_digest::{DigestFunction, Hasher};
 use cas_fs::FsError;
@@ -89,6 +91,7 @@ fn one(
     folder.push(&*label.name);
     let (what, path) = match output {
         Output::Image(image) => (format!("image {}", image.document()), folder.clone()),
+        Output::Artifact(artifact) => (format!("artifact {}", artifact.manifest), folder.clone()),
         Output::Tarball(tarball) => (format!("tarball {}", tarball.recipe.blob), folder.join(&tarball.file_name)),
         Output::Download(download) => (format!("file {}", download.blob), folder.join(&download.file_name)),
         Output::Files(files) if !files.paths.is_empty() => (format!("files {}", files.name), folder.clone()),
@@ -106,6 +109,10 @@ fn one(
         Output::Image(image) => {
             let destination = Destination::Layout { folder, tag: label.name.to_string() };
             export_image(store, image, &destination)?;
+        }
+        Output::Artifact(artifact) => {
+            let destination = Destination::Layout { folder, tag: label.name.to_string() };
+            export_artifact(store, artifact, &destination)?;
         }
         Output::Tarball(tarball) => {
             write_tarball(store, tarball, &folder)?;

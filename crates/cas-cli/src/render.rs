@@ -109,6 +109,11 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Pack { .. }
         | BuildError::PackageJson { .. }
         | BuildError::NoSuchOutput { .. }
+        | BuildError::WhichOutput { .. }
+        | BuildError::ArtifactFile { .. }
+        | BuildError::TwoTitles { .. }
+        | BuildError::NoTitle { .. }
+        | BuildError::ArtifactDestination { .. }
         | BuildError::InputConflict { .. }
         | BuildError::RootConflict { .. }
         | BuildError::HostMerged { .. }

@@ -31,7 +31,8 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let options = build_options(None, &args.inputs);
     if let Some((workspace, label)) = target(global, &args.target)? {
         let kind = &workspace.target(&label).expect("it was resolved").kind;
-        if !matches!(kind, TargetKind::Image(_)) {
+        // No option makes an artifact one that can be run, which is told below.
+        if !matches!(kind, TargetKind::Image(_) | TargetKind::Artifact(_)) {
             run_image::refuse(&args.image, &label, kind.name())?;
         }
         match &workspace.target(&label).expect("it was resolved").kind {

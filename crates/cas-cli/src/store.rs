@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cas_blob::Descriptor;
-use cas_build::{find_image, image_keeps};
+use cas_build::{BuildError, artifact_keeps, find_artifact, find_image, image_keeps};
 use cas_store::{Depth, Keep, Quota, Retention};
 use serde_json::{Value, json};
 
@@ -207,7 +207,10 @@ fn pin(global: &Global, command: PinCommand) -> Result<Exit, Failure> {
                 } else if let Some(tree) = what.strip_prefix("tree:") {
                     all.push(Keep::Tree(parse(tree)?));
                 } else {
-                    all.extend(image_keeps(&store, &*find_image(&store, what)?)?);
+                    all.extend(match find_image(&store, what) {
+                        Err(BuildError::UnknownImage { .. }) => artifact_keeps(&store, &*find_artifact(&store, what)?)?,
+                        found => image_keeps(&store, &*found?)?,
+                    });
                 }
             }
             all.sort_unstable();

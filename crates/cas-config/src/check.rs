@@ -1,6 +1,6 @@
 //! From the text of `cas.toml` to its values: every error has its place, and all of them are told.
 //!
-//! Not here: what steps (`step`), images (`image`) and programs that stay (`run`) say of themselves.
+//! Not here: what steps (`step`), images (`image`), artifacts (`artifact`) and programs that stay (`run`) say of themselves.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -157,6 +157,11 @@ impl Checker {
         for (name, section) in file.image {
             let image = self.image(section.into_inner());
             self.add(&mut targets, &name, TargetKind::Image(image));
+        }
+        for (name, section) in file.artifact {
+            if let Some(artifact) = self.artifact(section.into_inner()) {
+                self.add(&mut targets, &name, TargetKind::Artifact(artifact));
+            }
         }
         for (name, section) in file.npm {
             let from = section.into_inner().from.map_or_else(Vec::new, |from| {

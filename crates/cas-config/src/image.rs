@@ -2,7 +2,7 @@
 //!
 //! Not here: whether the users exist that it names (`cas-build`, in the files of the image).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cas_oci::{Healthcheck, ImageFormat, TargetPlatform};
 use toml::Spanned;
@@ -65,20 +65,22 @@ impl Checker {
         let format = section.format.as_ref().map_or(ImageFormat::Oci, |text| self.format(text));
         let compression = section.compression.map_or(Compression::Gzip, |text| self.compression(&text, format));
         let config = self.image_config(section.config);
-        for key in section.annotations.keys() {
-            if key.get_ref().is_empty() {
-                let finding = Diagnostic::new("an annotation has no name", key.span());
-                self.report(finding.with_hint("write `\"org.opencontainers.image.title\" = \"web\"`"));
-            }
-        }
         if let (ImageFormat::Docker, Some((key, _))) = (format, section.annotations.first_key_value()) {
             let finding = Diagnostic::new("a manifest of Docker has no annotations", key.span());
             self.report(finding.with_hint("write `labels` of `config`, or `format = \"oci\"`"));
         }
-        let annotations = section.annotations.into_iter().map(|(key, value)| (key.into_inner(), value)).collect();
+        let annotations = self.annotations(section.annotations);
         let stamp = section.stamp.iter().filter_map(|text| self.stamp(text)).collect::<BTreeSet<_>>();
         let (platforms, stamp) = (self.platforms(&section.platforms), stamp.into_iter().collect());
         Image { base, layers, max_layers, compression, format, config, annotations, platforms, stamp }
+    }
+
+    pub(crate) fn annotations(&mut self, section: BTreeMap<raw::Text, String>) -> BTreeMap<String, String> {
+        for key in section.keys().filter(|key| key.get_ref().is_empty()) {
+            let finding = Diagnostic::new("an annotation has no name", key.span());
+            self.report(finding.with_hint("write `\"org.opencontainers.image.title\" = \"web\"`"));
+        }
+        section.into_iter().map(|(key, value)| (key.into_inner(), value)).collect()
     }
 
     fn max_layers(&mut self, number: &Spanned<u64>) -> usize {
@@ -309,7 +311,7 @@ impl Checker {
         })
     }
 
-    fn stamp(&mut self, text: &raw::Text) -> Option<Stamp> {
+    pub(crate) fn stamp(&mut self, text: &raw::Text) -> Option<Stamp> {
         match text.get_ref().as_str() {
             "revision" => Some(Stamp::Revision),
             "version" => Some(Stamp::Version),

@@ -5,6 +5,7 @@
 //!
 //! Not here: finding files, globs, whether a label's target exists (`cas-build`); drawing diagnostics (`cas-cli`).
 
+mod artifact;
 mod check;
 mod diagnostic;
 mod image;
@@ -20,6 +21,7 @@ mod secret;
 mod step;
 mod version;
 
+pub use artifact::{Artifact, ArtifactConfig, ArtifactFile, ArtifactSource};
 pub use cas_oci::{Healthcheck, ImageFormat, ImageSource, TargetPlatform};
 pub use diagnostic::Diagnostic;
 pub use label::{Label, LabelError, Pattern, Reference, is_target_name};

@@ -7,6 +7,7 @@ use cas_digest::{Digest, DigestFunction};
 use cas_oci::{Healthcheck, ImageFormat, ImageSource, TargetPlatform};
 use cas_tree::RelPath;
 
+use crate::artifact::Artifact;
 use crate::label::Reference;
 use crate::run::Run;
 use crate::step::{Command, Defaults};
@@ -71,6 +72,8 @@ pub enum TargetKind {
     Test(Command),
     /// An image.
     Image(Image),
+    /// Files that are no image.
+    Artifact(Artifact),
     /// An npm tarball.
     Npm(Npm),
     /// A program that people start.
@@ -87,6 +90,7 @@ impl TargetKind {
             Self::Command(_) => "command",
             Self::Test(_) => "test",
             Self::Image(_) => "image",
+            Self::Artifact(_) => "artifact",
             Self::Npm(_) => "npm",
             Self::Run(_) => "run",
         }

@@ -27,6 +27,8 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) image: Table<Image>,
     #[serde(default)]
+    pub(crate) artifact: Table<Artifact>,
+    #[serde(default)]
     pub(crate) npm: Table<Npm>,
     #[serde(default)]
     pub(crate) run: Table<RunSection>,
@@ -216,6 +218,40 @@ pub(crate) struct Healthcheck {
     pub(crate) start_period: Option<Text>,
     pub(crate) start_interval: Option<Text>,
     pub(crate) retries: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Artifact {
+    #[serde(rename = "type")]
+    pub(crate) kind: Text,
+    #[serde(default)]
+    pub(crate) files: Vec<Spanned<ArtifactFile>>,
+    pub(crate) config: Option<Spanned<ArtifactConfig>>,
+    pub(crate) subject: Option<Text>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<Text, String>,
+    #[serde(default)]
+    pub(crate) stamp: Vec<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ArtifactFile {
+    pub(crate) from: Option<Text>,
+    pub(crate) path: Option<Text>,
+    pub(crate) media_type: Option<Text>,
+    pub(crate) title: Option<Text>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<Text, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ArtifactConfig {
+    pub(crate) from: Option<Text>,
+    pub(crate) path: Option<Text>,
+    pub(crate) media_type: Text,
 }
 
 #[derive(Deserialize)]
