@@ -322,6 +322,63 @@ const TARGETS: &[(&str, Scene)] = &[
         let image = "[image.i]\nbase = \":j\"\nplatforms = [\"linux/riscv64\"]\n[image.j]\n";
         home.with(&format!("[workspace]\n{image}"), &["build", ":i"])
     }),
+    ("a test as a file of an artifact", |home| {
+        of_an_artifact(home, "[test.t]\ntoolchain = \":sh\"\nrun = \"true\"\n", "files = [{ from = \":t\" }]")
+    }),
+    ("an image as a file of an artifact", |home| of_an_artifact(home, "[image.i]\n", "files = [{ from = \":i\" }]")),
+    ("a root as a file of an artifact", |home| of_an_artifact(home, "", "files = [{ from = \":sh\" }]")),
+    ("a command as the subject of an artifact", |home| {
+        of_an_artifact(home, &step("b", "echo > o; echo > p", "outputs = [\"o\", \"p\"]"), "subject = \":b\"")
+    }),
+    ("a command of two outputs as a file of an artifact", |home| {
+        of_an_artifact(
+            home,
+            &step("b", "echo > o; echo > p", "outputs = [\"o\", \"p\"]"),
+            "files = [{ from = \":b\" }]",
+        )
+    }),
+    ("two files of one title", |home| {
+        of_an_artifact(
+            home,
+            &step("b", "echo > o; echo > p", "outputs = [\"o\", \"p\"]"),
+            "files = [{ from = \":b\", path = \"o\" }, { from = \":b\", path = \"p\", title = \"o\" }]",
+        )
+    }),
+    ("a file of an artifact that is not made", |home| {
+        of_an_artifact(
+            home,
+            &step("b", "echo > o; echo > p", "outputs = [\"o\", \"p\"]"),
+            "files = [{ from = \":b\", path = \"x\" }]",
+        )
+    }),
+    ("a file of an artifact that is not there", |home| of_an_artifact(home, "", "files = [{ path = \"x\" }]")),
+    ("a folder as the configuration of an artifact", |home| {
+        of_an_artifact(home, "", "config = { path = \"d\", media_type = \"a/b\" }")
+    }),
+    ("an artifact of a type that is none", |home| {
+        home.with("[workspace]\n[artifact.a]\ntype = \"report\"\n", &["build", ":a"])
+    }),
+    ("an artifact with the configuration of an image", |home| {
+        of_an_artifact(
+            home,
+            "",
+            "config = { path = \"d/f\", media_type = \"application/vnd.oci.image.config.v1+json\" }",
+        )
+    }),
+    ("an artifact that is about itself", |home| of_an_artifact(home, "", "subject = \":a\"")),
+    ("an artifact as a layer of an image", |home| {
+        home.with(
+            "[workspace]\n[artifact.a]\ntype = \"a/b\"\n[image.i]\nlayers = [{ from = \":a\", to = \"/\" }]\n",
+            &["build", ":i"],
+        )
+    }),
+    ("a step that depends on an artifact", |home| {
+        home.with(
+            &format!("[workspace]\n[artifact.x]\ntype = \"a/b\"\n{}", step("a", "true", "deps = [\":x\"]")),
+            &["build", ":a"],
+        )
+    }),
+    ("the root of an artifact", |home| of_an_image_and(home, "//:x", "[artifact.x]\ntype = \"a/b\"\n")),
     ("the ID of two images", |home| {
         home.with("[workspace]\n[image.i]\n[image.j]\n", &["build", ":i", ":j", "--iidfile", "../id"])
     }),
@@ -340,6 +397,12 @@ const TARGETS: &[(&str, Scene)] = &[
         home.with(&format!("[workspace]\n[toolchain.d]\n{debian}\n"), &["query"])
     }),
 ];
+
+/// Builds an artifact that says this.
+fn of_an_artifact(home: &Home, before: &str, said: &str) -> Option<Output> {
+    home.write("d/f", "f");
+    home.with(&format!("[workspace]\n{before}[artifact.a]\ntype = \"a/b\"\n{said}\n"), &["build", ":a"])
+}
 
 /// Builds a step in the root of an image.
 fn of_an_image(home: &Home, image: &str) -> Option<Output> {

@@ -6,6 +6,7 @@
 
 mod analyze;
 mod archives;
+mod artifacts;
 mod bad_images;
 mod bad_input;
 mod bases;

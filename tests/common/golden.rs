@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// Images of the workspace, by what they are for.
 const IMAGES: [&str; 8] = ["below", "none", "gzip", "docker", "zstd", "zstd-chunked", "estargz", "cut"];
+/// Artifacts of the workspace.
+const ARTIFACTS: [&str; 2] = ["nothing", "files"];
 /// Length of the file that is cut into chunks and groups.
 const NOISE_BYTES: usize = 3 << 20;
 
@@ -89,6 +91,12 @@ fn table(place: &Path, cas: &dyn Fn() -> Command) -> String {
             for name in IMAGES {
                 of_image(&workspace.join("cas-out").join(name), name, &mut lines);
             }
+            let artifacts: Vec<String> = ARTIFACTS.iter().map(|name| format!(":{name}")).collect();
+            let artifacts: Vec<&str> = artifacts.iter().map(String::as_str).collect();
+            run(&[&["build"], &artifacts[..]].concat());
+            for name in ARTIFACTS {
+                of_artifact(&workspace.join("cas-out").join(name), name, &mut lines);
+            }
         }
     }
     lines.push(String::new());
@@ -115,6 +123,26 @@ fn prepare(home: &Path, function: &str) {
         })
         .collect();
     fs::write(workspace.join("tool/lib/noise"), noise).unwrap();
+}
+
+/// What the layout of an artifact names: its manifest, and what that names.
+fn of_artifact(layout: &Path, name: &str, lines: &mut Vec<String>) {
+    let blob = |digest: &str| -> Vec<u8> {
+        let bytes = fs::read(layout.join("blobs").join(digest.replace(':', "/"))).unwrap();
+        assert_eq!(sha256(&bytes), digest);
+        bytes
+    };
+    let digest = |value: &Value| value["digest"].as_str().unwrap().to_owned();
+    let top: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let manifest = digest(&top["manifests"][0]);
+    lines.push(format!("artifact {name} manifest {manifest}"));
+    let manifest: Value = serde_json::from_slice(&blob(&manifest)).unwrap();
+    let files = manifest["layers"].as_array().unwrap().iter().enumerate();
+    let parts = [("config".to_owned(), digest(&manifest["config"]))].into_iter();
+    for (part, digest) in parts.chain(files.map(|(count, file)| (format!("file {count}"), digest(file)))) {
+        blob(&digest);
+        lines.push(format!("artifact {name} {part} {digest}"));
+    }
 }
 
 /// What a layout of one tag names: its index, and of each platform the documents and layers.
