@@ -8,7 +8,9 @@ use std::sync::Arc;
 use cas_blob::Descriptor;
 use cas_config::{Artifact as ArtifactTarget, ArtifactFile, ArtifactSource, Label, TargetKind};
 use cas_digest::DigestFunction;
-use cas_oci::{ArtifactBlob, ArtifactManifest, EMPTY_CONTENT, LayerKind, MANIFEST_MEDIA_TYPE, encode_artifact};
+use cas_oci::{
+    ArtifactBlob, ArtifactManifest, EMPTY_CONTENT, LayerKind, MANIFEST_MEDIA_TYPE, TITLE_ANNOTATION, encode_artifact,
+};
 use cas_snapshot::Picked;
 use cas_store::{Store, StoreError};
 use cas_tar::Codec;
@@ -19,6 +21,7 @@ use crate::export::keep_whole;
 use crate::graph::{Graph, TargetId};
 use crate::inputs::{Sources, in_package};
 use crate::layer::LayerError;
+use crate::part::package_of;
 use crate::stamp::Told;
 use crate::{Artifact, ArtifactPart, BuildError, Builder, Files, Output, Taints, artifact_record, image, layer, stamp};
 
@@ -26,8 +29,6 @@ use crate::{Artifact, ArtifactPart, BuildError, Builder, Files, Output, Taints, 
 const FILE_MEDIA_TYPE: &str = "application/octet-stream";
 /// What a folder is of which nothing is said.
 const FOLDER_MEDIA_TYPE: &str = LayerKind::Gzip.media_type();
-/// The name of a file, for those who take an artifact apart.
-const TITLE: &str = "org.opencontainers.image.title";
 /// When it was made (OCI image-spec 1.1, annotations.md).
 const CREATED: &str = "org.opencontainers.image.created";
 /// What ORAS knows a packed folder by: that it is to be unpacked, and the digest of the tar.
@@ -85,8 +86,7 @@ pub(crate) fn own_picked(
 
 /// Where in the outputs of a step a file of an artifact is: what is said, else the only one that there is.
 pub(crate) fn place_of(from: &str, files: &Files, path: Option<&RelPath>) -> Result<RelPath, BuildError> {
-    let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
-    let package = RelPath::new(package).ok();
+    let package = package_of(from);
     match (path, &files.paths[..]) {
         (Some(path), _) => Ok(in_package(package.as_ref(), path)),
         (None, [only]) => Ok(only.clone()),
@@ -199,7 +199,7 @@ impl Builder<'_> {
     ) -> Result<(ArtifactBlob, ArtifactPart), BuildError> {
         let store = self.store;
         let mut annotations = file.annotations.clone();
-        annotations.insert(TITLE.to_owned(), title.to_string());
+        annotations.insert(TITLE_ANNOTATION.to_owned(), title.to_string());
         let media_type = |usual: &str| file.media_type.clone().unwrap_or_else(|| usual.to_owned());
         match content {
             Content::File(blob) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_blob::Descriptor;
 use cas_config::{Artifact as ArtifactTarget, ArtifactSource, Label};
 use cas_store::StoreError;
-use cas_tree::{Node, RelPath};
+use cas_tree::RelPath;
 
 use crate::artifact::{own_picked, place_of};
 use crate::builder::Shared;
@@ -83,17 +83,11 @@ impl Builder<'_> {
         }
         let place = place_of(from, files, path)?;
         let function = self.workspace.section.digest_function;
-        match tree.get(&place) {
-            Some(Node::Directory(_)) => {
-                let folder = tree.subtree(&place).expect("it is a directory");
-                Ok(folder.encode(function).map_err(StoreError::from)?.root.to_string())
-            }
-            Some(node) if tree.file_of(node).is_some() => {
-                Ok(tree.file_of(node).map(|(_, blob)| blob.to_string()).unwrap_or_default())
-            }
-            // Whoever builds it is told.
-            _ => Ok(whole_name(output)),
+        if let Some(folder) = tree.subtree(&place) {
+            return Ok(folder.encode(function).map_err(StoreError::from)?.root.to_string());
         }
+        // Of something else whoever builds it is told.
+        Ok(tree.get_file(&place).map_or_else(|| whole_name(output), |(_, blob)| blob.to_string()))
     }
 }
 

@@ -166,34 +166,13 @@ pub(crate) fn assemble(
             thread::Builder::new().spawn_scoped(scope, digest)
         });
         let apart = apart.and_then(Result::ok);
-        let told = (|| {
-            while let Some(next) = line.take(tar_states.len())? {
-                let Compressed { made: group, bytes } = match next {
-                    Next::Long(group) => {
-                        copy_pieces(group.pieces(), store, &mut *tar).map_err(BuildError::Compress)?;
-                        continue;
-                    }
-                    Next::Made(compressed) => *compressed,
-                };
-                let (tar_bytes, frame_bytes) = bytes.unzip();
-                if codec != Codec::Identity {
-                    let frame = group.frame.blob;
-                    match &apart {
-                        None => lock(&blob).feed(&frame, frame_bytes.as_deref())?,
-                        // That it has ended is told by its result.
-                        Some(_) if sender.send((frame, frame_bytes)).is_err() => break,
-                        Some(_) => {}
-                    }
-                }
-                if let Some(bytes) = tar_bytes {
-                    tar.feed(&bytes);
-                }
-                tar_states.push(tar.sha256.state());
-                made.push(group);
-            }
-            Ok::<_, LayerError>(())
-        })();
+        let told = digest(store, &line, tar, &mut tar_states, made, &mut |frame, bytes| match &apart {
+            _ if codec == Codec::Identity => Ok(true),
+            None => lock(&blob).feed(&frame, bytes.as_deref()).map(|()| true),
+            Some(_) => Ok(sender.send((frame, bytes)).is_ok()),
+        });
         drop(sender);
+        // A thread that has ended before tells why.
         let ended = apart.map_or(Ok(()), |apart| apart.join().unwrap_or_else(|panic| resume_unwind(panic)));
         told.and(ended.map_err(LayerError::Build))
     });
@@ -209,6 +188,36 @@ pub(crate) fn assemble(
         resumed.states.push(GroupState { key: made.key, frame: made.frame, contents, tar, blob });
     }
     resumed.finish(function, codec, holds)
+}
+
+/// Digests the tar, group by group, and keeps what it was behind each. `pass_on` gets the frames, and tells whether anybody takes more.
+fn digest(
+    store: &Store,
+    line: &Line<'_>,
+    tar: &mut Digesting,
+    states: &mut Vec<Vec<u8>>,
+    all: &mut Vec<Made>,
+    pass_on: &mut dyn FnMut(Descriptor, Option<Vec<u8>>) -> Result<bool, BuildError>,
+) -> Result<(), LayerError> {
+    while let Some(next) = line.take(states.len())? {
+        let Compressed { made, bytes } = match next {
+            Next::Long(group) => {
+                copy_pieces(group.pieces(), store, tar).map_err(BuildError::Compress)?;
+                continue;
+            }
+            Next::Made(compressed) => *compressed,
+        };
+        let (tar_bytes, frame_bytes) = bytes.unzip();
+        if !pass_on(made.frame.blob, frame_bytes)? {
+            break;
+        }
+        if let Some(bytes) = tar_bytes {
+            tar.feed(&bytes);
+        }
+        states.push(tar.sha256.state());
+        all.push(made);
+    }
+    Ok(())
 }
 
 /// An archive as far as it is known.

@@ -366,6 +366,33 @@ fn blobs(store: &Store, image: &Image) -> Result<Vec<Part>, BuildError> {
 mod tests {
     use super::*;
 
+    /// What the store has not hashed itself is hashed on the way out, and nothing goes by another's name.
+    #[test]
+    fn bytes_are_those_of_their_name() {
+        let home = tempfile::tempdir().expect("a folder can be made");
+        let store = Store::open(home.path()).expect("the folder is empty");
+        let mut tree = cas_tree::Directory::root();
+        let content = store.put_bytes(DigestFunction::Blake3, b"content").expect("the store works");
+        let at = cas_tree::RelPath::new("a").expect("it is a path");
+        let node = cas_tree::Node::file(content, 0o644);
+        tree.insert(&at, node, &cas_tree::Metadata::root_owned(0o755)).expect("the tree is empty");
+        let name = store.put_tree(&tree, DigestFunction::Blake3).expect("the store works");
+        let tree = std::sync::Arc::new(tree);
+        let made = layer::build(&store, &|| Ok(tree.clone()), &name, cas_tar::Codec::Gzip6, "here", 1);
+        let Ok((recipe_name, recipe)) = made else { panic!("a layer can tell it") };
+        assert!(layer::is_made_here(&store, &recipe_name, &recipe).expect("the store works"));
+        assert!(!layer::is_made_here(&store, &name, &recipe).expect("the store works"));
+        let other = Descriptor::of(DigestFunction::Sha256, b"other");
+        let renamed = Descriptor { size: recipe.blob.size, ..other };
+        for (blob, is_known, is_fine) in
+            [(recipe.blob, true, true), (recipe.blob, false, true), (renamed, false, false), (other, true, false)]
+        {
+            let part = Part { blob, made: Some(MadePart { recipe: recipe.clone(), is_known }) };
+            let written = part.write(&store, &mut std::io::sink());
+            assert_eq!(written.is_ok(), is_fine, "{blob} {is_known}");
+        }
+    }
+
     #[test]
     fn destinations_are_parsed() {
         let layout = |folder: &str, tag: &str| Destination::Layout { folder: folder.into(), tag: tag.to_owned() };

@@ -15,7 +15,7 @@ use cas_oci::{
 };
 use cas_store::{Store, StoreError};
 use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_layer};
-use cas_tree::{Directory, Node, RelPath, Unpacking};
+use cas_tree::{Directory, Unpacking};
 
 use crate::ahead::read_ahead;
 use crate::behind::{Keep, store_behind};
@@ -281,14 +281,7 @@ pub(crate) fn folders(
     for (blob, diff_id) in &layers {
         unpack(store, function, origin, &mut unpacking, blob, diff_id, Contents::Passed)?;
     }
-    let mut tree = unpacking.finish();
-    let files: Vec<RelPath> = tree
-        .walk()
-        .filter(|(_, node)| !matches!(node, Node::Directory(_) | Node::Symlink { .. }))
-        .map(|(path, _)| path)
-        .collect();
-    // From the last on: no name of a file is left that stands for another one.
-    files.iter().rev().for_each(|path| drop(tree.remove(path)));
+    let tree = unpacking.finish().without_files();
     let name = store.put_tree(&tree, function)?;
     store.put_memo(FOLDERS_MEMO, key.as_bytes(), name.to_string().as_bytes())?;
     Ok(tree)

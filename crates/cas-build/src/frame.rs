@@ -20,7 +20,6 @@ pub(crate) const IN_MEMORY_BYTES: u64 = 8 << 20;
 const MAX_CONTENTS_BYTES: u64 = 64 << 20;
 
 /// A group that was compressed, now or before.
-#[derive(Clone)]
 pub(crate) struct Made {
     /// Names the group.
     pub(crate) key: Digest,

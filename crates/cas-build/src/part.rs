@@ -70,8 +70,7 @@ pub(crate) fn files_at(
     outputs: &Directory,
     wanted_part: &ImageLayer,
 ) -> Result<(Directory, Option<RelPath>), BuildError> {
-    let package = from.strip_prefix("//").and_then(|rest| rest.split_once(':')).map_or("", |(package, _)| package);
-    let package = RelPath::new(package).ok();
+    let package = package_of(from);
     let wanted = match (&package, &wanted_part.path) {
         (None, path) => path.clone(),
         (Some(package), None) => Some(package.clone()),
@@ -99,6 +98,12 @@ pub(crate) fn files_at(
             Err(BuildError::NoSuchOutput { label: from.to_owned(), path })
         }
     }
+}
+
+/// The package of a label, as it is told; `None` for the root.
+pub(crate) fn package_of(label: &str) -> Option<RelPath> {
+    let (package, _) = label.strip_prefix("//")?.split_once(':')?;
+    RelPath::new(package).ok()
 }
 
 /// A file keeps its name below a folder; the root is a folder.

@@ -643,7 +643,8 @@ pub(crate) enum Named {
 }
 
 impl Named {
-    fn of_store(store: &Store, name: &str) -> Result<Self, BuildError> {
+    /// What the store has by a name, images first.
+    pub(crate) fn of_store(store: &Store, name: &str) -> Result<Self, BuildError> {
         match find_image(store, name) {
             Err(BuildError::UnknownImage { .. }) => find_artifact(store, name).map(Self::Artifact),
             found => found.map(Self::Image),

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use cas_blob::Descriptor;
-use cas_build::{BuildError, artifact_keeps, find_artifact, find_image, image_keeps};
+use cas_build::{artifact_keeps, image_keeps};
 use cas_store::{Depth, Keep, Quota, Retention};
 use serde_json::{Value, json};
 
 use crate::args::{GcArgs, Global, LimitArgs, PinCommand, StoreCommand};
-use crate::commands::{open_store, print, remove_left, text};
+use crate::commands::{Named, open_store, print, remove_left, text};
 use crate::exit::Exit;
 use crate::render::{Failure, counted};
 
@@ -207,9 +207,9 @@ fn pin(global: &Global, command: PinCommand) -> Result<Exit, Failure> {
                 } else if let Some(tree) = what.strip_prefix("tree:") {
                     all.push(Keep::Tree(parse(tree)?));
                 } else {
-                    all.extend(match find_image(&store, what) {
-                        Err(BuildError::UnknownImage { .. }) => artifact_keeps(&store, &*find_artifact(&store, what)?)?,
-                        found => image_keeps(&store, &*found?)?,
+                    all.extend(match Named::of_store(&store, what)? {
+                        Named::Image(image) => image_keeps(&store, &image)?,
+                        Named::Artifact(artifact) => artifact_keeps(&store, &artifact)?,
                     });
                 }
             }

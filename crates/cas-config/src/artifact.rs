@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cas_oci::{CONFIG_MEDIA_TYPE, ImageFormat, is_media_type};
+use cas_oci::{CONFIG_MEDIA_TYPE, ImageFormat, TITLE_ANNOTATION, is_media_type};
 use cas_tree::RelPath;
 use toml::Spanned;
 
@@ -13,9 +13,6 @@ use crate::diagnostic::Diagnostic;
 use crate::label::Reference;
 use crate::manifest::{Located, Stamp};
 use crate::raw;
-
-/// Annotation that is the name of a file for those who take an artifact apart.
-const TITLE: &str = "org.opencontainers.image.title";
 
 /// `[artifact.NAME]`
 #[derive(Clone, Debug)]
@@ -118,8 +115,8 @@ impl Checker {
     fn artifact_file(&mut self, file: Spanned<raw::ArtifactFile>) -> Option<ArtifactFile> {
         let span = file.span();
         let raw::ArtifactFile { from, path, media_type, title, annotations } = file.into_inner();
-        if let Some(key) = annotations.keys().find(|key| key.get_ref() == TITLE) {
-            let finding = Diagnostic::new(format!("`{TITLE}` is the title of the file"), key.span());
+        if let Some(key) = annotations.keys().find(|key| key.get_ref() == TITLE_ANNOTATION) {
+            let finding = Diagnostic::new(format!("`{TITLE_ANNOTATION}` is the title of the file"), key.span());
             self.report(finding.with_hint("write `title = \"…\"` in place of the annotation"));
         }
         let annotations = self.annotations(annotations);

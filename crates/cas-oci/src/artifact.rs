@@ -15,6 +15,8 @@ pub const EMPTY_MEDIA_TYPE: &str = "application/vnd.oci.empty.v1+json";
 pub const EMPTY_CONTENT: &[u8] = b"{}";
 /// The same in the base64 of a descriptor's `data`.
 const EMPTY_DATA: &str = "e30=";
+/// Annotation that is the name of a file, for those who take an artifact apart (OCI image-spec 1.1, annotations.md).
+pub const TITLE_ANNOTATION: &str = "org.opencontainers.image.title";
 /// Longest type and longest subtype of a media type (RFC 6838, 4.2).
 const MAX_NAME_BYTES: usize = 127;
 
@@ -143,7 +145,7 @@ mod tests {
         let file = ArtifactBlob {
             media_type: "text/plain".to_owned(),
             blob: of("file"),
-            annotations: one("org.opencontainers.image.title", "a.txt"),
+            annotations: one(TITLE_ANNOTATION, "a.txt"),
         };
         let config = ArtifactBlob {
             media_type: "application/json".to_owned(),

@@ -15,7 +15,9 @@ mod layout;
 mod platform;
 mod reference;
 
-pub use artifact::{ArtifactBlob, ArtifactManifest, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, encode_artifact, is_media_type};
+pub use artifact::{
+    ArtifactBlob, ArtifactManifest, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, TITLE_ANNOTATION, encode_artifact, is_media_type,
+};
 pub use document::{
     ConfigView, DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, Document, IndexItem, LayerBlob,
     MAX_DOCUMENT_BYTES, Manifest, ParseDocumentError, SavedImage, choose, parse_saved,

@@ -83,6 +83,17 @@ impl Directory {
         Some(tree)
     }
 
+    /// The directories and symbolic links of the tree: what paths lead through.
+    #[must_use]
+    pub fn without_files(&self) -> Self {
+        let entries = self.entries.iter().filter_map(|(name, node)| match node {
+            Node::Directory(directory) => Some((name.clone(), Node::Directory(Arc::new(directory.without_files())))),
+            Node::Symlink { .. } => Some((name.clone(), node.clone())),
+            _ => None,
+        });
+        Self { metadata: self.metadata.clone(), opaque: self.opaque, entries: entries.collect() }
+    }
+
     /// Puts the whole of `tree` at `path`, in the place of what was there.
     ///
     /// # Errors
@@ -272,6 +283,21 @@ mod tests {
         let mut other = Directory::root();
         other.graft(&path("p/q"), cut, &Metadata::root_owned(0o755)).expect("nothing is in the way");
         assert_eq!(listing(&other), ["p/", "p/q/", "p/q/one", "p/q/out", "p/q/out2 => p/q/out", "p/q/two => p/q/one"]);
+    }
+
+    #[test]
+    fn paths_lead_through_what_is_no_file() {
+        let mut tree = Directory::root();
+        for at in ["d/a", "d/e/f", "z"] {
+            put(&mut tree, at, file(at));
+        }
+        put(&mut tree, "d/hard", Node::Link { target: path("d/a") });
+        put(&mut tree, "l", Node::symlink("d"));
+        let private = Metadata::root_owned(0o700);
+        tree.set_directory_metadata(&path("d/e"), private.clone());
+        let left = tree.without_files();
+        assert_eq!(listing(&left), ["d/", "d/e/", "l"]);
+        assert_eq!(left.get_directory(&path("d/e")).map(|folder| &folder.metadata), Some(&private));
     }
 
     #[test]
