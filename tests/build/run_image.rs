@@ -5,6 +5,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{Home, text};
 
 /// An image with accounts, a user, a folder to work in, and a program.
@@ -208,6 +210,69 @@ fn ports_of_the_loopback_lead_to_the_program() {
         "{stderr}"
     );
     drop(listener);
+}
+
+/// Reads a line of a program that goes on.
+fn line(from: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    line
+}
+
+/// The program's own code if it ends by itself, whichever signal `cas` gets; else that of the signal.
+#[test]
+fn a_program_is_asked_to_end_before_it_is_killed() {
+    let manifest = "[workspace]\n\
+        [image.i]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\"] }\n\
+        [image.u]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\"], stop_signal = \"SIGUSR1\" }\n";
+    let Some(home) = Home::with_busybox(manifest, &[("host/in", "")]) else { return };
+    assert_eq!(home.cas(&["build", ":i", ":u"]).status.code(), Some(0));
+    // Longer than any test, and not for ever.
+    let wait = "echo ready; i=0; while test $i -lt 600; do i=$((i+1)); busybox sleep 0.1; done; exit 1";
+    let saves = "busybox sync; echo saved > /data/state; exit 9";
+    let start = |image: &str, options: &[&str], script: &str| {
+        let script = format!("{script}; {wait}");
+        let arguments =
+            [&["run", image, "--volume", "host:/data"], options, &["--", "/bin/sh", "-c", &script]].concat();
+        let mut child = home.command(&arguments);
+        let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        assert_eq!(line(&mut stdout), "ready\n");
+        (child, stdout)
+    };
+    for (image, script, signals, code, saved) in [
+        (":i", format!("trap '{saves}' TERM"), &[Signal::TERM][..], 9, "saved\n"),
+        (":i", format!("trap '{saves}' TERM"), &[Signal::INT], 9, "saved\n"),
+        (":u", format!("trap '{saves}' USR1"), &[Signal::TERM], 9, "saved\n"),
+        (":i", ":".to_owned(), &[Signal::TERM], 143, ""),
+        (":u", ":".to_owned(), &[Signal::INT], 130, ""),
+        // Not waited for a second time: the time would be longer than the program's.
+        (":i", "trap 'echo asked' TERM".to_owned(), &[Signal::INT, Signal::INT], 130, ""),
+    ] {
+        std::fs::write(home.workspace().join("host/state"), "").unwrap();
+        let (mut child, mut stdout) = start(image, &["--stop-timeout", "600"], &script);
+        let process = Pid::from_child(&child);
+        for (index, signal) in signals.iter().enumerate() {
+            kill_process(process, *signal).unwrap();
+            if index + 1 < signals.len() {
+                assert_eq!(line(&mut stdout), "asked\n");
+            }
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{image} {script}");
+        assert_eq!(home.read("host/state"), saved, "{image} {script}");
+    }
+    let (mut child, _stdout) = start(":i", &["--stop-timeout", "1"], "trap 'echo asked' TERM");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    // The time that it has is not one in which it could be left behind.
+    let (mut child, mut stdout) = start(":i", &["--stop-timeout", "600"], "trap 'echo asked' TERM");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(line(&mut stdout), "asked\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let since = Instant::now();
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    assert!(since.elapsed() < Duration::from_secs(20), "it lived on");
 }
 
 /// What the check finds is told when it changes, with what it printed; the program goes on unless it is to end.

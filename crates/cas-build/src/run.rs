@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use cas_oci::{Healthcheck, Inherited, MAX_DOCUMENT_BYTES};
-use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Streams, Tier, Volume};
+use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Stop, Streams, Tier, Volume};
 use cas_store::Store;
 use cas_tree::{Directory, Node, RelPath};
 
@@ -18,6 +18,8 @@ use crate::{BuildError, Image, platforms};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Without a network: who answers there tells that a name was looked up.
 const OWN_RESOLVER: &[u8] = b"nameserver 127.0.0.1\n";
+/// What ends a program whose image names no signal, or none that there is.
+const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
 /// What an image without such a file knows.
 const OWN_HOSTS: &[u8] = b"127.0.0.1 localhost cas\n::1 localhost\n";
 /// Longest file of the host that says how names are looked up.
@@ -38,6 +40,8 @@ pub struct RunRequest {
     pub ports: Vec<Port>,
     /// Where the program's streams go.
     pub streams: Streams,
+    /// How long a program that was asked to end is waited for.
+    pub stop_timeout: Duration,
     /// Whether an image without a check is refused.
     pub wants_check: bool,
     /// How much of a sandbox it gets. Nothing but the whole one has the image's root.
@@ -100,6 +104,9 @@ fn check(healthcheck: &Healthcheck, shell: &[String]) -> Option<Check> {
 
 /// Runs a program over the image's layers, with a loopback of its own and no other network unless it is to have the host's.
 ///
+/// When `cancel` is thrown, the program is sent the image's stop signal, and is killed when it has not ended after the time it has, or
+/// when `cancel` [insists](Cancel::insist).
+///
 /// `on_health` is told, on another thread, when the image's check finds something else than before.
 ///
 /// # Errors
@@ -131,6 +138,8 @@ pub fn run_image(
     if request.wants_check && check.is_none() {
         return Err(BuildError::NoCheck { name: image.reference.clone() });
     }
+    let stop = execution.stop_signal.as_deref().and_then(|signal| Stop::new(signal, request.stop_timeout));
+    let stop = stop.or_else(|| Stop::new(DEFAULT_STOP_SIGNAL, request.stop_timeout));
     let own_directory = execution.working_dir.map_or("/".into(), PathBuf::from);
     let working_directory = working_directory.unwrap_or(own_directory);
     let command = match entrypoint {
@@ -147,6 +156,10 @@ pub fn run_image(
     let (uid, gid, home) = account(store, image, &tree, &user.or(execution.user).unwrap_or_default())?;
     let name = store.put_tree(&tree, function)?;
     let root = store.materialize(&name, &tree)?;
+    // A program that has not begun needs not be asked.
+    if cancel.is_cancelled() {
+        return Ok(Ran { ending: Ending::Cancelled, missed_name: None });
+    }
     let scratch = cas_fs::temporary_dir_in(store.scratch(), "run-")?;
     let mut environment: BTreeMap<OsString, OsString> = BTreeMap::new();
     environment.insert("PATH".into(), DEFAULT_PATH.into());
@@ -177,6 +190,7 @@ pub fn run_image(
         volumes,
         network,
         check,
+        stop,
         ..Spec::new(overlay, command)
     };
     let outcome = Runner::this_program().run_served(&spec, request.streams, request.ports, on_health, cancel);

@@ -440,7 +440,7 @@ pub(crate) struct RunArgs {
 }
 
 /// What can be said of a run of an image alone.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug)]
 pub(crate) struct RunImageArgs {
     /// For an image: run a program instead of its entrypoint and command, with the arguments behind `--`
     #[arg(long, value_name = "PROGRAM", help_heading = "Images")]
@@ -465,6 +465,12 @@ pub(crate) struct RunImageArgs {
     /// reaches it, and the program reaches nothing by it. At most 256 connections at once.
     #[arg(long, value_name = "[HOSTPORT:]PORT", help_heading = "Images")]
     pub(crate) publish: Vec<String>,
+    /// For an image: how long a program that was asked to end has for it, in seconds [default: 10]
+    ///
+    /// By Ctrl-C, `SIGTERM` or `SIGHUP` the program is sent the `StopSignal` of the image, else `SIGTERM`, and killed when it has not
+    /// ended after this time. A second one kills it at once.
+    #[arg(long, value_name = "SECONDS", help_heading = "Images")]
+    pub(crate) stop_timeout: Option<u32>,
     /// For an image: leave its health check out
     ///
     /// Else the check of its configuration is run again and again beside the program, and when that finds something else than before,

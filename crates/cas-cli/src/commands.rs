@@ -158,10 +158,14 @@ pub(crate) fn cancel_on_signals() -> Result<Cancel, Failure> {
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let switch = cancel.clone();
     std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            // A terminal that was closed ends the work as well, and with it what steps have written so far.
-            TERMINATED.store(signal != SIGINT, Ordering::SeqCst);
-            switch.cancel();
+        for signal in signals.forever() {
+            if switch.is_cancelled() {
+                switch.insist();
+            } else {
+                // A terminal that was closed ends the work as well, and with it what steps have written so far.
+                TERMINATED.store(signal != SIGINT, Ordering::SeqCst);
+                switch.cancel();
+            }
         }
     });
     Ok(cancel)

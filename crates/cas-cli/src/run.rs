@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use std::{ffi::OsStr, io};
 
 use cas_build::{BuildError, Force, Program, Ran, RunRequest, Workspace, command_line, deps_of, run_image};
@@ -25,6 +26,8 @@ use crate::run_image;
 
 /// What runs where somebody looks around.
 const SHELL: &str = "/bin/sh";
+/// How long a program that was asked to end is waited for, as other programs that run images do.
+const STOP_TIMEOUT_SECONDS: u32 = 10;
 
 pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let env = run_image::variables(&args.env_file, &args.env)?;
@@ -58,7 +61,9 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let (changes, ports) = (run_image::changes(&args.image)?, run_image::ports(&args.image)?);
     let image = find(global, &store, &args.target, &options)?;
     let (wants_check, tier) = (args.image.health_exit, options.tier);
-    let request = RunRequest { command: args.command, env, changes, ports, streams: streams()?, wants_check, tier };
+    let stop_timeout = Duration::from_secs(args.image.stop_timeout.unwrap_or(STOP_TIMEOUT_SECONDS).into());
+    let streams = streams()?;
+    let request = RunRequest { command: args.command, env, changes, ports, streams, stop_timeout, wants_check, tier };
     let (cancel, is_ended_as_unhealthy) = (cancel_on_signals()?, AtomicBool::new(false));
     let on_health = |health: Health| {
         run_image::tell_health(&health);
@@ -68,8 +73,8 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
         }
     };
     let Ran { ending, missed_name } = run_image(&store, &image, request, &on_health, &cancel)?;
-    // Not if it has ended by itself in that moment.
-    if is_ended_as_unhealthy.into_inner() && ending == Ending::Cancelled {
+    // However it has ended then: it was asked to.
+    if is_ended_as_unhealthy.into_inner() {
         render::note("the program was ended because it is unhealthy");
         return Ok(Exit::Failed);
     }
@@ -78,7 +83,9 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
             "`{name}` was looked up, and there is no network: `--network host` gives this machine's"
         ));
     }
-    Ok(exit(ending))
+    // By the signal that asked it to end, which is not always the one that this process got.
+    let is_stopped = matches!(ending, Ending::Signalled(_)) && cancel.is_cancelled();
+    Ok(if is_stopped { interrupted() } else { exit(ending) })
 }
 
 /// Runs a shell in the place of a step's command.

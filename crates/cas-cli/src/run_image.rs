@@ -70,6 +70,7 @@ pub(crate) fn refuse(args: &RunImageArgs, label: &Label, kind: &str) -> Result<(
         ("--volume", !args.volume.is_empty()),
         ("--network", args.network != RunNetwork::default()),
         ("--publish", !args.publish.is_empty()),
+        ("--stop-timeout", args.stop_timeout.is_some()),
         ("--no-healthcheck", args.no_healthcheck),
         ("--health-exit", args.health_exit),
     ];

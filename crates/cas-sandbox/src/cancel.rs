@@ -16,6 +16,8 @@ struct Switch {
     cancelled: AtomicBool,
     /// Readable for ever once the switch was thrown: it is written and never read.
     event: OwnedFd,
+    /// As `event`, for the second time.
+    insisted: OwnedFd,
 }
 
 impl Cancel {
@@ -25,8 +27,8 @@ impl Cancel {
     ///
     /// When the process or the system has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Switch { cancelled: AtomicBool::new(false), event })))
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Self(Arc::new(Switch { cancelled: AtomicBool::new(false), event: event()?, insisted: event()? })))
     }
 
     /// Ends the runs. May be called from any thread and from a signal handler, and again.
@@ -35,6 +37,13 @@ impl Cancel {
             // A counter that goes from 0 to 1 cannot overflow, the only way in which this write fails.
             let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
         }
+    }
+
+    /// Ends the runs, and leaves none the time that it has to [stop](crate::Stop). May be called as [`Cancel::cancel`] may.
+    pub fn insist(&self) {
+        self.cancel();
+        // The counter is far from its end, and if it were there, it could be read.
+        let _ = rustix::io::write(&self.0.insisted, &1u64.to_ne_bytes());
     }
 
     /// Whether the switch was thrown.
@@ -46,5 +55,10 @@ impl Cancel {
     /// A descriptor that becomes readable when the switch is thrown.
     pub(crate) fn event(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
+    }
+
+    /// A descriptor that becomes readable when no time is left.
+    pub(crate) fn insisted(&self) -> BorrowedFd<'_> {
+        self.0.insisted.as_fd()
     }
 }

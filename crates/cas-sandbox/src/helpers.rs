@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -18,10 +19,12 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown
 
 use crate::cancel::Cancel;
 use crate::error::SandboxError;
+use crate::helper::timespec;
 use crate::wire::{self, Order, Report};
 
-/// Most descriptors that come with an order: three streams, where looked up paths, findings of checks and a name go, and sockets of ports.
-pub(crate) const MAX_DESCRIPTORS: usize = 6 + MAX_PORTS;
+/// Most descriptors that come with an order: three streams, where looked up paths, findings of checks and a name go,
+/// one that tells when to stop, and sockets of ports.
+pub(crate) const MAX_DESCRIPTORS: usize = 7 + MAX_PORTS;
 /// Most ports of a sandbox that are passed connections.
 pub const MAX_PORTS: usize = 64;
 
@@ -64,7 +67,7 @@ impl Helpers {
         if !is_first {
             self.prepare(program);
         }
-        match sent.and_then(|()| helper.receive(cancel)) {
+        match sent.and_then(|()| helper.receive(order.grace(), cancel)) {
             Ok(Some(report)) => {
                 let child = helper.let_go();
                 self.state().ending.push(child);
@@ -141,15 +144,18 @@ impl Helper {
         self.child
     }
 
-    fn receive(&mut self, cancel: &Cancel) -> io::Result<Option<Report>> {
-        let mut waits_for_cancel = true;
+    /// Waits for the report. When the run is cancelled, process 1 of the sandbox asks the command to end, if there is time for that.
+    fn receive(&mut self, grace: Option<Duration>, cancel: &Cancel) -> io::Result<Option<Report>> {
+        let (mut is_asked, mut is_killed) = (false, false);
+        let mut until: Option<Instant> = None;
         loop {
             let mut ready = vec![PollFd::new(&self.socket, PollFlags::IN)];
-            let event = cancel.event();
-            if waits_for_cancel {
+            let event = if is_asked { cancel.insisted() } else { cancel.event() };
+            if !is_killed {
                 ready.push(PollFd::from_borrowed_fd(event, PollFlags::IN));
             }
-            match poll(&mut ready, None) {
+            let timeout = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+            match poll(&mut ready, timeout.as_ref()) {
                 Err(Errno::INTR) => continue,
                 other => other?,
             };
@@ -160,9 +166,14 @@ impl Helper {
                     other => other,
                 };
             }
+            if let Some(grace) = grace.filter(|_| !is_asked) {
+                is_asked = true;
+                until = Instant::now().checked_add(grace);
+                continue;
+            }
             // The helper takes the end of what we send as the order to kill, and still answers.
             shutdown(&self.socket, Shutdown::Write)?;
-            waits_for_cancel = false;
+            (is_killed, until) = (true, None);
         }
     }
 }

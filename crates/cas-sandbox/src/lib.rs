@@ -46,7 +46,7 @@ pub use probe::{HostReport, probe};
 pub use run::{Ending, Health, Outcome, Port, Runner, Streams};
 pub use spec::{
     Check, EPOCH_SECONDS, HOST_NAME, MAX_SECRET_BYTES, Network, Overlay, Owner, Private, SECRETS_DIRECTORY,
-    SOURCE_DIRECTORY, Secret, Spec, SpecError, Users, Volume,
+    SOURCE_DIRECTORY, Secret, Spec, SpecError, Stop, Users, Volume,
 };
 pub use tier::Tier;
 

@@ -143,7 +143,7 @@ pub enum Ending {
     Signalled(i32),
     /// Killed because its time was over.
     TimedOut,
-    /// Killed because the run was cancelled.
+    /// Killed because the run was cancelled, at once or after the time that it had to [stop](crate::Stop).
     Cancelled,
     /// Killed because it had more of something than its [`Limits`](crate::Limits) say, or ended after it had been refused more.
     OverLimit(Limit),
@@ -323,7 +323,9 @@ impl Runner {
         job.check.take_if(|_| findings.is_none());
         let Streams { stdin, stdout, stderr } = streams;
         let order = Order::Run(Box::new(job));
-        let behind = stdin.into_iter().chain(lookups).chain(findings).chain(bridge.into_iter().flatten());
+        let stop = spec.stop.as_ref().map(|_| cancel.event().try_clone_to_owned()).transpose();
+        let stop = stop.map_err(SandboxError::Connection)?;
+        let behind = stdin.into_iter().chain(lookups).chain(findings).chain(stop).chain(bridge.into_iter().flatten());
         let report = if spec.check.is_some() || !spec.volumes.is_empty() {
             let sealed = self.sealed()?;
             let descriptors = [stdout, stderr].into_iter().chain(behind).collect();

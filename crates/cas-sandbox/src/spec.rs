@@ -171,6 +171,29 @@ pub struct Check {
     pub retries: u64,
 }
 
+/// How a command is asked to end when its run is cancelled, and how long it is waited for then. What has none is killed at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Number of the signal that the command is sent, it alone.
+    signal: i32,
+    /// After how long it is killed, with all that it started.
+    pub grace: Duration,
+}
+
+impl Stop {
+    /// By the signal that an image names: a name with or without `SIG`, `SIGRTMIN+N`, `SIGRTMAX-N` or a number; `None` for another text.
+    #[must_use]
+    pub fn new(signal: &str, grace: Duration) -> Option<Self> {
+        cas_sys::signal_number(signal).map(|signal| Self { signal, grace })
+    }
+
+    /// The number of its signal.
+    #[must_use]
+    pub fn signal(&self) -> i32 {
+        self.signal
+    }
+}
+
 /// A command and the world it runs in. The rest of that world is fixed, see docs/formats/sandbox.md.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -205,6 +228,8 @@ pub struct Spec {
     pub owners: Vec<Owner>,
     /// What asks the command whether it works; told of by [`Runner::run_served`](crate::Runner::run_served) alone.
     pub check: Option<Check>,
+    /// How it is asked to end; `None` for killing it at once.
+    pub stop: Option<Stop>,
     /// What the command can reach.
     pub network: Network,
     /// After how long the command, with all that it started, is killed.
@@ -241,6 +266,7 @@ impl Spec {
             users: Users::One,
             owners: Vec::new(),
             check: None,
+            stop: None,
             network: Network::None,
             timeout: None,
             limits: Limits::default(),

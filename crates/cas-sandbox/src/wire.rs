@@ -107,6 +107,16 @@ pub(crate) enum Order {
     Remove { maps: IdMaps, folder: Bytes },
 }
 
+impl Order {
+    /// How long a command that is asked to end is waited for; `None` where it is killed at once.
+    pub(crate) fn grace(&self) -> Option<Duration> {
+        match self {
+            Self::Run(job) => job.stop.map(|(_, grace_ms)| Duration::from_millis(grace_ms)),
+            Self::Plain(_) | Self::Pack { .. } | Self::Remove { .. } => None,
+        }
+    }
+}
+
 /// A path of the host, where it is shown, whether it is a folder, and whether it is read-only.
 pub(crate) type VolumeRow = (Bytes, Bytes, bool, bool);
 /// A path of the root, with user, group and mode that it is to have.
@@ -170,6 +180,9 @@ pub(crate) struct Job {
     pub(crate) has_lookups: bool,
     /// What asks the command whether it works. It then carries, behind that, one for what was [found](Finding).
     pub(crate) check: Option<CheckJob>,
+    /// Signal that asks the command to end, and how long it is waited for then. It then carries, behind that, a descriptor that can be
+    /// read when it is time to.
+    pub(crate) stop: Option<(i32, u64)>,
     /// Ports of the sandbox to which connections are passed. It then carries, behind that, a descriptor for a name that is looked up,
     /// and a socket for each port.
     pub(crate) bridge: Option<Vec<u16>>,
@@ -197,7 +210,7 @@ pub(crate) struct CheckJob {
 
 impl CheckJob {
     fn new(spec: &Spec, check: &Check) -> Self {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let ms = milliseconds;
         Self {
             program: program(spec, Task::Command(check.command.iter().map(Bytes::from).collect())),
             // Not without a pause.
@@ -271,12 +284,13 @@ impl Job {
                 .collect(),
             keeps_rights: spec.users == Users::Many,
             host_network: spec.network == Network::Host,
-            timeout_ms: spec.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: spec.timeout.map(milliseconds),
             limits: spec.limits,
             tmp_size_bytes: spec.tmp_size_bytes,
             has_stdin,
             has_lookups,
             check: spec.check.as_ref().map(|check| CheckJob::new(spec, check)),
+            stop: spec.stop.as_ref().map(|stop| (stop.signal(), milliseconds(stop.grace))),
             bridge: None,
         }
     }
@@ -289,6 +303,11 @@ fn program(spec: &Spec, task: Task) -> Program {
         aslr: spec.aslr,
         ..Program::new(task, &spec.environment, &spec.working_directory)
     }
+}
+
+/// What is longer than the number can be is as good as for ever.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How it went.

@@ -14,6 +14,7 @@ mod mount;
 mod namespace;
 mod network;
 mod process;
+mod signal;
 
 pub use descriptor::close_on_exec_from;
 pub use filter::filter_system_calls;
@@ -25,6 +26,7 @@ pub use network::raise_loopback;
 pub use process::{
     Fork, child_ends, exec, exit, fork, fork_into, ignore_terminal_output_signal, reset_signals, set_personality,
 };
+pub use signal::{send_signal, signal_number};
 
 use std::io;
 

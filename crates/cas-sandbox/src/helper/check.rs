@@ -1,4 +1,5 @@
-//! Process 1 beside a command with a check: runs that again and again, and tells when it finds something else.
+//! Process 1 beside a command with a check: runs that again and again, and tells when it finds something else. And beside one that
+//! is to be asked before it is killed: sends it the signal.
 //!
 //! Process 1 does it itself, in the loop in which it waits for the command: so nothing has to enter the sandbox from outside, the
 //! command cannot end or stop it, and it ends with the command. A check is a fork of process 1, as the command is: same root,
@@ -28,31 +29,54 @@ const MAX_OUTPUT_BYTES: usize = 4 << 10;
 /// How much is read between two looks at everything else.
 const READ_BYTES: usize = 16 << 10;
 
-/// Waits for children until the command has ended, and checks meanwhile.
-pub(super) fn collect(command: Pid, job: &CheckJob, findings: OwnedFd) -> Setup<Report> {
+/// How the command is asked to end.
+pub(super) struct Stop {
+    /// Number of the signal.
+    pub(super) signal: i32,
+    /// Can be read when it is time.
+    pub(super) event: OwnedFd,
+}
+
+/// Waits for children until the command has ended, and meanwhile checks, and asks it to end.
+pub(super) fn collect(command: Pid, check: Option<(&CheckJob, OwnedFd)>, mut stop: Option<Stop>) -> Setup<Report> {
     // Before the first look for ends: what ends behind that look is told.
     let ends = cas_sys::child_ends().at(Stage::Supervise)?;
-    let mut checks = Checks::new(job, findings);
+    let mut checks = check.map(|(job, findings)| Checks::new(job, findings));
     loop {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == command => return Ok(init::ending(status)),
-                Ok(Some((pid, status))) => checks.ended(pid, status),
+                Ok(Some((pid, status))) => {
+                    if let Some(checks) = &mut checks {
+                        checks.ended(pid, status);
+                    }
+                }
                 Ok(None) => break,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error).at(Stage::Supervise),
             }
         }
-        let timeout = checks.proceed(Instant::now());
+        let timeout = checks.as_mut().and_then(|checks| checks.proceed(Instant::now()));
         let mut ready = vec![PollFd::new(&ends, PollFlags::IN)];
-        ready.extend(checks.output().map(|output| PollFd::new(output, PollFlags::IN)));
+        ready.extend(stop.as_ref().map(|stop| PollFd::new(&stop.event, PollFlags::IN)));
+        let output = checks.as_ref().and_then(Checks::output);
+        ready.extend(output.map(|output| PollFd::new(output, PollFlags::IN)));
         match poll(&mut ready, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).at(Stage::Supervise),
         }
+        let is_time = stop.is_some() && !ready[1].revents().is_empty();
+        if let Some(stop) = stop.take_if(|_| is_time) {
+            // It is a child that was not waited for, so that the number is no other's. What it lacks is the time that is waited for it.
+            let _ = cas_sys::send_signal(command, stop.signal);
+            // One that is about to end may well fail them.
+            checks = None;
+        }
         // Several ends are one message. Whether there is one does not matter: all children are looked at.
         let _ = rustix::io::read(&ends, &mut [0; 128]);
-        checks.read();
+        if let Some(checks) = &mut checks {
+            checks.read();
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, wait};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
+use super::check::Stop;
 use super::guard::Guard;
 use super::{At, Given, Setup, check, command, witness, world};
 use crate::spec::HOST_NAME;
@@ -44,7 +45,7 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     // Modes of what is made from here on are exactly those asked for.
     rustix::process::umask(Mode::empty());
     world::build(job)?;
-    let Given { streams, lookups, findings, .. } = given;
+    let Given { streams, lookups, findings, stop, .. } = given;
     // While it may still read the memory of others.
     let witness = lookups.map(start_witness).transpose()?;
     drop_capabilities(if job.keeps_rights { KEPT } else { CapabilitySet::empty() })?;
@@ -60,10 +61,9 @@ fn live(job: &Job, writer: &OwnedFd, given: Given, guard: &Guard) -> Setup<Repor
     };
     // They may be pipes whose other ends wait for them to be closed.
     drop((streams, witness));
-    match (&job.check, findings) {
-        (Some(job), Some(findings)) => check::collect(child, job, findings),
-        _ => collect(child),
-    }
+    let check = job.check.as_ref().zip(findings);
+    let stop = job.stop.zip(stop).map(|((signal, _), event)| Stop { signal, event });
+    if check.is_none() && stop.is_none() { collect(child) } else { check::collect(child, check, stop) }
 }
 
 /// Starts the process that sees what is looked for; gives the socket over which it wants to be told where to listen.

@@ -124,6 +124,8 @@ struct Given {
     lookups: Option<OwnedFd>,
     /// Where goes what a check found.
     findings: Option<OwnedFd>,
+    /// What can be read when the command is to be asked to end.
+    stop: Option<OwnedFd>,
     /// Where the first name goes that is looked up, and sockets that are bound on the host.
     bridge: Option<(OwnedFd, Vec<OwnedFd>)>,
 }
@@ -146,11 +148,14 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
         .collect();
     let rest = File::from(socket.try_clone()?);
     let Some(order) = wire::decode(std::io::Read::chain(&first[..], rest))? else { return Ok(None) };
-    let (has_stdin, has_lookups, has_check, has_bridge) = match &order {
-        Order::Run(job) => (job.has_stdin, job.has_lookups, job.check.is_some(), job.bridge.is_some()),
-        Order::Plain(job) => (job.has_stdin, false, false, false),
-        Order::Pack { .. } | Order::Remove { .. } => (false, false, false, false),
+    let (has_stdin, job) = match &order {
+        Order::Run(job) => (job.has_stdin, Some(job)),
+        Order::Plain(job) => (job.has_stdin, None),
+        Order::Pack { .. } | Order::Remove { .. } => (false, None),
     };
+    let (has_lookups, has_check, has_stop, has_bridge) = job.map_or((false, false, false, false), |job| {
+        (job.has_lookups, job.check.is_some(), job.stop.is_some(), job.bridge.is_some())
+    });
     // In this order, as far as the order says that they are there.
     let mut descriptors = descriptors.into_iter();
     let (Some(stdout), Some(stderr)) = (descriptors.next(), descriptors.next()) else {
@@ -159,8 +164,9 @@ fn receive(socket: &OwnedFd) -> std::io::Result<Option<(Order, Given)>> {
     let stdin = if has_stdin { descriptors.next() } else { None };
     let lookups = if has_lookups { descriptors.next() } else { None };
     let findings = if has_check { descriptors.next() } else { None };
+    let stop = if has_stop { descriptors.next() } else { None };
     let bridge = if has_bridge { descriptors.next().map(|told| (told, descriptors.collect())) } else { None };
-    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, findings, bridge })))
+    Ok(Some((order, Given { streams: Streams { stdin, stdout, stderr }, lookups, findings, stop, bridge })))
 }
 
 fn supervise(job: &Job, socket: &OwnedFd, mut given: Given) -> Setup<Ended> {
@@ -230,7 +236,7 @@ fn enter_namespaces(job: &Job) -> Setup<()> {
 }
 
 /// A time to wait, as the system has it; what is longer than it knows is for ever.
-fn timespec(time: Duration) -> Timespec {
+pub(crate) fn timespec(time: Duration) -> Timespec {
     Timespec::try_from(time).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
