@@ -87,6 +87,13 @@ fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
     if message.contains("expected a string") && written.parse::<toml::value::Datetime>().is_ok() {
         return Diagnostic::new("a date is a text here", span).with_hint(format!("write `\"{written}\"`"));
     }
+    if message.starts_with("invalid type: string ") && message.ends_with("expected a sequence") {
+        let words = written.trim_matches(['"', '\'']).split_whitespace().map(|word| format!("\"{word}\""));
+        let words = words.collect::<Vec<_>>().join(", ");
+        let words = if words.is_empty() { "\"…\"" } else { &words };
+        return Diagnostic::new("a text, where a list of texts is wanted", span)
+            .with_hint(format!("write a list: `[{words}]`"));
+    }
     Diagnostic::new(message.trim().replace('\n', "; "), span)
 }
 
@@ -471,6 +478,10 @@ impl Checker {
         let below = text.get_ref().strip_prefix('/').map(|rest| rest.trim_end_matches('/'));
         match below {
             Some("") => Some(None),
+            _ if text.get_ref().contains('\0') => {
+                self.report(Diagnostic::new("a path has a NUL byte", text.span()).with_hint("leave it out"));
+                None
+            }
             Some(rest) if RelPath::new(rest).is_ok() => Some(RelPath::new(rest).ok()),
             _ => {
                 let message = format!("`{}` is not an absolute path", text.get_ref());

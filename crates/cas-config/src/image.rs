@@ -12,7 +12,6 @@ use crate::diagnostic::Diagnostic;
 use crate::manifest::{Compression, Image, ImageConfig, ImageLayer, LayerSource, Owner, Principal, Rights, Stamp};
 use crate::nearest::nearest;
 use crate::raw;
-use crate::step::with_unit;
 
 /// Into how many layers trees are cut where nobody says how many.
 const DEFAULT_LAYERS: usize = 120;
@@ -57,6 +56,20 @@ const MAX_REAL_TIME: u8 = 30;
 const UNITS: [(&str, u64); 4] =
     [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
 
+/// A time in nanoseconds, in Docker's own form: whole numbers with units, one after the other, as `1m30s`. More than none.
+fn duration(text: &str) -> Option<u64> {
+    let (mut rest, mut total) = (text, 0u64);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, behind) = rest.split_at(digits);
+        // `ms` before `m`.
+        let (behind, factor) = UNITS.iter().find_map(|(unit, factor)| Some((behind.strip_prefix(unit)?, *factor)))?;
+        total = number.parse::<u64>().ok()?.checked_mul(factor)?.checked_add(total)?;
+        rest = behind;
+    }
+    (total > 0).then_some(total)
+}
+
 impl Checker {
     pub(crate) fn image(&mut self, section: raw::Image) -> Image {
         let base = section.base.and_then(|text| self.located(&text));
@@ -80,7 +93,7 @@ impl Checker {
             let finding = Diagnostic::new("an annotation has no name", key.span());
             self.report(finding.with_hint("write `\"org.opencontainers.image.title\" = \"web\"`"));
         }
-        section.into_iter().map(|(key, value)| (key.into_inner(), value)).collect()
+        self.named_texts("annotation", section)
     }
 
     fn max_layers(&mut self, number: &Spanned<u64>) -> usize {
@@ -238,17 +251,35 @@ impl Checker {
         folders.sort();
         folders.dedup();
         ImageConfig {
-            entrypoint,
-            cmd,
+            entrypoint: entrypoint.map(|words| self.words(words)),
+            cmd: cmd.map(|words| self.words(words)),
             user: user.map(|text| self.user(text)),
             workdir: workdir.map(Spanned::into_inner),
             env: self.environment(env),
             expose: ports,
-            labels,
+            labels: self.named_texts("label", labels),
             volumes: folders,
             stop_signal: stop_signal.map(|text| self.signal(text)),
             healthcheck: healthcheck.and_then(|check| self.healthcheck(check)),
         }
+    }
+
+    /// Words of a command line, which no program could be given with a NUL byte.
+    fn words(&mut self, words: Vec<raw::Text>) -> Vec<String> {
+        for word in words.iter().filter(|word| word.get_ref().contains('\0')) {
+            self.report(Diagnostic::new("an argument has a NUL byte", word.span()).with_hint("leave it out"));
+        }
+        words.into_iter().map(Spanned::into_inner).collect()
+    }
+
+    /// Labels or annotations.
+    fn named_texts(&mut self, what: &str, texts: BTreeMap<raw::Text, String>) -> BTreeMap<String, String> {
+        for (key, value) in &texts {
+            if key.get_ref().contains('\0') || value.contains('\0') {
+                self.report(Diagnostic::new(format!("{what} has a NUL byte"), key.span()).with_hint("leave it out"));
+            }
+        }
+        texts.into_iter().map(|(key, value)| (key.into_inner(), value)).collect()
     }
 
     fn user(&mut self, text: raw::Text) -> String {
@@ -294,10 +325,10 @@ impl Checker {
         let mut time = |text: Option<raw::Text>| {
             let Some(text) = text else { return 0 };
             // Docker's engine reads it as a signed number.
-            let parsed = with_unit(text.get_ref(), &UNITS).filter(|time| i64::try_from(*time).is_ok());
+            let parsed = duration(text.get_ref()).filter(|time| i64::try_from(*time).is_ok());
             if parsed.is_none() {
                 let finding = Diagnostic::new(format!("`{}` is not a time", text.get_ref()), text.span());
-                self.report(finding.with_hint("write `500ms`, `30s` or `5m`"));
+                self.report(finding.with_hint("write `500ms`, `30s`, `5m` or `1m30s`"));
             }
             parsed.unwrap_or_default()
         };
@@ -392,6 +423,26 @@ config = { entrypoint = [], volumes = ["/data/", "/a", "/a"], stop_signal = "SIG
     }
 
     #[test]
+    fn times_are_read_as_docker_has_them() {
+        for (text, expected) in [
+            ("90s", Some(90_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("1h0m1s5ms", Some(3_601_005_000_000)),
+            ("500ms", Some(500_000_000)),
+            ("0s", None),
+            ("", None),
+            ("30", None),
+            ("1m30", None),
+            ("m", None),
+            ("-1s", None),
+            ("1 m", None),
+            ("99999999999h", None),
+        ] {
+            assert_eq!(duration(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn each_mistake_is_told_with_its_place_and_the_way_out() {
         let layer = |more: &str| format!("layers = [{{ from = \":x\", to = \"/\", {more} }}]");
         let config = |more: &str| format!("config = {{ {more} }}");
@@ -434,6 +485,19 @@ config = { entrypoint = [], volumes = ["/data/", "/a", "/a"], stop_signal = "SIG
                 "`SIGRTMIN+31` is not a signal",
                 "write `SIGTERM`, or `SIGRTMIN+3`",
             ),
+            (config("cmd = [\"a\\u0000\"]"), "\"a\\u0000\"", "an argument has a NUL byte", "leave it out"),
+            (config("entrypoint = [\"\\u0000\"]"), "\"\\u0000\"", "an argument has a NUL byte", "leave it out"),
+            (config("labels = { a = \"\\u0000\" }"), "a", "label has a NUL byte", "leave it out"),
+            ("annotations = { a = \"\\u0000\" }".to_owned(), "a", "annotation has a NUL byte", "leave it out"),
+            (config("workdir = \"/a\\u0000\""), "\"/a\\u0000\"", "a path has a NUL byte", "leave it out"),
+            (config("volumes = [\"/a\\u0000\"]"), "\"/a\\u0000\"", "a path has a NUL byte", "leave it out"),
+            (
+                config("entrypoint = \"/bin/sh -c x\""),
+                "\"/bin/sh -c x\"",
+                "a text, where a list of texts is wanted",
+                "write a list: `[\"/bin/sh\", \"-c\", \"x\"]`",
+            ),
+            (config("cmd = \"\""), "\"\"", "a text, where a list of texts is wanted", "write a list: `[\"…\"]`"),
             (config("volumes = [\"/\"]"), "\"/\"", "the whole root is no volume", ""),
             (config("volumes = [\"data\"]"), "\"data\"", "`data` is not an absolute path", "begin it with `/`"),
             (
@@ -446,7 +510,7 @@ config = { entrypoint = [], volumes = ["/data/", "/a", "/a"], stop_signal = "SIG
                 config("healthcheck = { test = \"x\", interval = \"0s\" }"),
                 "\"0s\"",
                 "`0s` is not a time",
-                "write `500ms`, `30s` or `5m`",
+                "write `500ms`, `30s`, `5m` or `1m30s`",
             ),
             ("format = \"oci1\"".to_owned(), "\"oci1\"", "unknown format `oci1`", "write \"oci\" or \"docker\""),
             (

@@ -193,8 +193,8 @@ pub(crate) struct Layer {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageConfig {
-    pub(crate) entrypoint: Option<Vec<String>>,
-    pub(crate) cmd: Option<Vec<String>>,
+    pub(crate) entrypoint: Option<Vec<Text>>,
+    pub(crate) cmd: Option<Vec<Text>>,
     pub(crate) user: Option<Text>,
     pub(crate) workdir: Option<Text>,
     #[serde(default)]
@@ -202,7 +202,7 @@ pub(crate) struct ImageConfig {
     #[serde(default)]
     pub(crate) expose: Vec<Text>,
     #[serde(default)]
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<Text, String>,
     #[serde(default)]
     pub(crate) volumes: Vec<Text>,
     pub(crate) stop_signal: Option<Text>,
