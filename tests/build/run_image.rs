@@ -332,3 +332,29 @@ fn what_links_of_the_image_and_its_checks_do_not_allow_is_told() {
     }
     prints(&home.cas(&["run", ":i", "--volume", "host:/l/to_srv"]), "");
 }
+
+/// In the middle of a long file, after a build that had listened for signals itself.
+#[test]
+fn a_signal_ends_an_export_and_leaves_nothing_of_it() {
+    let manifest = "[workspace]\n\
+        [command.big]\ntoolchain = \":sh\"\noutputs = [\"big\"]\nrun = \"busybox head -c 400000000 /dev/zero > big\"\n\
+        [image.i]\ncompression = \"none\"\nlayers = [{ from = \":big\", to = \"/\" }]\n";
+    let Some(home) = Home::with_busybox(manifest, &[("out/kept", "")]) else { return };
+    assert_eq!(home.cas(&["build", ":i"]).status.code(), Some(0));
+    let out = home.workspace().join("out");
+    let names = || {
+        let mut names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut child = home.command(&["image", "export", ":i", "oci-archive:out/i.tar"]).spawn().unwrap();
+        while names() == ["kept"] {
+            assert!(child.try_wait().unwrap().is_none(), "it was not seen in the middle");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert_eq!(names(), ["kept"]);
+    }
+}

@@ -5,8 +5,8 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use cas_build::{
@@ -152,23 +152,82 @@ pub(crate) fn interrupted() -> Exit {
     if TERMINATED.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted }
 }
 
-pub(crate) fn cancel_on_signals() -> Result<Cancel, Failure> {
-    let failed = |error: io::Error| Failure::Usable(format!("could not watch for signals: {error}"), String::new());
-    let cancel = Cancel::new().map_err(failed)?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
-    let switch = cancel.clone();
+/// What signals do.
+static ON_SIGNAL: Mutex<OnSignal> = Mutex::new(OnSignal::End);
+
+/// What a signal that ends programs does to this one.
+enum OnSignal {
+    /// Ends it at once, and takes away what it has not finished.
+    End,
+    /// Ends the work that looks at the switch, the second time without patience, the third time as [`OnSignal::End`].
+    Cancel(Cancel, usize),
+    /// Nothing: somebody else listens.
+    Nothing,
+}
+
+/// As long as it lives, signals throw its switch; then they end the process at once.
+pub(crate) struct OnSignals(pub(crate) Cancel);
+
+impl Drop for OnSignals {
+    fn drop(&mut self) {
+        *on_signal() = OnSignal::End;
+    }
+}
+
+fn on_signal() -> MutexGuard<'static, OnSignal> {
+    ON_SIGNAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets signals throw a switch.
+pub(crate) fn cancel_on_signals() -> Result<OnSignals, Failure> {
+    let cancel = Cancel::new().map_err(not_watched)?;
+    *on_signal() = OnSignal::Cancel(cancel.clone(), 0);
+    let cancelling = OnSignals(cancel);
+    watch_signals()?;
+    Ok(cancelling)
+}
+
+/// Leaves signals to somebody else who listens, from now on.
+pub(crate) fn leave_signals() {
+    *on_signal() = OnSignal::Nothing;
+}
+
+fn not_watched(error: io::Error) -> Failure {
+    Failure::Usable(format!("could not watch for signals: {error}"), String::new())
+}
+
+/// Lets signals do what [`ON_SIGNAL`] says, which is to end the process and to leave nothing unfinished if nobody has said otherwise.
+pub(crate) fn watch_signals() -> Result<(), Failure> {
+    static IS_WATCHED: AtomicBool = AtomicBool::new(false);
+    if IS_WATCHED.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(not_watched)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if switch.is_cancelled() {
-                switch.insist();
-            } else {
-                // A terminal that was closed ends the work as well, and with it what steps have written so far.
-                TERMINATED.store(signal != SIGINT, Ordering::SeqCst);
-                switch.cancel();
+            let mut does = on_signal();
+            match &mut *does {
+                OnSignal::Nothing => continue,
+                OnSignal::Cancel(cancel, count @ ..=1) => {
+                    *count += 1;
+                    if *count == 1 && !cancel.is_cancelled() {
+                        // A terminal that was closed ends the work as well, and with it what steps have written so far.
+                        TERMINATED.store(signal != SIGINT, Ordering::SeqCst);
+                        cancel.cancel();
+                    } else {
+                        cancel.insist();
+                    }
+                }
+                OnSignal::Cancel(..) | OnSignal::End => {
+                    cas_fs::remove_temporary_dirs();
+                    let exit = if signal == SIGINT { Exit::Interrupted } else { Exit::Terminated };
+                    // Without what others would do at the end: they are in the middle of something.
+                    cas_sys::exit(exit.code().into())
+                }
             }
         }
     });
-    Ok(cancel)
+    Ok(())
 }
 
 fn apt_sources() -> Vec<String> {
@@ -288,7 +347,8 @@ pub(crate) fn with_builder<T>(
     progress: &Progress,
     work: impl FnOnce(&Builder<'_>) -> Result<T, BuildError>,
 ) -> Result<T, Failure> {
-    let cancel = cancel_on_signals()?;
+    let signals = cancel_on_signals()?;
+    let cancel = signals.0.clone();
     let switch = cancel.clone();
     let fetcher = if options.offline { Fetcher::offline() } else { Fetcher::new() };
     let fetcher = fetcher.until(move || switch.is_cancelled()).through(workspace.mirrors.clone());
@@ -360,7 +420,11 @@ pub(crate) fn outputs(
 ) -> Result<BTreeMap<Label, Output>, Failure> {
     let progress = Progress::default();
     let Built { outputs, mut failures, lock_changed, .. } =
-        with_builder(workspace, store, options, &progress, |builder| builder.build(labels))?;
+        with_builder(workspace, store, options, &progress, |builder| match builder.build(labels)? {
+            // What was to be done with them is not begun.
+            _ if builder.cancel.is_cancelled() => Err(BuildError::Interrupted),
+            built => Ok(built),
+        })?;
     note_lock(lock_changed);
     match failures.pop_first() {
         Some((_, error)) => Err(error.into()),
@@ -676,6 +740,8 @@ pub(crate) fn named(
     options: &Options,
     may_be_artifact: bool,
 ) -> Result<Named, Failure> {
+    // Also without a build: what is done with the image may be long, and leaves nothing behind then.
+    watch_signals()?;
     let (workspace, package) = match open_workspace(global) {
         Ok(found) => found,
         Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {

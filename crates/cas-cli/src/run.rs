@@ -15,8 +15,8 @@ use cas_store::Store;
 use crate::args::{Global, RunArgs, ShellArgs};
 use crate::checkout::{built_at_places, is_placed};
 use crate::commands::{
-    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, healed, interrupted, one_target, open_store,
-    open_workspace, outputs, patterns, variables, with_builder,
+    Options, SIGNAL_BASE, build_options, cancel_on_signals, find, healed, interrupted, leave_signals, one_target,
+    open_store, open_workspace, outputs, patterns, variables, with_builder,
 };
 use crate::exit::Exit;
 use crate::live::{Live, program_folders};
@@ -64,7 +64,8 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let stop_timeout = Duration::from_secs(args.image.stop_timeout.unwrap_or(STOP_TIMEOUT_SECONDS).into());
     let streams = streams()?;
     let request = RunRequest { command: args.command, env, changes, ports, streams, stop_timeout, wants_check, tier };
-    let (cancel, is_ended_as_unhealthy) = (cancel_on_signals()?, AtomicBool::new(false));
+    let (signals, is_ended_as_unhealthy) = (cancel_on_signals()?, AtomicBool::new(false));
+    let cancel = &signals.0;
     let on_health = |health: Health| {
         run_image::tell_health(&health);
         if args.image.health_exit && !health.is_healthy && !cancel.is_cancelled() {
@@ -72,7 +73,7 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
             cancel.cancel();
         }
     };
-    let Ran { ending, missed_name } = run_image(&store, &image, request, &on_health, &cancel)?;
+    let Ran { ending, missed_name } = run_image(&store, &image, request, &on_health, cancel)?;
     // However it has ended then: it was asked to.
     if is_ended_as_unhealthy.into_inner() {
         render::note("the program was ended because it is unhealthy");
@@ -202,6 +203,7 @@ fn live(
     let command_line = command_line(&run.command.run, arguments);
     let program_folders = program_folders(&workspace.root, &folder);
     let program = command_line.first().cloned().unwrap_or_default();
+    leave_signals();
     let ended = Live { command_line, folder, env, program_folders }.run().map_err(|error| {
         Failure::Usable(format!("could not run `{program}`: {error}"), "see `run` of its section".to_owned())
     });

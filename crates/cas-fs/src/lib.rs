@@ -12,7 +12,10 @@ mod file;
 mod remove;
 mod times;
 
-pub use dir::{DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, temporary_dir_in};
+pub use dir::{
+    DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, remove_temporary_dirs,
+    temporary_dir_in,
+};
 pub use error::{FsError, Operation};
 pub use file::{
     append, canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited,

@@ -22,6 +22,12 @@ const MAX_DEPTH: usize = 64;
 ///
 /// [`FsError`] naming the folder; a part may be removed then.
 pub fn remove_tree(path: &Path) -> Result<(), FsError> {
+    crate::dir::forget_temporary(path);
+    remove_folder(path)
+}
+
+/// The same, also of a temporary folder that is known to be there.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), FsError> {
     let failed = |errno: Errno| FsError::new(Operation::Remove, path, errno.into());
     match crate::symlink_metadata(path) {
         Err(error) if error.is_not_found() => return Ok(()),
