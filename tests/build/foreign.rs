@@ -313,7 +313,22 @@ fn devices_are_left_to_the_sandbox_where_it_has_its_own() {
             fake.put(&format!("acme/base/blobs/{}", of(bytes).digest), "", bytes);
         }
         put(&fake, "v3", MANIFEST, manifest.to_string().as_bytes());
-        let output = built(&workspace(&format!("{}/acme/base:v3", fake.address())), &[]);
+        let home = workspace(&format!("{}/acme/base:v3", fake.address()));
+        // As a whole it is run where a step has it as its root; else the image and the path are named.
+        let source = format!("docker://{}/acme/base:v3", fake.address());
+        let imported = home.cas(&["image", "import", &source, "--name", "acme/base:v3"]);
+        assert_eq!(imported.status.code(), Some(0), "{name}: {}", text(&imported.stderr));
+        let ran = home.cas(&["run", "acme/base:v3", "--", "/bin/sh", "-c", "exit 7"]);
+        let stderr = text(&ran.stderr);
+        match expected {
+            None => assert_eq!(ran.status.code(), Some(7), "{name}: {stderr}"),
+            Some(_) => {
+                let expected = format!("`acme/base:v3` cannot be run here: `/{name}` in it is a ");
+                let is_told = stderr.contains(&expected) && stderr.contains("hint: build the image without it");
+                assert!(ran.status.code() == Some(2) && is_told, "{name}: {stderr}");
+            }
+        }
+        let output = built(&home, &[]);
         let stderr = text(&output.stderr);
         match expected {
             None => assert_eq!(output.status.code(), Some(0), "{name}: {stderr}"),

@@ -52,9 +52,9 @@ fn what_is_said_wins_over_the_configuration() {
 /// Writable or not, folder or file; what the image says of volumes is there and goes.
 #[test]
 fn volumes_show_parts_of_this_machine() {
-    let manifest =
-        "[workspace]\n[image.i]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\"], volumes = [\"/data/own\"] }\n";
-    let files = [("host/kept/in", "one\n"), ("host/file", "two\n")];
+    let manifest = "[workspace]\n[image.i]\nbase = \":sh\"\nlayers = [{ files = [\"host/file\"], to = \"/l\" }]\n\
+         config = { cmd = [\"/bin/sh\"], volumes = [\"/data/own\"] }\n";
+    let files = [("host/kept/in", "one\n"), ("host/file", "two\n"), ("other", "three\n")];
     let Some(home) = Home::with_busybox(manifest, &files) else { return };
     let shell = |options: &[&str], script: &str| {
         home.cas(&[&["run", ":i"], options, &["--", "/bin/sh", "-c", script]].concat())
@@ -89,10 +89,54 @@ fn volumes_show_parts_of_this_machine() {
     assert!(output.status.code() == Some(2) && stderr.contains(expected), "{stderr}");
     let output = shell(&["--volume", "host:/bin/busybox"], "true");
     let stderr = text(&output.stderr);
-    assert!(
-        output.status.code() != Some(0) && stderr.contains("other than a directory at `/usr/bin/busybox`"),
-        "{stderr}"
-    );
+    let expected =
+        "the volume for `/bin/busybox` of `//:i` is a folder, and at `/usr/bin/busybox` the image has a file";
+    assert!(output.status.code() == Some(2) && stderr.contains(expected) && stderr.contains("hint: "), "{stderr}");
+    for (option, expected) in [
+        ("host/file:/bin", "is a file, and at `/usr/bin` the image has a folder"),
+        ("host:/bin/busybox/x", "is a folder, and at `/usr/bin/busybox` the image has a file"),
+        ("host:/x:z", "`z` is not known"),
+    ] {
+        let output = shell(&["--volume", option], "true");
+        let stderr = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains(expected), "{option}: {stderr}");
+    }
+    prints(&shell(&[], "cat /l/host/file"), "two\n");
+    prints(&shell(&["--volume", "other:/l/host/file:rw"], "cat /l/host/file"), "three\n");
+}
+
+/// The exit codes are those of shells; the image is named, and what it lacks.
+#[test]
+fn a_program_that_does_not_start_is_told_of_with_its_image() {
+    let Some(home) = Home::with_busybox(PLAIN, &[("host/plain", "x")]) else { return };
+    for (options, command, code, expected) in [
+        (&[][..], "/nope", 127, "hint: `/nope` is not in `//:i`: name a program that is, or add it to a layer"),
+        (&[], "nope", 127, "hint: `nope` is in no folder of `PATH` in `//:i`: write its whole path"),
+        (&["--volume", "host/plain:/plain"], "/plain", 126, "`/plain` is not executable"),
+    ] {
+        let output = home.cas(&[&["run", ":i"], options, &["--", command]].concat());
+        let stderr = text(&output.stderr);
+        assert!(output.status.code() == Some(code) && stderr.contains(expected), "{command}: {stderr}");
+        assert!(stderr.contains("the program of `//:i` did not start"), "{command}: {stderr}");
+    }
+}
+
+/// With the name of what is not kept from the program; and nothing where it makes no difference.
+#[test]
+fn owners_that_are_not_kept_are_told_of() {
+    let manifest = "[workspace]\n\
+        [command.f]\ntoolchain = \":sh\"\noutputs = [\"f\"]\nrun = \"echo x > f\"\n\
+        [image.i]\nbase = \":sh\"\n\
+        layers = [{ from = \":f\", to = \"/secret\", owner = \"0:0\", mode = \"0600\", dir_mode = \"0700\" }]\n\
+        config = { cmd = [\"/bin/busybox\", \"cat\", \"/secret/f\"], user = \"1000\" }\n";
+    let Some(home) = Home::with_busybox(manifest, &[]) else { return };
+    let warning = "warning: owners of the image's files are not kept here: everything belongs to the user, `/secret";
+    for (options, is_told) in [(&[][..], true), (&["--user", "0"], false)] {
+        let output = home.cas(&[&["run", ":i"], options].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!((output.status.code(), stderr.contains(warning)), (Some(0), is_told), "{stderr}");
+        assert_eq!(text(&output.stdout), "x\n");
+    }
 }
 
 /// An image without anything but busybox, whose programs are given.

@@ -430,6 +430,38 @@ pub enum BuildError {
         /// Where links of the image lead it.
         inside: PathBuf,
     },
+    /// A volume is where the image has something that it cannot cover.
+    #[error("the volume for `{}` of `{name}` is a {kind}, and at `{}` the image has {found}", inside.display(), at.display())]
+    VolumeKind {
+        /// The image.
+        name: String,
+        /// Where it is in the image.
+        inside: PathBuf,
+        /// What the volume is.
+        kind: &'static str,
+        /// What is in the way.
+        found: &'static str,
+        /// Where, there or above.
+        at: PathBuf,
+    },
+    /// An image has something that cannot be written out to be run.
+    #[error("`{name}` cannot be run here: `/{path}` in it is a {kind}, which only root of the machine could make")]
+    NotRunnable {
+        /// The image.
+        name: String,
+        /// Where, from the root on.
+        path: RelPath,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The program of an image did not start.
+    #[error("the program of `{name}` did not start")]
+    ImageNotStarted {
+        /// The image.
+        name: String,
+        /// Why not.
+        source: cas_sandbox::StartError,
+    },
     /// An image that is to be ended when it is unhealthy has nothing that asks.
     #[error("`{name}` has no health check")]
     NoCheck {

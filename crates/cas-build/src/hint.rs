@@ -4,6 +4,7 @@ use std::io;
 
 use cas_fetch::FetchError;
 use cas_fs::FsError;
+use cas_sandbox::StartError;
 
 use crate::BuildError;
 use crate::error::quoted;
@@ -177,6 +178,11 @@ impl BuildError {
             Self::Fetch(FetchError::Offline { .. }) => "build once without `--offline`".to_owned(),
             Self::UnknownImage { .. } => "`cas image ls` lists those that are there".to_owned(),
             Self::VolumePlace { .. } => "show it at another path of the image".to_owned(),
+            Self::VolumeKind { .. } => "a volume covers what is like it: a folder, or a file; choose another path of the image".to_owned(),
+            Self::NotRunnable { name, .. } => format!(
+                "build the image without it, or let another program run it: `cas image export {name} docker-daemon:NAME:TAG`"
+            ),
+            Self::ImageNotStarted { name, source } => return not_started(name, source),
             Self::NoCheck { .. } => "leave `--health-exit` out, or build it with `healthcheck` in `config`".to_owned(),
             Self::VolumesMeet { .. } => "show one of them at another path of the image".to_owned(),
             Self::User { .. } => "write numbers, which need no line there: `--user 1000:1000`".to_owned(),
@@ -209,6 +215,26 @@ fn lock_command(path: &str) -> &'static str {
         Some("Cargo.lock") => "cargo generate-lockfile",
         _ => "npm install --package-lock-only",
     }
+}
+
+/// What can be done about a program of an image that did not start.
+fn not_started(name: &str, error: &StartError) -> Option<String> {
+    Some(match error {
+        StartError::NotFound { program } if program.as_encoded_bytes().contains(&b'/') => {
+            format!("`{}` is not in `{name}`: name a program that is, or add it to a layer", program.display())
+        }
+        StartError::NotFound { program } => {
+            format!("`{}` is in no folder of `PATH` in `{name}`: write its whole path", program.display())
+        }
+        StartError::NotExecutable { .. } => {
+            "give it the right in its layer: `mode = \"0755\"`, or run it by its interpreter".to_owned()
+        }
+        StartError::InterpreterMissing { .. } => {
+            "add the interpreter, or the C library that the program is linked against, to the image".to_owned()
+        }
+        StartError::WorkingDirectory { .. } => "choose another one with `--workdir`".to_owned(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ pub use output::{
     Artifact, ArtifactPart, Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints,
     Tarball,
 };
-pub use run::{Ran, RunChanges, RunRequest, run_image};
+pub use run::{Ran, RunChanges, RunEvent, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};
 pub use step::Origin;

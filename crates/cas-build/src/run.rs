@@ -7,11 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use cas_oci::{Healthcheck, Inherited, MAX_DOCUMENT_BYTES};
-use cas_sandbox::{Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, Spec, Stop, Streams, Tier, Volume};
-use cas_store::Store;
-use cas_tree::{Directory, Node, RelPath};
+use cas_sandbox::{
+    Cancel, Check, Ending, Health, Network, Overlay, Port, Runner, SandboxError, Spec, Stop, Streams, Tier, Volume,
+};
+use cas_store::{Store, StoreError};
+use cas_tree::{Directory, Metadata, Node, RelPath};
 
 use crate::accounts::{Account, Accounts};
+use crate::step::without_devices;
 use crate::{BuildError, Image, platforms};
 
 /// Where programs are looked for when the image does not say.
@@ -65,6 +68,18 @@ pub struct RunChanges {
     pub has_no_check: bool,
 }
 
+/// Something to say of a run while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunEvent {
+    /// The image's check found something else than before.
+    Health(Health),
+    /// The files belong to the program's user alone, whatever the image says, and it makes a difference.
+    OwnersNotKept {
+        /// One for which it does, from the root on.
+        path: RelPath,
+    },
+}
+
 /// An image that ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran {
@@ -107,7 +122,8 @@ fn check(healthcheck: &Healthcheck, shell: &[String]) -> Option<Check> {
 /// When `cancel` is thrown, the program is sent the image's stop signal, and is killed when it has not ended after the time it has, or
 /// when `cancel` [insists](Cancel::insist).
 ///
-/// `on_health` is told, on another thread, when the image's check finds something else than before.
+/// `told` is called before the program begins, if there is something to say, and on another thread when the image's check finds something
+/// else than before.
 ///
 /// # Errors
 ///
@@ -117,7 +133,7 @@ pub fn run_image(
     store: &Store,
     image: &Image,
     request: RunRequest,
-    on_health: &(dyn Fn(Health) + Sync),
+    told: &(dyn Fn(RunEvent) + Sync),
     cancel: &Cancel,
 ) -> Result<Ran, BuildError> {
     if !request.tier.is_whole() {
@@ -133,6 +149,8 @@ pub fn run_image(
     let Inherited { config: execution, shell, .. } =
         Inherited::parse(&store.load(&image.config, MAX_DOCUMENT_BYTES)?).map_err(failed)?;
     let (tree, function) = image.tree(store)?;
+    // As toolchains do: the sandbox has a `/dev` of its own.
+    let tree = without_devices(&tree);
     let RunChanges { entrypoint, user, working_directory, mut volumes, network, has_no_check } = request.changes;
     let check = execution.healthcheck.as_ref().filter(|_| !has_no_check).and_then(|found| check(found, &shell));
     if request.wants_check && check.is_none() {
@@ -154,8 +172,14 @@ pub fn run_image(
     }
     behind_links_of(image, &tree, &mut volumes)?;
     let (uid, gid, home) = account(store, image, &tree, &user.or(execution.user).unwrap_or_default())?;
+    if let Some(path) = not_kept(&tree, uid, gid) {
+        told(RunEvent::OwnersNotKept { path });
+    }
     let name = store.put_tree(&tree, function)?;
-    let root = store.materialize(&name, &tree)?;
+    let root = store.materialize(&name, &tree).map_err(|error| match error {
+        StoreError::Node { path, kind } => BuildError::NotRunnable { name: image.reference.clone(), path, kind },
+        other => other.into(),
+    })?;
     // A program that has not begun needs not be asked.
     if cancel.is_cancelled() {
         return Ok(Ran { ending: Ending::Cancelled, missed_name: None });
@@ -193,9 +217,18 @@ pub fn run_image(
         stop,
         ..Spec::new(overlay, command)
     };
-    let outcome = Runner::this_program().run_served(&spec, request.streams, request.ports, on_health, cancel);
+    let outcome = Runner::this_program().run_served(
+        &spec,
+        request.streams,
+        request.ports,
+        &|health| told(RunEvent::Health(health)),
+        cancel,
+    );
     let removed = cas_fs::remove_tree(&scratch);
-    let (outcome, missed_name) = outcome?;
+    let (outcome, missed_name) = outcome.map_err(|error| match error {
+        SandboxError::Start(source) => BuildError::ImageNotStarted { name: image.reference.clone(), source },
+        other => other.into(),
+    })?;
     removed?;
     Ok(Ran { ending: outcome.ending, missed_name })
 }
@@ -283,12 +316,63 @@ fn behind_links_of(image: &Image, tree: &Directory, volumes: &mut [Volume]) -> R
             let [given, inside] = [given, inside].map(|path| Path::new("/").join(path));
             return Err(BuildError::VolumePlace { name: image.reference.clone(), given, inside });
         }
+        if let Some((found, at)) = in_the_way(tree, &inside, volume.is_folder) {
+            let kind = if volume.is_folder { "folder" } else { "file" };
+            let [inside, at] = [given, at].map(|path| Path::new("/").join(path));
+            return Err(BuildError::VolumeKind { name: image.reference.clone(), inside, kind, found, at });
+        }
         if let Some(other) = places.insert(inside.clone(), given.clone()) {
             let [first, second, inside] = [other, given, inside].map(|path| Path::new("/").join(path));
             return Err(BuildError::VolumesMeet { name: image.reference.clone(), first, second, inside });
         }
     }
     Ok(())
+}
+
+/// What of the root a volume at a path cannot cover, and where that is.
+fn in_the_way(tree: &Directory, inside: &Path, is_folder: bool) -> Option<(&'static str, PathBuf)> {
+    let mut above: Vec<&Path> = inside.ancestors().filter(|path| *path != Path::new("")).collect();
+    above.reverse();
+    above.into_iter().find_map(|path| {
+        let node = tree.get(&RelPath::new(path.as_os_str().as_bytes()).ok()?)?;
+        let wants_folder = path != inside || is_folder;
+        let found = match (node, wants_folder) {
+            (Node::Directory(_), true) => return None,
+            (Node::Directory(_), false) => "a folder",
+            (Node::File { .. } | Node::Link { .. }, true) => "a file",
+            (Node::File { .. } | Node::Link { .. }, false) => return None,
+            _ => "neither a file nor a folder",
+        };
+        Some((found, path.to_owned()))
+    })
+}
+
+/// Why the program gets more than the image's owners would let it have, as far as owners are plain to see: a path that belongs to another
+/// user than most, or that the user could not read.
+fn not_kept(tree: &Directory, uid: u32, gid: u32) -> Option<RelPath> {
+    let mut owner = None;
+    for (path, node) in tree.walk() {
+        let Some(Metadata { uid: owner_uid, gid: owner_gid, mode, .. }) = node.metadata() else { continue };
+        let wanted = match node {
+            Node::File { .. } => 0o4,
+            // There is nothing that it could keep.
+            Node::Directory(folder) if folder.is_empty() => 0,
+            Node::Directory(_) => 0o5,
+            _ => continue,
+        };
+        let shift = if *owner_uid == uid {
+            6
+        } else if *owner_gid == gid {
+            3
+        } else {
+            0
+        };
+        let is_refused = uid != 0 && (mode >> shift) & wanted != wanted;
+        if is_refused || *owner.get_or_insert(*owner_uid) != *owner_uid {
+            return Some(path);
+        }
+    }
+    None
 }
 
 /// Numbers and home of a user; root where nothing is said.
@@ -363,6 +447,28 @@ mod tests {
             (r#""User": "0""#, None),
         ] {
             assert_eq!(check(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn owners_that_would_hold_the_user_back_are_found() {
+        let path = |text: &str| RelPath::new(text).expect("a path");
+        let blob = cas_blob::Descriptor::of(cas_digest::DigestFunction::Blake3, b"x");
+        for (uid, gid, mode, as_user, expected) in [
+            (0, 0, 0o644, (1000, 1000), false),
+            (0, 0, 0o600, (1000, 1000), true),
+            (0, 0, 0o600, (0, 0), false),
+            (0, 42, 0o640, (1000, 42), false),
+            (0, 42, 0o640, (1000, 1000), true),
+            // Of two users, whoever runs it.
+            (1000, 0, 0o644, (1000, 1000), true),
+            (1000, 0, 0o644, (0, 0), true),
+        ] {
+            let mut tree = Directory::root();
+            let node = Node::File { metadata: Metadata { uid, gid, ..Metadata::root_owned(mode) }, blob };
+            tree.insert(&path("a/f"), node, &Metadata::root_owned(0o755)).expect("free");
+            let found = not_kept(&tree, as_user.0, as_user.1);
+            assert_eq!(found, expected.then(|| path("a/f")), "{uid}:{gid} {mode:o} {as_user:?}");
         }
     }
 

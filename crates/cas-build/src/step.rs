@@ -68,7 +68,7 @@ pub(crate) struct StepRoot {
 }
 
 /// A root without what it has in `/dev`: the sandbox has one of its own, and images have devices there that no step can have.
-fn without_devices(tree: &Directory) -> Directory {
+pub(crate) fn without_devices(tree: &Directory) -> Directory {
     let (mut tree, path) = (tree.clone(), RelPath::new("dev").expect("it is a name"));
     if let Some(folder) = tree.get_directory(&path).filter(|folder| !folder.is_empty()) {
         let empty = Node::Directory(Arc::new(Directory::new(folder.metadata.clone())));

@@ -446,6 +446,8 @@ pub(crate) struct RunImageArgs {
     #[arg(long, value_name = "PROGRAM", help_heading = "Images")]
     pub(crate) entrypoint: Option<String>,
     /// For an image: run as this user, by a name that the image has or by number
+    ///
+    /// All files of the image belong to that user here, whatever owners it gives them, so that none is kept from the program.
     #[arg(long, value_name = "USER[:GROUP]", help_heading = "Images")]
     pub(crate) user: Option<String>,
     /// For an image: begin in this folder, which is made if the image lacks it
@@ -454,7 +456,7 @@ pub(crate) struct RunImageArgs {
     /// For an image: show a folder or file of this machine at a path of the image, to be read and written, or with `:ro` read only
     ///
     /// It must be there; the path in the image is made where it is not. What is written there stays, and belongs to whoever runs `cas`.
-    #[arg(long, value_name = "HOST:PATH[:ro]", help_heading = "Images")]
+    #[arg(long, value_name = "HOST:PATH[:ro|:rw]", help_heading = "Images")]
     pub(crate) volume: Vec<PathBuf>,
     /// For an image: which network it has
     #[arg(long, value_name = "NETWORK", value_enum, default_value_t, help_heading = "Images")]

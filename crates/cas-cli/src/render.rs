@@ -10,7 +10,7 @@ use cas_config::{Label, without_tokens};
 use cas_fs::FsError;
 use cas_init::InitError;
 use cas_registry::RegistryError;
-use cas_sandbox::SandboxError;
+use cas_sandbox::{SandboxError, StartError};
 use cas_snapshot::SnapshotError;
 use cas_snapshot::watch::WatchError;
 use cas_store::StoreError;
@@ -83,6 +83,11 @@ impl Failure {
     }
 }
 
+/// What shells and other programs that run images end with when there is no such program.
+const NOT_FOUND: u8 = 127;
+/// The same when it cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
+
 fn exit_of(error: &BuildError) -> Exit {
     match error {
         BuildError::NoWorkspace { .. }
@@ -142,6 +147,8 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::WhichPlatform { .. }
         | BuildError::User { .. }
         | BuildError::VolumePlace { .. }
+        | BuildError::VolumeKind { .. }
+        | BuildError::NotRunnable { .. }
         | BuildError::NoCheck { .. }
         | BuildError::VolumesMeet { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
@@ -179,6 +186,11 @@ fn exit_of(error: &BuildError) -> Exit {
         BuildError::Sandbox(SandboxError::Host(_))
         | BuildError::RootNotEntered { .. }
         | BuildError::SecretsNotHeld { .. } => Exit::Host,
+        BuildError::ImageNotStarted {
+            source: StartError::NotFound { .. } | StartError::InterpreterMissing { .. },
+            ..
+        } => Exit::Program(NOT_FOUND),
+        BuildError::ImageNotStarted { .. } => Exit::Program(NOT_EXECUTABLE),
         BuildError::Sandbox(_)
         | BuildError::Step { .. }
         | BuildError::Configure { .. }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{ffi::OsStr, io};
 
-use cas_build::{BuildError, Force, Program, Ran, RunRequest, Workspace, command_line, deps_of, run_image};
+use cas_build::{BuildError, Force, Program, Ran, RunEvent, RunRequest, Workspace, command_line, deps_of, run_image};
 use cas_config::{Label, Run, TargetKind};
 use cas_sandbox::{Ending, Health, Streams};
 use cas_store::Store;
@@ -66,14 +66,22 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let request = RunRequest { command: args.command, env, changes, ports, streams, stop_timeout, wants_check, tier };
     let (signals, is_ended_as_unhealthy) = (cancel_on_signals()?, AtomicBool::new(false));
     let cancel = &signals.0;
-    let on_health = |health: Health| {
+    let told = |event: RunEvent| {
+        let health: Health = match event {
+            RunEvent::Health(health) => health,
+            RunEvent::OwnersNotKept { path } => {
+                return render::note(&format!(
+                    "warning: owners of the image's files are not kept here: everything belongs to the user, `/{path}` too"
+                ));
+            }
+        };
         run_image::tell_health(&health);
         if args.image.health_exit && !health.is_healthy && !cancel.is_cancelled() {
             is_ended_as_unhealthy.store(true, Ordering::SeqCst);
             cancel.cancel();
         }
     };
-    let Ran { ending, missed_name } = run_image(&store, &image, request, &on_health, cancel)?;
+    let Ran { ending, missed_name } = run_image(&store, &image, request, &told, cancel)?;
     // However it has ended then: it was asked to.
     if is_ended_as_unhealthy.into_inner() {
         render::note("the program was ended because it is unhealthy");

@@ -181,15 +181,25 @@ fn port(text: &str) -> Result<(u16, u16), PortError> {
     if inside == 0 { Err(PortError::Syntax) } else { Ok((host, inside)) }
 }
 
-/// Parts of this machine by `HOST:PATH[:ro]`.
+/// Parts of this machine by `HOST:PATH[:ro]`, or `:rw` as without.
 fn volumes(texts: &[PathBuf]) -> Result<Vec<Volume>, Failure> {
     let mut volumes: Vec<Volume> = Vec::new();
     for text in texts {
         let fail = |why: &str, hint: &str| {
             Failure::Usable(format!("`{}` is no volume: {why}", text.display()), hint.to_owned())
         };
-        let (host, inside, is_read_only) = parts(text.as_os_str().as_bytes())
-            .ok_or_else(|| fail("it is not `HOST:PATH` or `HOST:PATH:ro`", "paths of volumes have no colon"))?;
+        let (host, inside, is_read_only) = match parts(text.as_os_str().as_bytes()) {
+            Ok(found) => found,
+            Err(Some(option)) => {
+                return Err(fail(&format!("`{option}` is not known"), "behind the path can be `:ro` or `:rw`"));
+            }
+            Err(None) => {
+                return Err(fail(
+                    "it is not `HOST:PATH`, `HOST:PATH:ro` or `HOST:PATH:rw`",
+                    "paths of volumes have no colon",
+                ));
+            }
+        };
         let clean = |inside: &Path| inside.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
         let inside_root = match inside.strip_prefix("/") {
             Ok(rest) if clean(&inside) && rest != Path::new("") => rest.to_owned(),
@@ -211,14 +221,19 @@ fn volumes(texts: &[PathBuf]) -> Result<Vec<Volume>, Failure> {
     Ok(volumes)
 }
 
-/// Path on this machine, path in the image, and whether `:ro` follows.
-fn parts(text: &[u8]) -> Option<(PathBuf, PathBuf, bool)> {
+/// Path on this machine, path in the image, and whether `:ro` follows; or the option that is not known, if it is one.
+fn parts(text: &[u8]) -> Result<(PathBuf, PathBuf, bool), Option<String>> {
     let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
     let parts: Vec<&[u8]> = text.split(|byte| *byte == b':').collect();
     match *parts {
-        [host, inside] if !host.is_empty() => Some((path(host), path(inside), false)),
-        [host, inside, b"ro"] if !host.is_empty() => Some((path(host), path(inside), true)),
-        _ => None,
+        [host, inside] if !host.is_empty() => Ok((path(host), path(inside), false)),
+        [host, inside, b"rw"] if !host.is_empty() => Ok((path(host), path(inside), false)),
+        [host, inside, b"ro"] if !host.is_empty() => Ok((path(host), path(inside), true)),
+        // What looks like a path is more likely one with a colon.
+        [host, _, option] if !host.is_empty() && !option.contains(&b'/') => {
+            Err(Some(String::from_utf8_lossy(option).into_owned()))
+        }
+        _ => Err(None),
     }
 }
 
@@ -267,6 +282,24 @@ mod tests {
             ("a:b:c", Err(Syntax)),
         ] {
             assert_eq!(port(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn volumes_have_two_options() {
+        let volume = |is_read_only| Ok((PathBuf::from("a"), PathBuf::from("/b"), is_read_only));
+        for (text, expected) in [
+            ("a:/b", volume(false)),
+            ("a:/b:rw", volume(false)),
+            ("a:/b:ro", volume(true)),
+            ("a:/b:z", Err(Some("z".to_owned()))),
+            ("a:/b:ro,z", Err(Some("ro,z".to_owned()))),
+            ("a:/b:/c", Err(None)),
+            ("a:/b:ro:rw", Err(None)),
+            (":/b", Err(None)),
+            ("a", Err(None)),
+        ] {
+            assert_eq!(parts(text.as_bytes()), expected, "{text}");
         }
     }
 
