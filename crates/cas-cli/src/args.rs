@@ -527,7 +527,8 @@ pub(crate) enum ImageCommand {
         /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it,
         /// `tar:FILE` for the files alone, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`
         destination: String,
-        /// Of an image for several platforms the one for this, as `linux/arm64`; without it layouts get all, and others none
+        /// Of an image for several platforms the one for this, as `linux/arm64`; without it `oci:` and `oci-archive:` get all of
+        /// them, podman (`containers-storage:`) takes that of its machine, and the others refuse such an image
         #[arg(long)]
         platform: Option<String>,
     },
