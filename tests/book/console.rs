@@ -138,10 +138,19 @@ fn from_turborepo() {
     assert!(!can_run() || run("from-turborepo.md") > 0);
 }
 
+#[test]
+fn images() {
+    let has_busybox = Path::new("/bin/busybox").exists();
+    if !has_busybox {
+        eprintln!("SKIPPED: the images of the examples need /bin/busybox");
+    }
+    assert!(!has_busybox || !can_run() || run("images.md") > 30);
+}
+
 /// Pages that come later are run as well, or have no example.
 #[test]
 fn all_pages_are_run() {
-    let run = ["getting-started.md", "concepts.md", "errors.md", "from-turborepo.md"];
+    let run = ["getting-started.md", "concepts.md", "errors.md", "from-turborepo.md", "images.md"];
     for entry in fs::read_dir(root().join("docs/book")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if run.contains(&name.as_str()) || !name.ends_with(".md") {
