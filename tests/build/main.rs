@@ -14,6 +14,7 @@ mod cargo;
 mod configured;
 mod daily;
 mod example;
+mod exports;
 mod failures;
 mod foreign;
 mod formats;

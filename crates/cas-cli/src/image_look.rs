@@ -45,7 +45,11 @@ pub(crate) fn look(global: &Global, store: &Store, text: &str, args: &LookArgs) 
     let Some((source, _saved)) = found(store, text)? else {
         let options = build_options(None, &InputArgs { offline: args.offline, ..InputArgs::default() });
         let image = find(global, store, text, &options)?;
-        return Ok(stored_image(store, &image)?);
+        let chosen = match &args.platform {
+            None => &*image,
+            Some(wanted) => image.of_platform(wanted)?,
+        };
+        return Ok(stored_image(store, chosen)?);
     };
     let (registries, _) = registries(global, args.offline)?;
     let content = foreign_image(store, &source, &here(global), &registries, args.platform.as_ref());
