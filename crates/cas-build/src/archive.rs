@@ -7,7 +7,7 @@ use std::slice;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::DigestFunction;
-use cas_oci::{LAYOUT_FILE, encode_index};
+use cas_oci::{LAYOUT_FILE, LayoutIndex};
 use cas_store::{Store, StoreError};
 use cas_tar::{Codec, Compression, LayerGroups, Piece, copy_pieces, decompress};
 use cas_tree::{Directory, Metadata, Node, RelPath};
@@ -42,8 +42,9 @@ pub(crate) fn oci(store: &Store, whole: &Whole<'_>, file: &Path, tag: &str) -> R
         parts.insert(part.blob, part);
     }
     files.add(named(&whole.document), whole.document);
-    let index = encode_index(&[whole.entry(tag)]);
-    files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index)?);
+    let mut index = LayoutIndex::default();
+    index.set(whole.entry(tag));
+    files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index.encode())?);
     files.add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
     write(store, &files.0, &parts, file)
 }

@@ -313,6 +313,20 @@ pub enum BuildError {
         /// Why not.
         source: cas_tar::EntryError,
     },
+    /// The index of a layout cannot be read, so nothing can be added to it.
+    #[error("`{}` cannot be added to", path.display())]
+    LayoutIndex {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: cas_oci::ParseIndexError,
+    },
+    /// Another program adds to a layout and does not come to an end.
+    #[error("another program is writing into the layout `{}`", folder.display())]
+    LayoutLocked {
+        /// The layout.
+        folder: PathBuf,
+    },
     /// Compressing failed.
     #[error("could not compress a layer")]
     Compress(#[source] io::Error),

@@ -1,12 +1,13 @@
 //! Writing images out: where to, and folders. Archives are made in `archive`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::{DigestFunction, HashingWriter};
-use cas_oci::{IndexEntry, LAYOUT_FILE, MANIFEST_MEDIA_TYPE, encode_index, is_name_with_tag, parse_index};
+use cas_oci::{IndexEntry, LAYOUT_FILE, LayoutIndex, MANIFEST_MEDIA_TYPE, is_name_with_tag};
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 
@@ -14,6 +15,8 @@ use crate::{Artifact, ArtifactPart, BuildError, Engine, Image, ImageLayer, Tarba
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
+/// How long others may take to add to the index of a layout: they write two small files.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where an image is written to, in skopeo's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,18 +215,33 @@ fn layout(store: &Store, whole: &Whole<'_>, folder: &Path, tag: &str) -> Result<
     for part in whole.parts.iter().chain([&Part::stored(whole.document)]) {
         place(store, &blobs, part)?;
     }
-    let index = folder.join("index.json");
-    let mut entries = match cas_fs::read_limited(&index, MAX_INDEX_BYTES) {
-        // An index that is not one is replaced: its blobs stay.
-        Ok(bytes) => parse_index(&bytes).unwrap_or_default(),
-        Err(error) if error.is_not_found() => Vec::new(),
+    name(folder, whole.entry(tag), LOCK_LIMIT)
+}
+
+/// Adds an entry to the index of a layout. Nobody else that asks as this does adds one meanwhile, for no longer than `limit`.
+fn name(folder: &Path, entry: IndexEntry, limit: Duration) -> Result<(), BuildError> {
+    // A file that every layout has: others find nothing new, and those who only read do not wait.
+    let file = folder.join("oci-layout");
+    let locked = cas_fs::lock(&file, limit).map_err(|error| match error.source.kind() {
+        io::ErrorKind::TimedOut => BuildError::LayoutLocked { folder: folder.to_owned() },
+        _ => error.into(),
+    })?;
+    let path = folder.join("index.json");
+    let mut index = match cas_fs::read_limited(&path, MAX_INDEX_BYTES) {
+        Ok(bytes) => {
+            LayoutIndex::parse(&bytes).map_err(|source| BuildError::LayoutIndex { path: path.clone(), source })?
+        }
+        Err(error) if error.is_not_found() => LayoutIndex::default(),
         Err(error) => return Err(error.into()),
     };
-    entries.retain(|entry| entry.tag.as_deref() != Some(tag));
-    entries.push(whole.entry(tag));
-    cas_fs::write_atomic(&folder.join("oci-layout"), LAYOUT_FILE)?;
+    index.set(entry);
+    if cas_fs::read_limited(&file, MAX_INDEX_BYTES).ok().as_deref() != Some(LAYOUT_FILE) {
+        // Another file in its place would be another lock.
+        cas_fs::write(&file, LAYOUT_FILE)?;
+    }
     // Last, so that whoever reads the index finds everything.
-    cas_fs::write_atomic(&index, &encode_index(&entries))?;
+    cas_fs::write_atomic(&path, &index.encode())?;
+    drop(locked);
     Ok(())
 }
 
@@ -391,6 +409,18 @@ mod tests {
             let written = part.write(&store, &mut std::io::sink());
             assert_eq!(written.is_ok(), is_fine, "{blob} {is_known}");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_a_layout() {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let entry = || IndexEntry::new("v1", "application/x", &Descriptor::of(DigestFunction::Sha256, b"x"));
+        let locked = cas_fs::lock(&folder.path().join("oci-layout"), Duration::ZERO).expect("nobody has it");
+        let error = name(folder.path(), entry(), Duration::from_millis(20)).expect_err("it is locked");
+        assert!(error.to_string().starts_with("another program is writing into the layout `/"), "{error}");
+        drop(locked);
+        name(folder.path(), entry(), Duration::ZERO).expect("nobody has it any more");
+        assert_eq!(cas_fs::read(&folder.path().join("oci-layout")).expect("it is there"), LAYOUT_FILE);
     }
 
     #[test]

@@ -63,6 +63,10 @@ impl BuildError {
             Self::Engine { program, .. } => {
                 format!("install {program}, or go by an archive: `oci-archive:FILE` and `docker-archive:FILE` need no program")
             }
+            Self::LayoutIndex { .. } => {
+                "it would be replaced with all tags that it has: correct it, move it away, or name another folder".to_owned()
+            }
+            Self::LayoutLocked { .. } => "wait until it is done, and try again".to_owned(),
             Self::DocumentTooLong { .. } => {
                 "let it say less: its labels, variables, annotations and history are in there, and those of its base".to_owned()
             }

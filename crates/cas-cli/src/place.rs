@@ -108,7 +108,14 @@ fn one(
     match output {
         Output::Image(image) => {
             let destination = Destination::Layout { folder, tag: label.name.to_string() };
-            export_image(store, image, &destination)?;
+            match export_image(store, image, &destination) {
+                // What is below `cas-out/` is made anew where it is not as it was.
+                Err(BuildError::LayoutIndex { path, .. }) => {
+                    cas_fs::remove_file(&path).map_err(BuildError::from)?;
+                    export_image(store, image, &destination)?;
+                }
+                exported => exported?,
+            }
         }
         Output::Artifact(artifact) => {
             let destination = Destination::Layout { folder, tag: label.name.to_string() };

@@ -211,6 +211,8 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Layer { .. }
         | BuildError::NotArchived { .. }
         | BuildError::Engine { .. }
+        | BuildError::LayoutIndex { .. }
+        | BuildError::LayoutLocked { .. }
         | BuildError::Compress(_) => Exit::Failed,
         BuildError::WouldRun { .. } | BuildError::InTheWay { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),

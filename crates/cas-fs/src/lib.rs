@@ -9,6 +9,7 @@
 mod dir;
 mod error;
 mod file;
+mod lock;
 mod remove;
 mod times;
 
@@ -22,5 +23,6 @@ pub use file::{
     read_link, read_stream_limited, read_to_string, remove_file, rename, replace, set_mode, symlink, symlink_metadata,
     touch, write, write_atomic,
 };
+pub use lock::lock;
 pub use remove::remove_tree;
 pub use times::has_multigrain_times;

@@ -27,7 +27,7 @@ pub use image::{
     encode_manifest,
 };
 pub use inherit::{HistoryEntry, Inherited};
-pub use layout::{IndexEntry, LAYOUT_FILE, ParseIndexError, encode_index, parse_index};
+pub use layout::{IndexEntry, LAYOUT_FILE, LayoutIndex, ParseIndexError};
 pub use platform::{ParsePlatformError, TargetPlatform};
 pub use reference::{DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, digest_of, is_name_with_tag};
 
