@@ -1,7 +1,9 @@
 //! Images that leave: which one, where to, what is there already, and what is in the way.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -51,7 +53,7 @@ fn a_platform_chooses_the_image_that_is_looked_at() {
 }
 
 /// Reads a document.
-fn read(path: &std::path::Path) -> Value {
+fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
@@ -138,4 +140,137 @@ fn an_index_that_is_none_is_left_as_it_is() {
     fs::write(&own, "{").unwrap();
     done(&home, &["build", ":web"]);
     assert_eq!(tags(&home, "cas-out/web"), ["web"]);
+}
+
+/// The largest blob in a folder.
+fn largest(folder: &Path) -> PathBuf {
+    let blobs = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    blobs.filter(|path| path.is_file()).max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}
+
+#[test]
+fn a_damaged_blob_of_equal_size_is_written_anew() {
+    let home = Home::new(&image());
+    done(&home, &["build", ":web"]);
+    done(&home, &["image", "export", ":web", "oci:lay:v1"]);
+    done(&home, &["image", "export", ":web", "dir:folder"]);
+    let (layout, folder) = (["image", "export", ":web", "oci:lay:v1"], ["image", "export", ":web", "dir:folder"]);
+    let rows: [(&str, &[&str]); 3] =
+        [("lay/blobs/sha256", &layout), ("folder", &folder), ("cas-out/web/blobs/sha256", &["build", ":web"])];
+    for (below, arguments) in rows {
+        let path = largest(&home.workspace().join(below));
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        done(&home, arguments);
+        assert_eq!(fs::read(&path).unwrap(), whole, "{below}");
+    }
+}
+
+/// Names of files in a folder that are read while something is done.
+fn read_while(folder: &Path, work: impl FnOnce()) -> BTreeSet<String> {
+    use rustix::fs::inotify;
+    let handle = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&handle, folder, inotify::WatchFlags::ACCESS).unwrap();
+    work();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(handle, &mut buffer);
+    let mut names = BTreeSet::new();
+    while let Ok(event) = reader.next() {
+        // Folders of names that are not there yet are listed when they go.
+        let name = event.file_name().map(|name| name.to_string_lossy().into_owned());
+        names.extend(name.filter(|name| !name.starts_with('.')));
+    }
+    names
+}
+
+#[test]
+fn blobs_that_look_as_they_were_left_are_not_read_again() {
+    let home = Home::new(&image());
+    done(&home, &["build", ":web"]);
+    let blobs = home.workspace().join("cas-out/web/blobs/sha256");
+    let old: BTreeSet<String> =
+        fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(read_while(&blobs, || drop(done(&home, &["build", ":web"]))), BTreeSet::new());
+    // Another configuration: the layers stay.
+    let changed = image().replace("cmd = [\"/x\"]", "cmd = [\"/y\"]");
+    home.write("cas.toml", &changed.replace("DATA", &format!("file://{}/data.txt", home.folder.path().display())));
+    assert_eq!(read_while(&blobs, || drop(done(&home, &["build", ":web"]))), BTreeSet::new());
+    assert_eq!(fs::read_dir(&blobs).unwrap().count(), old.len() + 2);
+    // What was touched is compared, once.
+    let index = read(&home.workspace().join("cas-out/web/index.json"));
+    let touched = blobs.join(index["manifests"][0]["digest"].as_str().unwrap().replace("sha256:", ""));
+    let bytes = fs::read(&touched).unwrap();
+    fs::write(&touched, bytes).unwrap();
+    let name = touched.file_name().unwrap().to_string_lossy().into_owned();
+    assert_eq!(read_while(&blobs, || drop(done(&home, &["build", ":web"]))), BTreeSet::from([name]));
+    assert_eq!(read_while(&blobs, || drop(done(&home, &["build", ":web"]))), BTreeSet::new());
+}
+
+#[test]
+fn links_are_followed_and_streams_written_to() {
+    let home = Home::new(&image());
+    let at = |path: &str| home.workspace().join(path);
+    done(&home, &["image", "export", ":web", "oci-archive:plain.tar:v1"]);
+    let plain = fs::read(at("plain.tar")).unwrap();
+    let link = |target: &str, path: &str| std::os::unix::fs::symlink(target, at(path)).unwrap();
+    // To what is there, and to what is not.
+    fs::create_dir(at("real")).unwrap();
+    fs::write(at("real/old.tar"), "old").unwrap();
+    for (target, name) in [("real/old.tar", "old"), ("real/new.tar", "new")] {
+        link(target, name);
+        done(&home, &["image", "export", ":web", &format!("oci-archive:{name}:v1")]);
+        assert!(fs::read(at(target)).unwrap() == plain && fs::symlink_metadata(at(name)).unwrap().is_symlink());
+    }
+    link("real/told.json", "told");
+    link("real/id", "id");
+    done(&home, &["build", ":web", "--metadata-file", "told", "--iidfile", "id"]);
+    assert!(read(&at("real/told.json"))["//:web"].is_object());
+    assert!(fs::read_to_string(at("real/id")).unwrap().starts_with("sha256:"));
+    // A pipe with a name, and the one of a shell.
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let reader = Command::new("cat").arg(at("pipe")).stdout(Stdio::piped()).spawn().unwrap();
+    done(&home, &["image", "export", ":web", "oci-archive:pipe:v1"]);
+    assert!(reader.wait_with_output().unwrap().stdout == plain, "the same bytes");
+    let output = home.cas(&["image", "export", ":web", "oci-archive:/dev/stdout:v1"]);
+    assert!(output.status.success() && output.stdout == plain, "nothing but the archive");
+    assert!(text(&output.stderr).starts_with("//:web sha256:"), "{}", text(&output.stderr));
+    done(&home, &["image", "export", ":web", "tar:/dev/null"]);
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    // What cannot hold a file is told, and stays.
+    let told = fails(&home, &["image", "export", ":web", "tar:real"], 1);
+    assert_eq!(told, "error: could not write `real`\n  cause: it is a folder\nhint: name another place\n");
+}
+
+#[test]
+fn what_cannot_be_written_is_told_by_the_name_that_it_was_given() {
+    let home = Home::new(&image());
+    done(&home, &["build", ":web"]);
+    let told = fails(&home, &["image", "export", ":web", "docker-archive:/dev/full"], 1);
+    assert!(told.starts_with("error: could not write `/dev/full`\n  cause: No space left on device"), "{told}");
+    assert!(told.contains("hint: make room there"), "{told}");
+    // A file in the place of a folder is in the way of root, too.
+    for (destination, shown) in [
+        ("oci:cas.toml/x:v1", "cas.toml/x"),
+        ("dir:cas.toml/x", "cas.toml/x"),
+        ("tar:cas.toml/x/a.tar", "cas.toml/x/a.tar"),
+    ] {
+        let told = fails(&home, &["image", "export", ":web", destination], 1);
+        assert!(told.starts_with(&format!("error: could not write `{shown}`\n")), "{told}");
+        assert!(told.contains("hint: name another place") && !told.contains(".tmp"), "{told}");
+    }
+    // Folders that are missing are made for all of them.
+    for destination in ["oci:a/new/lay:v1", "dir:b/new/dir", "tar:c/new/a.tar", "oci-archive:d/new/a.tar"] {
+        done(&home, &["image", "export", ":web", destination]);
+    }
+    done(&home, &["build", ":web", "--metadata-file", "e/new/told.json", "--iidfile", "f/new/id"]);
+    assert!(home.workspace().join("e/new/told.json").is_file() && home.workspace().join("f/new/id").is_file());
+    // Before anything is built.
+    fs::remove_dir_all(home.workspace().join("cas-out")).unwrap();
+    for option in ["--metadata-file", "--iidfile"] {
+        let told = fails(&home, &["build", ":web", option, "cas.toml/x"], 1);
+        assert!(told.contains("error: could not write `cas.toml/x`\n"), "{told}");
+        assert!(!home.workspace().join("cas-out").exists());
+    }
 }

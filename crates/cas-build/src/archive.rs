@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::export::{Part, Whole, keep, keep_whole};
 use crate::foreign::{MAX_LAYER_BYTES, compression_of};
 use crate::layer::LayerError;
+use crate::written::write_with;
 use crate::{BuildError, Image, ImageLayer, layer};
 
 /// Files of an archive, by path.
@@ -105,19 +106,10 @@ fn uncompressed(store: &Store, layer: &ImageLayer) -> Result<Descriptor, BuildEr
 
 /// Writes a tree as a tar, at once. Contents that are not in the store as they are are among `parts`.
 fn write(store: &Store, tree: &Directory, parts: &BTreeMap<Descriptor, &Part>, file: &Path) -> Result<(), BuildError> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = cas_fs::temporary_dir_in(parent, ".tmp-")?;
-    let part = temporary.join("archive");
-    let result = (|| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&part, 0o644)?);
-        tar(store, tree, parts, &mut writer)
-            .map_err(|error| error.or(|source| BuildError::NotArchived { file: file.to_owned(), source }))?;
-        writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
-        cas_fs::rename(&part, file)?;
-        Ok(())
-    })();
-    cas_fs::remove_tree(&temporary)?;
-    result
+    write_with(file, &mut |writer| {
+        let written = tar(store, tree, parts, writer);
+        written.map_err(|error| error.or(|source| BuildError::NotArchived { file: file.to_owned(), source }))
+    })
 }
 
 fn tar(

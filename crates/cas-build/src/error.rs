@@ -313,6 +313,14 @@ pub enum BuildError {
         /// Why not.
         source: cas_tar::EntryError,
     },
+    /// What somebody asked for could not be written where they asked for it.
+    #[error("could not write `{}`", path.display())]
+    NotWritten {
+        /// The place, as it was named.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The index of a layout cannot be read, so nothing can be added to it.
     #[error("`{}` cannot be added to", path.display())]
     LayoutIndex {

@@ -11,6 +11,8 @@ use cas_oci::{IndexEntry, LAYOUT_FILE, LayoutIndex, MANIFEST_MEDIA_TYPE, is_name
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 
+use crate::seen::Seen;
+use crate::written::{not_written, put_at};
 use crate::{Artifact, ArtifactPart, BuildError, Engine, Image, ImageLayer, Tarball, archive, layer};
 
 /// Longest `index.json` that is added to.
@@ -59,6 +61,30 @@ pub enum Destination {
         /// The file, replaced.
         file: PathBuf,
     },
+}
+
+impl Destination {
+    /// The same with its path below a folder, unless that goes from the root on.
+    #[must_use]
+    pub fn below(mut self, base: &Path) -> Self {
+        match &mut self {
+            Self::Layout { folder: path, .. } | Self::Directory { folder: path } => *path = base.join(&*path),
+            Self::Archive { file: path, .. }
+            | Self::DockerArchive { file: path, .. }
+            | Self::RootFileSystem { file: path } => *path = base.join(&*path),
+            Self::Engine { .. } => {}
+        }
+        self
+    }
+
+    /// The one file that is written, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Archive { file, .. } | Self::DockerArchive { file, .. } | Self::RootFileSystem { file } => Some(file),
+            Self::Layout { .. } | Self::Directory { .. } | Self::Engine { .. } => None,
+        }
+    }
 }
 
 /// Text that is not a destination.
@@ -114,7 +140,7 @@ impl FromStr for Destination {
 /// # Errors
 ///
 /// [`BuildError::Record`] when part of the image is gone, [`BuildError::WhichPlatform`] when it is for several platforms and the
-/// destination holds one, [`BuildError::Fs`], [`BuildError::Store`].
+/// destination holds one, [`BuildError::NotWritten`], [`BuildError::LayoutIndex`], [`BuildError::LayoutLocked`], [`BuildError::Store`].
 pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> Result<(), BuildError> {
     let holds_all = match destination {
         Destination::Layout { .. } | Destination::Archive { .. } => true,
@@ -157,21 +183,11 @@ pub fn export_artifact(store: &Store, artifact: &Artifact, destination: &Destina
 ///
 /// # Errors
 ///
-/// [`BuildError::Fs`], [`BuildError::Store`].
+/// [`BuildError::NotWritten`], [`BuildError::Store`].
 pub fn write_tarball(store: &Store, tarball: &Tarball, folder: &Path) -> Result<PathBuf, BuildError> {
-    cas_fs::create_dir_all(folder)?;
     let path = folder.join(&tarball.file_name);
-    let temporary = cas_fs::temporary_dir_in(folder, ".cas-")?;
-    let part = temporary.join("tarball");
-    let written = (|| -> Result<(), BuildError> {
-        let mut writer = std::io::BufWriter::new(cas_fs::create_new(&part, 0o644)?);
-        layer::write(store, &tarball.recipe, &mut writer)?;
-        writer.flush().map_err(BuildError::Compress)?;
-        Ok(cas_fs::rename(&part, &path)?)
-    })();
-    let removed = cas_fs::remove_tree(&temporary);
-    written?;
-    removed?;
+    cas_fs::create_dir_all(folder).map_err(not_written(&path))?;
+    put_at(folder, &path, &path, &mut |writer| layer::write(store, &tarball.recipe, writer))?;
     Ok(path)
 }
 
@@ -210,11 +226,9 @@ pub(crate) fn keep(
 }
 
 fn layout(store: &Store, whole: &Whole<'_>, folder: &Path, tag: &str) -> Result<(), BuildError> {
-    let blobs = folder.join("blobs/sha256");
-    cas_fs::create_dir_all(&blobs)?;
-    for part in whole.parts.iter().chain([&Part::stored(whole.document)]) {
-        place(store, &blobs, part)?;
-    }
+    let below = folder.join("blobs/sha256");
+    cas_fs::create_dir_all(&below).map_err(not_written(folder))?;
+    place_all(store, folder, &below, whole.parts.iter().chain([&Part::stored(whole.document)]))?;
     name(folder, whole.entry(tag), LOCK_LIMIT)
 }
 
@@ -224,7 +238,7 @@ fn name(folder: &Path, entry: IndexEntry, limit: Duration) -> Result<(), BuildEr
     let file = folder.join("oci-layout");
     let locked = cas_fs::lock(&file, limit).map_err(|error| match error.source.kind() {
         io::ErrorKind::TimedOut => BuildError::LayoutLocked { folder: folder.to_owned() },
-        _ => error.into(),
+        _ => not_written(folder)(error),
     })?;
     let path = folder.join("index.json");
     let mut index = match cas_fs::read_limited(&path, MAX_INDEX_BYTES) {
@@ -237,46 +251,41 @@ fn name(folder: &Path, entry: IndexEntry, limit: Duration) -> Result<(), BuildEr
     index.set(entry);
     if cas_fs::read_limited(&file, MAX_INDEX_BYTES).ok().as_deref() != Some(LAYOUT_FILE) {
         // Another file in its place would be another lock.
-        cas_fs::write(&file, LAYOUT_FILE)?;
+        cas_fs::write(&file, LAYOUT_FILE).map_err(not_written(folder))?;
     }
     // Last, so that whoever reads the index finds everything.
-    cas_fs::write_atomic(&path, &index.encode())?;
+    cas_fs::write_atomic(&path, &index.encode()).map_err(not_written(folder))?;
     drop(locked);
     Ok(())
 }
 
-/// Writes a part under its digest, unless something of its size is there.
-fn place(store: &Store, blobs: &Path, part: &Part) -> Result<(), BuildError> {
-    let path = blobs.join(part.blob.digest.to_hex());
-    match cas_fs::symlink_metadata(&path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() == part.blob.size => return Ok(()),
-        Ok(_) => {}
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+/// Writes parts into `below` under their digests, unless they are there. Errors tell `folder`.
+fn place_all<'a>(
+    store: &Store,
+    folder: &Path,
+    below: &Path,
+    parts: impl Iterator<Item = &'a Part>,
+) -> Result<(), BuildError> {
+    let mut seen = Seen::load(store, &cas_fs::canonicalize(below).map_err(not_written(folder))?)?;
+    for part in parts {
+        let path = below.join(part.blob.digest.to_hex());
+        if !seen.holds(&path, &part.blob) {
+            put_at(below, &path, folder, &mut |writer| part.write(store, writer))?;
+        }
+        seen.add(&path, &part.blob);
     }
-    let temporary = cas_fs::temporary_dir_in(blobs, ".tmp-")?;
-    let file = temporary.join("blob");
-    let result = (|| {
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, cas_fs::create_new(&file, 0o644)?);
-        part.write(store, &mut writer)?;
-        writer.into_inner().map_err(|error| BuildError::Compress(error.into_error()))?;
-        cas_fs::rename(&file, &path)?;
-        Ok(())
-    })();
-    cas_fs::remove_tree(&temporary)?;
-    result
+    Ok(seen.keep(store)?)
 }
 
 /// As skopeo's `dir:`: manifest, configuration and layers side by side, under their digests.
 fn directory(store: &Store, whole: &Whole<'_>, folder: &Path) -> Result<(), BuildError> {
-    cas_fs::create_dir_all(folder)?;
-    for part in &whole.parts {
-        place(store, folder, part)?;
-    }
-    cas_fs::write_atomic(&folder.join("version"), b"Directory Transport Version: 1.1\n")?;
+    cas_fs::create_dir_all(folder).map_err(not_written(folder))?;
+    place_all(store, folder, folder, whole.parts.iter())?;
+    cas_fs::write_atomic(&folder.join("version"), b"Directory Transport Version: 1.1\n")
+        .map_err(not_written(folder))?;
     // Last, so that whoever reads the manifest finds everything.
     let manifest = store.load(&whole.document, MAX_INDEX_BYTES)?;
-    Ok(cas_fs::write_atomic(&folder.join("manifest.json"), &manifest)?)
+    cas_fs::write_atomic(&folder.join("manifest.json"), &manifest).map_err(not_written(folder))
 }
 
 /// What is written out: a document, and all that it names.

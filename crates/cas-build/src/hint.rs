@@ -63,6 +63,7 @@ impl BuildError {
             Self::Engine { program, .. } => {
                 format!("install {program}, or go by an archive: `oci-archive:FILE` and `docker-archive:FILE` need no program")
             }
+            Self::NotWritten { source, .. } => return place_hint(source).map(str::to_owned),
             Self::LayoutIndex { .. } => {
                 "it would be replaced with all tags that it has: correct it, move it away, or name another folder".to_owned()
             }
@@ -208,6 +209,21 @@ fn rights_hint(error: &FsError) -> Option<&'static str> {
         io::ErrorKind::ReadOnlyFilesystem => Some(
             "a build writes `cas-out/` and `cas.lock` in the workspace: work in a folder or copy that can be written to",
         ),
+        _ => None,
+    }
+}
+
+/// What to do where something that was asked for cannot be.
+fn place_hint(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind::{
+        AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
+    };
+    match error.kind() {
+        StorageFull | QuotaExceeded => Some("make room there, or name a place on another disk"),
+        PermissionDenied => Some("give this user the right to it, with `chmod` or `chown`, or name another place"),
+        ReadOnlyFilesystem => Some("nothing can be written on that disk: name another place"),
+        AlreadyExists | InvalidInput | IsADirectory | NotADirectory | NotFound => Some("name another place"),
         _ => None,
     }
 }

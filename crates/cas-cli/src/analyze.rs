@@ -1,12 +1,12 @@
 //! `cas image analyze`: what an image holds and wastes, as lines and as JSON. The page is made in `analyze_page`.
 
 use cas_analyze::{Advice, LayerReport, Report, analyze};
-use cas_build::{BuildError, ImageContent};
+use cas_build::{ImageContent, write_file};
 use serde_json::{Value, json};
 
 use crate::analyze_page::page;
 use crate::args::{AnalyzeArgs, Format, Global};
-use crate::commands::{healed, here, open_store};
+use crate::commands::{healed, in_here, open_store};
 use crate::exit::Exit;
 use crate::image_look::{look, plain, shown};
 use crate::render::{self, Failure, counted};
@@ -26,8 +26,8 @@ pub(crate) fn run(global: &Global, args: &AnalyzeArgs) -> Result<Exit, Failure> 
     };
     let (content, report) = healed(&store, &mut work)?;
     if let Some(path) = &args.html {
-        let path = here(global).join(path);
-        cas_fs::write_atomic(&path, page(&content, &report).as_bytes()).map_err(BuildError::from)?;
+        let path = in_here(global, path);
+        write_file(&path, page(&content, &report).as_bytes())?;
     }
     match global.format {
         Format::Json => render::lines([document(&content, &report).to_string()])?,

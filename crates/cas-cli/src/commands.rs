@@ -95,6 +95,11 @@ pub(crate) fn here(global: &Global) -> PathBuf {
     global.directory.clone().unwrap_or_else(|| PathBuf::from("."))
 }
 
+/// A path of the command line, which goes by the folder that is worked in.
+pub(crate) fn in_here(global: &Global, path: &Path) -> PathBuf {
+    global.directory.as_ref().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is where the process's environment is read")]
 pub(crate) fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -491,7 +496,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         Some(shard) => test::part(labels, shard),
         None => labels,
     };
-    images.check(&workspace, &labels)?;
+    images.check(global, &workspace, &labels)?;
     if labels.is_empty() && purpose == Purpose::Test {
         render::note(&test::nothing(shard));
     }
@@ -526,7 +531,7 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
         test::report(&here(global).join(path), &labels, &failures, &untried, &progress.notes)?;
     }
     if failures.is_empty() && untried.is_empty() {
-        images.write(&here(global), &outputs)?;
+        images.write(global, &outputs)?;
     }
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     progress.rest();

@@ -1,5 +1,8 @@
 //! `cas image`: which command does what, and those on images and artifacts of the store.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use cas_build::{
     Artifact, BuildError, Destination, DestinationError, Image, export_artifact, export_image, list_artifacts,
     list_images,
@@ -97,8 +100,7 @@ fn inspect(global: &Global, name: &str) -> Result<Exit, Failure> {
 
 fn export(global: &Global, name: &str, destination: &str, platform: Option<&str>) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let destination: Destination =
-        destination.parse().map_err(|error: DestinationError| Failure::Usage(error.to_string()))?;
+    let destination = self::destination(global, destination)?;
     let platform = platform.map(str::parse::<TargetPlatform>).transpose();
     let platform = platform.map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
     let (name, digest) = match named(global, &store, name, &build_options(None, &InputArgs::default()), true)? {
@@ -120,6 +122,31 @@ fn export(global: &Global, name: &str, destination: &str, platform: Option<&str>
         }
     };
     let rows = [json!({ "name": name, "digest": digest.to_string() })];
-    print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
+    print_beside(global, &destination, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
     Ok(Exit::Done)
+}
+
+/// Where an image is to go.
+pub(crate) fn destination(global: &Global, text: &str) -> Result<Destination, Failure> {
+    let destination: Destination = text.parse().map_err(|error: DestinationError| Failure::Usage(error.to_string()))?;
+    Ok(match &global.directory {
+        Some(folder) => destination.below(folder),
+        None => destination,
+    })
+}
+
+/// Prints rows, but not into an archive that went to standard output.
+pub(crate) fn print_beside(
+    global: &Global,
+    destination: &Destination,
+    rows: &[Value],
+    line: impl Fn(&Value) -> String,
+) -> Result<(), Failure> {
+    let number = |path: &Path| cas_fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let own = number(Path::new("/proc/self/fd/1"));
+    match destination.file().and_then(number).filter(|file| Some(*file) == own) {
+        Some(_) => rows.iter().for_each(|row| render::note(&line(row))),
+        None => print(global, rows, line)?,
+    }
+    Ok(())
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_build::{
-    BuildError, Destination, DestinationError, Image, ImageRegistries, Platforms, convert_image, export_image,
-    fetch_image, import_image,
+    BuildError, Image, ImageRegistries, Platforms, convert_image, export_image, fetch_image, import_image,
 };
 use cas_config::Compression;
 use cas_digest::DigestFunction;
@@ -17,6 +16,7 @@ use serde_json::json;
 use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs, WhichArgs};
 use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
 use crate::exit::Exit;
+use crate::image::{destination, print_beside};
 use crate::image_look::found;
 use crate::render::{self, Failure};
 
@@ -69,8 +69,7 @@ pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Fa
 
 /// Writes an image out with its layers in another format.
 pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failure> {
-    let destination: Destination =
-        args.to.parse().map_err(|error: DestinationError| Failure::Usage(error.to_string()))?;
+    let destination = destination(global, &args.to)?;
     let compression = Compression::from_name(&args.compression).ok_or_else(|| {
         let known: Vec<&str> = Compression::NAMES.iter().map(|(name, _)| *name).collect();
         Failure::Usable(
@@ -93,7 +92,7 @@ pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failu
     export_image(&store, &converted.image, &destination)?;
     let (before, after) = (image.document().digest, converted.image.document().digest);
     let rows = [json!({ "name": image.reference, "from": before.to_string(), "digest": after.to_string() })];
-    print(global, &rows, |row| {
+    print_beside(global, &destination, &rows, |row| {
         let (name, from, to) = (text(&row["name"]), text(&row["from"]), text(&row["digest"]));
         format!("{name} {from} is {to} now; signatures and other referrers name the former")
     })?;

@@ -3,14 +3,16 @@
 //! Names of fields are those of BuildKit's `--metadata-file` (moby/buildkit `exporter/containerimage/exptypes`), by label as in bake's.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cas_build::{Artifact, BuildError, Image, Output, Workspace};
+use cas_build::{Artifact, Image, Output, Workspace, try_file, write_file};
 use cas_config::{Label, TargetKind};
 use cas_digest::Digest;
 use cas_oci::MANIFEST_MEDIA_TYPE;
 use serde_json::{Value, json};
 
+use crate::args::Global;
+use crate::commands::in_here;
 use crate::render::Failure;
 
 /// Which of them are wanted.
@@ -28,7 +30,8 @@ impl ImageFiles {
     }
 
     /// Refuses, before anything is built, what could not be told.
-    pub(crate) fn check(&self, workspace: &Workspace, labels: &[Label]) -> Result<(), Failure> {
+    pub(crate) fn check(&self, global: &Global, workspace: &Workspace, labels: &[Label]) -> Result<(), Failure> {
+        self.paths().try_for_each(|path| try_file(&in_here(global, path)))?;
         if self.id.is_none() {
             return Ok(());
         }
@@ -52,7 +55,7 @@ impl ImageFiles {
     }
 
     /// Writes them; each is replaced at once.
-    pub(crate) fn write(&self, here: &Path, outputs: &BTreeMap<Label, Output>) -> Result<(), Failure> {
+    pub(crate) fn write(&self, global: &Global, outputs: &BTreeMap<Label, Output>) -> Result<(), Failure> {
         let told = outputs.iter().filter_map(|(label, output)| match output {
             Output::Image(image) => Some((label, metadata(image), image.config.digest)),
             // Configurations of artifacts are all alike, so the manifest names one.
@@ -64,10 +67,10 @@ impl ImageFiles {
             let all: serde_json::Map<String, Value> =
                 told.iter().map(|(label, metadata, _)| (label.to_string(), metadata.clone())).collect();
             let text = serde_json::to_string_pretty(&all).expect("a value always has JSON");
-            cas_fs::write_atomic(&here.join(path), format!("{text}\n").as_bytes()).map_err(BuildError::from)?;
+            write_file(&in_here(global, path), format!("{text}\n").as_bytes())?;
         }
         if let (Some(path), [(_, _, id)]) = (&self.id, &told[..]) {
-            cas_fs::write_atomic(&here.join(path), id.to_string().as_bytes()).map_err(BuildError::from)?;
+            write_file(&in_here(global, path), id.to_string().as_bytes())?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use cas_build::{
 };
 use cas_config::Label;
 use cas_digest::{DigestFunction, Hasher};
-use cas_fs::FsError;
+use cas_fs::{FsError, Operation};
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use rayon::prelude::*;
@@ -114,7 +114,7 @@ fn one(
                     cas_fs::remove_file(&path).map_err(BuildError::from)?;
                     export_image(store, image, &destination)?;
                 }
-                exported => exported?,
+                exported => exported.map_err(of_workspace)?,
             }
         }
         Output::Artifact(artifact) => {
@@ -122,7 +122,7 @@ fn one(
             export_artifact(store, artifact, &destination)?;
         }
         Output::Tarball(tarball) => {
-            write_tarball(store, tarball, &folder)?;
+            write_tarball(store, tarball, &folder).map_err(of_workspace)?;
         }
         Output::Download(download) => {
             let mut tree = Directory::root();
@@ -142,6 +142,16 @@ fn one(
     // Another build may be replacing it this moment: then nobody knows how it looks.
     let new = look(&path).ok().map(|looks| (what, looks));
     Ok(Some(Placed { path, new }))
+}
+
+/// Nobody named this place: where the whole workspace cannot be written, another place for one output is no way out.
+fn of_workspace(error: BuildError) -> BuildError {
+    match error {
+        BuildError::NotWritten { path, source } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+            FsError::new(Operation::Write, &path, source).into()
+        }
+        other => other,
+    }
 }
 
 /// How everything at a path looks: names, kinds, and of files rights, sizes, inodes and times.

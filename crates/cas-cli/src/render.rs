@@ -152,6 +152,11 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::NoCheck { .. }
         | BuildError::VolumesMeet { .. } => Exit::Usage,
         BuildError::Fs(error) | BuildError::Snapshot(SnapshotError::Fs(error)) if error.is_about_rights() => Exit::Host,
+        BuildError::NotWritten { source, .. }
+            if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Exit::Host
+        }
         BuildError::ToolchainFile { source, .. } if source.is_about_rights() => Exit::Host,
         BuildError::ToolchainFile { .. } => Exit::Usage,
         BuildError::Mismatch { .. }
@@ -211,6 +216,7 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Layer { .. }
         | BuildError::NotArchived { .. }
         | BuildError::Engine { .. }
+        | BuildError::NotWritten { .. }
         | BuildError::LayoutIndex { .. }
         | BuildError::LayoutLocked { .. }
         | BuildError::Compress(_) => Exit::Failed,

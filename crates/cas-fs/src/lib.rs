@@ -6,6 +6,7 @@
 //! Not here: what is stored where (`cas-store`), mounts and namespaces (`cas-sys`).
 #![expect(clippy::disallowed_methods, reason = "this crate is the wrapper that the ban points to")]
 
+mod delivery;
 mod dir;
 mod error;
 mod file;
@@ -13,6 +14,7 @@ mod lock;
 mod remove;
 mod times;
 
+pub use delivery::{Delivery, deliver, delivery, folder_of, open_stream, try_delivery};
 pub use dir::{
     DirEntry, create_dir, create_dir_all, create_dir_with_mode, read_dir, remove_dir, remove_temporary_dirs,
     temporary_dir_in,
