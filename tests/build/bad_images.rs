@@ -24,7 +24,8 @@ const NOTHING: &str = "sha256:00000000000000000000000000000000000000000000000000
 const OWN: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 /// Ways in which an image comes in.
 const LAYOUT: &[&str] = &["oci", "oci-archive"];
-const ALL: &[&str] = &["oci", "oci-archive", "docker-archive"];
+const MANIFESTS: &[&str] = &["oci", "oci-archive", "dir"];
+const ALL: &[&str] = &["oci", "oci-archive", "docker-archive", "dir"];
 
 /// What is wrong with an image.
 #[derive(Clone, Copy)]
@@ -41,6 +42,10 @@ enum Change {
     Layout(fn(&mut Files)),
     /// What `docker save` writes holds other things.
     Saved(fn(&mut Files)),
+    /// A folder of skopeo's holds other things.
+    Folder(fn(&mut Files)),
+    /// A root file system is this file.
+    Root(fn() -> Vec<u8>),
     /// The archive of the files is another one.
     Archive(fn(&Files) -> Vec<u8>),
     /// The image is named like this.
@@ -55,7 +60,7 @@ struct Layer {
     annotations: Value,
 }
 
-/// Files of a layout, or of what `docker save` writes.
+/// Files of a layout, of a folder of skopeo's, or of what `docker save` writes.
 #[derive(Default)]
 struct Files(BTreeMap<String, Vec<u8>>);
 
@@ -124,6 +129,22 @@ impl Files {
     fn tar_with(&self, before: &[Vec<u8>], behind: &[Vec<u8>]) -> Vec<u8> {
         let own = self.tar();
         [&before.concat(), &own[..own.len() - 1024], &behind.concat(), &[0; 1024]].concat()
+    }
+
+    /// Makes the layout a folder as skopeo has it, whose manifest is the one that the index names.
+    fn flatten(&mut self) {
+        let manifest = self.0.remove(&path_of(self.named()["digest"].as_str().unwrap())).unwrap();
+        let blobs = std::mem::take(&mut self.0).into_iter();
+        let name = |path: &str| path.strip_prefix("blobs/sha256/").map(str::to_owned);
+        self.0 = blobs.filter_map(|(path, bytes)| Some((name(&path)?, bytes))).collect();
+        self.0.insert("manifest.json".to_owned(), manifest);
+        self.0.insert("version".to_owned(), b"Directory Transport Version: 1.1\n".to_vec());
+    }
+
+    /// The name in such a folder of what its manifest says.
+    fn flat(&self, pointer: &str) -> String {
+        let digest = self.json("manifest.json").pointer(pointer).unwrap().as_str().unwrap().to_owned();
+        digest.strip_prefix("sha256:").unwrap().to_owned()
     }
 
     /// The path of the first layer's file.
@@ -226,7 +247,10 @@ impl Change {
     fn transports(self) -> Vec<&'static str> {
         match self {
             Self::Layers(_) | Self::Config(_) | Self::Text(_) => ALL.to_vec(),
-            Self::Manifest(_) | Self::Layout(_) => LAYOUT.to_vec(),
+            Self::Manifest(_) => MANIFESTS.to_vec(),
+            Self::Layout(_) => LAYOUT.to_vec(),
+            Self::Folder(_) => vec!["dir"],
+            Self::Root(_) => vec!["tar"],
             Self::Saved(_) => vec!["docker-archive"],
             Self::Archive(_) => vec!["oci-archive", "docker-archive"],
             Self::Name(transport, _) => vec![transport],
@@ -235,6 +259,9 @@ impl Change {
 
     /// Makes the image beside a workspace, and gives its name.
     fn make(self, home: &Home, transport: &str, layers: Vec<Layer>) -> String {
+        if let Self::Name(_, name) = self {
+            return name.to_owned();
+        }
         let layers = if let Self::Layers(make) = self { make() } else { layers };
         let diff_ids: Vec<&str> = layers.iter().map(|layer| &*layer.diff_id).collect();
         let mut config = json!({
@@ -277,18 +304,22 @@ impl Change {
                 files.name(&[named]);
             }
         }
-        if let Self::Layout(change) | Self::Saved(change) = self {
+        if transport == "dir" {
+            files.flatten();
+        }
+        if let Self::Layout(change) | Self::Saved(change) | Self::Folder(change) = self {
             change(&mut files);
         }
         let place = home.folder.path().join("bad");
-        if transport == "oci" {
+        if ["oci", "dir"].contains(&transport) {
             for (path, bytes) in &files.0 {
                 crate::archives::write(&place.join(path), bytes);
             }
-            return "oci:../bad".to_owned();
+            return format!("{transport}:../bad");
         }
-        if let Self::Name(_, name) = self {
-            return name.to_owned();
+        if let Self::Root(make) = self {
+            fs::write(place.with_extension("tar"), make()).unwrap();
+            return "tar:../bad.tar".to_owned();
         }
         let bytes = if let Self::Archive(change) = self { change(&files) } else { files.tar() };
         fs::write(place.with_extension("tar"), bytes).unwrap();

@@ -146,6 +146,9 @@ fn an_image_gives_the_same_root_wherever_it_comes_from() {
     let exported =
         made.home.cas(&["image", "export", "//:base", &format!("docker-archive:{}:acme/own:v1", own_saved.display())]);
     assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
+    let folder = made.home.folder.path().join("folder");
+    let exported = made.home.cas(&["image", "export", "//:base", &format!("dir:{}", folder.display())]);
+    assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
     let inside = workspace("oci:images/base:v1");
     fs::create_dir_all(inside.workspace().join("images")).unwrap();
     copy(&made.layout, &inside.workspace().join("images/base"));
@@ -156,6 +159,7 @@ fn an_image_gives_the_same_root_wherever_it_comes_from() {
         ("a compressed one", format!("oci-archive:{}:v1", zipped.display())),
         ("what docker saves", format!("docker-archive:{}:acme/base:v1", made.saved().display())),
         ("what is saved like that here", format!("docker-archive:{}:acme/own:v1", own_saved.display())),
+        ("a folder as skopeo has it", format!("dir:{}", folder.display())),
         ("a registry", format!("{}/acme/base:v1", fake.address())),
         ("a registry, by digest", format!("docker://{}/acme/base@{}", fake.address(), made.manifest().0)),
     ] {
@@ -335,6 +339,37 @@ fn devices_are_left_to_the_sandbox_where_it_has_its_own() {
             Some(expected) => assert!(output.status.code() == Some(2) && stderr.contains(expected), "{name}: {stderr}"),
         }
     }
+}
+
+/// What a root file system is called in the lock is made of its bytes, so it can be read again, and another one is not taken for it.
+#[test]
+fn a_root_file_system_is_pinned_by_its_bytes() {
+    let Some(made) = made() else { return };
+    let file = made.home.folder.path().join("root.tar");
+    let exported = made.home.cas(&["image", "export", "//:base", &format!("tar:{}", file.display())]);
+    assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
+    let home = Home::new("");
+    let manifest = format!(
+        "[workspace]\n[toolchain.root]\nimage = \"tar:{}\"\n\
+         [command.tell]\ntoolchain = \":root\"\noutputs = [\"told\"]\nrun = \"/srv/tool > told\"\n",
+        file.display()
+    );
+    home.write("cas.toml", &manifest);
+    let step = |home: &Home| {
+        let output = built(home, &[]);
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, stderr) = step(&home);
+    assert_eq!(code, Some(0), "{stderr}");
+    let lock = fs::read(home.workspace().join("cas.lock")).unwrap();
+    forget(&home);
+    let (code, stderr) = step(&home);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(fs::read(home.workspace().join("cas.lock")).unwrap(), lock);
+    forget(&home);
+    fs::write(&file, [0; 1024]).unwrap();
+    let (code, stderr) = step(&home);
+    assert!(code == Some(4) && stderr.contains("root.tar` no longer has `sha256:"), "{stderr}");
 }
 
 #[test]

@@ -202,6 +202,50 @@ fn an_imported_image_is_what_it_was() {
     assert!(!run(&home, &["image", "ls"], 0).contains("lie"));
 }
 
+/// A folder of skopeo's has the documents and blobs of the image; of a root file system the bytes are the layer.
+#[test]
+fn an_image_comes_back_from_a_folder_and_from_files() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")], vec![file("b", "2")]], |_| {});
+    run(&home, &["image", "import", "oci:given", "--name", "team/app:1"], 0);
+    run(&home, &["image", "export", "team/app:1", "dir:folder"], 0);
+    run(&home, &["image", "diff", "oci:given", "dir:folder"], 0);
+    run(&home, &["image", "import", "dir:folder", "--name", "back:1"], 0);
+    run(&home, &["image", "export", "back:1", "oci:back"], 0);
+    assert_eq!(documents(&home, "given").0["digest"], documents(&home, "back").0["digest"]);
+
+    run(&home, &["image", "export", "team/app:1", "tar:files.tar"], 0);
+    let path = |name: &str| home.workspace().join(name);
+    let bytes = fs::read(path("files.tar")).unwrap();
+    let digest = |bytes: &[u8]| cas_digest::Digest::of(cas_digest::DigestFunction::Sha256, bytes).to_string();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &bytes).unwrap();
+    let gzip = gzip.finish().unwrap();
+    fs::write(path("files.tar.gz"), &gzip).unwrap();
+    for (source, out, media_type, blob) in [
+        ("tar:files.tar:linux/arm64", "plain", "tar", &bytes),
+        ("tar:files.tar.gz:linux/arm64", "gzip", "tar+gzip", &gzip),
+    ] {
+        run(&home, &["image", "import", source, "--name", "files:1"], 0);
+        run(&home, &["image", "export", "files:1", &format!("oci:{out}")], 0);
+        let (_, manifest, config) = documents(&home, out);
+        assert_eq!((&config["architecture"], &config["os"]), (&json!("arm64"), &json!("linux")));
+        assert_eq!(config["rootfs"]["diff_ids"], json!([digest(&bytes)]));
+        assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+        assert_eq!(manifest["layers"][0]["mediaType"], format!("application/vnd.oci.image.layer.v1.{media_type}"));
+        assert_eq!(manifest["layers"][0]["digest"], digest(blob));
+    }
+    // Where the name tells no platform the option does; neither the name nor the way counts.
+    fs::rename(path("files.tar"), path("other")).unwrap();
+    run(&home, &["image", "import", "tar:other", "--platform", "linux/arm64", "--name", "files:1"], 0);
+    run(&home, &["image", "export", "files:1", "oci:other-out"], 0);
+    assert_eq!(documents(&home, "other-out").0["digest"], documents(&home, "plain").0["digest"]);
+    run(&home, &["image", "export", "files:1", "tar:again.tar"], 0);
+    assert_eq!(fs::read(path("again.tar")).unwrap(), bytes);
+    run(&home, &["image", "diff", "tar:other:linux/arm64", "tar:files.tar.gz", "--platform", "linux/arm64"], 0);
+    run(&home, &["image", "import", "tar:other:linux/s390x", "--platform", "linux/arm64", "--name", "files:1"], 2);
+}
+
 /// A layer that begins as it did before is hashed from the change on, and has the digest that it would have anyway.
 #[test]
 fn a_layer_after_a_change_is_the_layer_of_a_new_store() {

@@ -39,6 +39,7 @@ fn skopeo_inspects_and_copies_them() {
             &source,
             &copy,
         ]));
+        run(&mut home.cas(&["image", "diff", &format!("//:{name}"), &copy]));
     }
 }
 
@@ -124,6 +125,7 @@ fn skopeo_finds_every_platform_of_an_image() {
             &place,
             &copy,
         ]));
+        run(&mut home.cas(&["image", "import", &copy, "--all", "--name", "several:1"]));
     }
 }
 

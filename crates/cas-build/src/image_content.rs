@@ -77,7 +77,7 @@ pub fn foreign_image(
     registries: &Arc<ImageRegistries>,
     wanted: Option<&TargetPlatform>,
 ) -> Result<ImageContent, BuildError> {
-    let origin = ImagePlace::new(source, folder, registries);
+    let origin = ImagePlace::new(source, folder, registries).for_platform(wanted);
     let named = origin.resolve(store)?;
     let own = own();
     let (manifest_name, manifest, config) = chosen(store, &origin, &named, wanted.unwrap_or(&own))?;

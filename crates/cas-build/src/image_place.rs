@@ -1,6 +1,7 @@
 //! Where images of others come from: registries, layouts on disk, and archives of both kinds that are about.
 //!
-//! An [`ImagePlace`] puts documents and blobs into the store, each compared with its name. Not here: what they mean (`foreign`).
+//! An [`ImagePlace`] puts documents and blobs into the store, each compared with its name. Not here: what they mean (`foreign`),
+//! and places without a layout (`image_loose`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use cas_blob::{Descriptor, OpenBlob, VerifyError};
 use cas_digest::DigestFunction;
 use cas_oci::{
     Document, ImageFormat, ImageSource, IndexItem, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, Reference,
-    Repository, encode_manifest, parse_saved,
+    Repository, TargetPlatform, encode_manifest, parse_saved,
 };
 use cas_registry::{Body, Client, RegistryError};
 use cas_store::{Store, StoreError};
@@ -21,6 +22,7 @@ use cas_tree::{Directory, Node, RelPath};
 use tokio::runtime::Runtime;
 
 use crate::export::keep_whole;
+use crate::platforms::own;
 use crate::{BuildError, Image, ImageLayer, layer};
 
 /// Largest archive of images that is read.
@@ -62,6 +64,10 @@ pub(crate) enum ImagePlace {
         tag: Option<String>,
         is_docker: bool,
     },
+    /// A folder of skopeo's.
+    Folder(PathBuf),
+    /// Files alone, for a platform where one is told.
+    Root(PathBuf, Option<TargetPlatform>),
     /// One that was built here.
     Built(Arc<Image>),
 }
@@ -84,15 +90,25 @@ impl ImagePlace {
             ImageSource::DockerArchive { path, tag } => {
                 Self::Archive { file: folder.join(path), tag: tag.clone(), is_docker: true }
             }
+            ImageSource::Folder { path } => Self::Folder(folder.join(path)),
+            ImageSource::Root { path, platform } => Self::Root(folder.join(path), platform.clone()),
         }
+    }
+
+    /// The same where somebody asks for a platform: files alone are for it, unless their name tells another one.
+    pub(crate) fn for_platform(mut self, wanted: Option<&TargetPlatform>) -> Self {
+        if let Self::Root(_, platform @ None) = &mut self {
+            *platform = wanted.cloned();
+        }
+        self
     }
 
     /// What errors call it.
     pub(crate) fn place(&self) -> String {
         match self {
             Self::Registry(_, reference) => reference.to_string(),
-            Self::Layout(folder, _) => folder.display().to_string(),
-            Self::Archive { file, .. } => file.display().to_string(),
+            Self::Layout(folder, _) | Self::Folder(folder) => folder.display().to_string(),
+            Self::Archive { file, .. } | Self::Root(file, _) => file.display().to_string(),
             Self::Built(image) => image.reference.clone(),
         }
     }
@@ -126,6 +142,8 @@ impl ImagePlace {
                 self.take(store, &files, &item.blob)?;
                 self.agrees(store, item)
             }
+            Self::Folder(folder) => self.resolve_folder(store, folder),
+            Self::Root(file, platform) => self.resolve_root(store, file, &platform.clone().unwrap_or_else(own)),
             Self::Built(image) => Ok(image.manifest),
             Self::Archive { tag, is_docker: true, .. } => {
                 let files = self.unpacked(store)?;
@@ -180,6 +198,12 @@ impl ImagePlace {
                     Err(error) => return Err(error.into()),
                 };
                 store.put_expected(&mut file, blob).map(drop).map_err(|error| self.kept(blob, error))
+            }
+            Self::Folder(folder) => self.take_from_folder(store, folder, blob),
+            Self::Root(..) => {
+                // Its manifest is made from what it is now.
+                self.resolve(store)?;
+                if store.contains(blob)? { Ok(()) } else { Err(self.gone(blob)) }
             }
             Self::Built(image) => {
                 for layer in &image.layers {
@@ -341,7 +365,7 @@ impl ImagePlace {
         BuildError::WhichImage { place: self.place(), tag: tag.map(str::to_owned), known }
     }
 
-    fn gone(&self, blob: &Descriptor) -> BuildError {
+    pub(crate) fn gone(&self, blob: &Descriptor) -> BuildError {
         BuildError::ImageGone { place: self.place(), digest: blob.digest.to_string() }
     }
 
@@ -350,7 +374,7 @@ impl ImagePlace {
     }
 
     /// What a blob could not be kept for.
-    fn kept(&self, blob: &Descriptor, error: StoreError) -> BuildError {
+    pub(crate) fn kept(&self, blob: &Descriptor, error: StoreError) -> BuildError {
         match error {
             StoreError::Verify(VerifyError::Size { .. } | VerifyError::Digest { .. }) => {
                 BuildError::Mismatch { url: format!("{} of {}", blob.digest, self.place()), source: error }

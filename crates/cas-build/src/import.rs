@@ -27,6 +27,16 @@ pub enum Platforms {
     All,
 }
 
+impl Platforms {
+    /// The platform that is asked for.
+    const fn one(&self) -> Option<&TargetPlatform> {
+        match self {
+            Self::One(platform) => Some(platform),
+            Self::Own | Self::All => None,
+        }
+    }
+}
+
 /// Finds an image of others and brings what it is made of into the store. Paths are below `folder`. Its layers are not looked into,
 /// so nothing says yet that they are what the configuration tells.
 ///
@@ -40,7 +50,7 @@ pub fn fetch_image(
     registries: &Arc<ImageRegistries>,
     platforms: &Platforms,
 ) -> Result<Image, BuildError> {
-    let origin = ImagePlace::new(source, folder, registries);
+    let origin = ImagePlace::new(source, folder, registries).for_platform(platforms.one());
     let document = origin.resolve(store)?;
     found(store, &origin, &source.to_string(), &document, platforms, None)
 }
@@ -60,7 +70,7 @@ pub fn import_image(
     platforms: &Platforms,
     name: &str,
 ) -> Result<Image, BuildError> {
-    let origin = ImagePlace::new(source, folder, registries);
+    let origin = ImagePlace::new(source, folder, registries).for_platform(platforms.one());
     let document = origin.resolve(store)?;
     let mut image = found(store, &origin, name, &document, platforms, Some(function))?;
     image.reference = name.to_owned();

@@ -40,6 +40,7 @@ mod host;
 mod image;
 mod image_base;
 mod image_content;
+mod image_loose;
 mod image_place;
 mod image_record;
 mod import;

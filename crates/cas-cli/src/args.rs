@@ -555,7 +555,8 @@ pub(crate) enum ImageCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportImageArgs {
-    /// Where the image is: `docker://HOST/PATH:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME:TAG]`
+    /// Where the image is: `docker://HOST/PATH:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`,
+    /// `dir:FOLDER` as skopeo has it, or `tar:FILE[:PLATFORM]` for files alone
     pub(crate) source: String,
     /// What it is called in the store [default: as the source is written]
     #[arg(long)]
@@ -567,7 +568,8 @@ pub(crate) struct ImportImageArgs {
 /// Which images of an index are taken.
 #[derive(Args, Debug)]
 pub(crate) struct WhichArgs {
-    /// Of several platforms the one for this, as `linux/arm64/v8` [default: all of an image of the store, that of this machine of others]
+    /// Of several platforms the one for this, as `linux/arm64/v8` [default: all of an image of the store, that of this machine of others];
+    /// for files alone what they are for
     #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
     pub(crate) platform: Option<cas_oci::TargetPlatform>,
     /// All platforms of an image of others, under their index
@@ -594,8 +596,8 @@ pub(crate) struct ConvertArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct AnalyzeArgs {
-    /// Image: a target, a name in the store, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]` or
-    /// `docker://HOST/PATH:TAG`
+    /// Image: a target, a name in the store, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`,
+    /// `dir:FOLDER`, `tar:FILE[:PLATFORM]` or `docker://HOST/PATH:TAG`
     pub(crate) image: String,
     /// Write a page for a browser as well, in one file
     #[arg(long, value_name = "FILE")]

@@ -48,7 +48,7 @@ pub(crate) fn no_place(source: &ImageSource, error: BuildError) -> Failure {
 pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
     let Some((source, _saved)) = found(&store, &args.source)? else {
-        let hint = "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`";
+        let hint = "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:FOLDER`, `tar:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`";
         return Err(Failure::Usable(format!("`{}` is not an image of others", args.source), hint.to_owned()));
     };
     if let Some(name) = &args.name

@@ -10,7 +10,7 @@ use crate::image_convert::{no_place, registries};
 use crate::render::Failure;
 
 /// Ways to name a place of images.
-const TRANSPORTS: [&str; 4] = ["oci:", "oci-archive:", "docker-archive:", "docker://"];
+const TRANSPORTS: [&str; 6] = ["oci:", "oci-archive:", "docker-archive:", "dir:", "tar:", "docker://"];
 
 /// The image of others that a text names, which lives as long as the archive that comes with it; else it names one of the store.
 pub(crate) fn found(store: &Store, text: &str) -> Result<Option<(ImageSource, Option<Saved>)>, Failure> {
@@ -118,13 +118,16 @@ mod tests {
             ("web:image", false),
             ("oci:folder:tag", true),
             ("docker-archive:a.tar", true),
+            ("dir:folder", true),
+            ("tar:a.tar", true),
+            ("//tar:image", false),
             ("docker://ghcr.io/a/b:1", true),
             ("ghcr.io/a/b:1", true),
             ("localhost:5000/a:1", true),
         ] {
             assert_eq!(source(text).expect("it is a name").is_some(), is_place, "{text}");
         }
-        for wrong in ["oci:", "docker://node:18", "ghcr.io/a/b", "ghcr.io/A:1"] {
+        for wrong in ["oci:", "dir:", "tar:", "docker://node:18", "ghcr.io/a/b", "ghcr.io/A:1"] {
             assert!(source(wrong).is_err(), "{wrong}");
         }
     }

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use cas_digest::{Digest, DigestFunction};
 
+use crate::TargetPlatform;
+
 /// Longest name of a repository, without its host.
 const MAX_REPOSITORY_BYTES: usize = 255;
 /// Longest tag.
@@ -61,6 +63,18 @@ pub enum ImageSource {
         /// Which of its images.
         tag: Option<String>,
     },
+    /// `dir:FOLDER`: a manifest beside its blobs, as skopeo has it. All that follows the colon is the path.
+    Folder {
+        /// The folder.
+        path: String,
+    },
+    /// `tar:FILE[:PLATFORM]`: the files of an image without anything else.
+    Root {
+        /// The file.
+        path: String,
+        /// What it is for, where that is told.
+        platform: Option<TargetPlatform>,
+    },
 }
 
 /// Why a text names no image.
@@ -77,14 +91,6 @@ pub enum ParseReferenceError {
     NoVersion {
         /// The text.
         text: String,
-    },
-    /// It is in a form that is not read.
-    #[error("`{text}` is of a form that is not read here: {what}")]
-    Transport {
-        /// The text.
-        text: String,
-        /// What the form is.
-        what: &'static str,
     },
     /// A part of it is not what it must be.
     #[error("`{text}` has a bad {part}")]
@@ -103,11 +109,8 @@ impl ParseReferenceError {
         match self {
             Self::NoHost { text } => format!("write `{DOCKER_HUB}/{}{text}`", if text.contains('/') { "" } else { "library/" }),
             Self::NoVersion { text } => format!("write `{text}:TAG`: which version it is then is pinned in `cas.lock`"),
-            Self::Transport { .. } => {
-                "make an image layout or an archive of it, as `oci:FOLDER:TAG` or `docker-archive:FILE`; skopeo and podman do".to_owned()
-            }
             Self::Part { .. } => {
-                "write `host/path:tag`, `host/path@sha256:…`, `oci:FOLDER:TAG`, `oci-archive:FILE` or `docker-archive:FILE`".to_owned()
+                "write `host/path:tag`, `host/path@sha256:…`, `oci:FOLDER:TAG`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:FOLDER` or `tar:FILE`".to_owned()
             }
         }
     }
@@ -117,6 +120,10 @@ impl FromStr for ImageSource {
     type Err = ParseReferenceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = |rest: &str| match rest.is_empty() || rest.contains('\0') {
+            true => Err(ParseReferenceError::Part { text: text.to_owned(), part: "path" }),
+            false => Ok(rest.to_owned()),
+        };
         let place = |rest: &str, is_docker: bool| {
             let (path, tag) = match rest.split_once(':') {
                 Some((path, tag)) => (path, Some(tag.to_owned())),
@@ -140,12 +147,15 @@ impl FromStr for ImageSource {
         if let Some(rest) = text.strip_prefix("docker-archive:") {
             return place(rest, true).map(|(path, tag)| Self::DockerArchive { path, tag });
         }
-        for (transport, what) in [("dir:", "a folder of blobs"), ("tar:", "files without a manifest")] {
-            // A host of that name has a port behind it, and a label no slash.
-            let is_path = |rest: &str| rest.contains('/') && !rest.starts_with(|first: char| first.is_ascii_digit());
-            if text.strip_prefix(transport).is_some_and(is_path) {
-                return Err(ParseReferenceError::Transport { text: text.to_owned(), what });
-            }
+        if let Some(rest) = text.strip_prefix("dir:") {
+            return path(rest).map(|path| Self::Folder { path });
+        }
+        if let Some(rest) = text.strip_prefix("tar:") {
+            // A colon before anything else belongs to the path.
+            let told =
+                rest.rsplit_once(':').and_then(|(path, words)| Some((path, words.parse::<TargetPlatform>().ok()?)));
+            let (rest, platform) = told.map_or((rest, None), |(path, platform)| (path, Some(platform)));
+            return path(rest).map(|path| Self::Root { path, platform });
         }
         text.strip_prefix("docker://").unwrap_or(text).parse().map(Self::Registry)
     }
@@ -269,6 +279,9 @@ impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, path, tag) = match self {
             Self::Registry(reference) => return write!(f, "{reference}"),
+            Self::Folder { path } => return write!(f, "dir:{path}"),
+            Self::Root { path, platform: None } => return write!(f, "tar:{path}"),
+            Self::Root { path, platform: Some(platform) } => return write!(f, "tar:{path}:{platform}"),
             Self::Layout { path, tag } => ("oci", path, tag),
             Self::Archive { path, tag } => ("oci-archive", path, tag),
             Self::DockerArchive { path, tag } => ("docker-archive", path, tag),
@@ -301,9 +314,29 @@ mod tests {
             ("oci:/srv/images", "oci:/srv/images"),
             ("oci-archive:a.tar", "oci-archive:a.tar"),
             ("docker-archive:a.tar:docker.io/x/y:1", "docker-archive:a.tar:docker.io/x/y:1"),
+            ("dir:a:b/c", "dir:a:b/c"),
+            ("tar:a.tar", "tar:a.tar"),
+            ("tar:a:b.tar", "tar:a:b.tar"),
+            ("tar:a.tar:linux/arm64/v8", "tar:a.tar:linux/arm64/v8"),
         ] {
             let source: ImageSource = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(source.to_string(), expected);
+        }
+    }
+
+    /// What is no platform is part of the path, as in all other places of files.
+    #[test]
+    fn only_a_platform_is_split_from_the_name_of_an_archive() {
+        for (text, expected_path, expected_platform) in [
+            ("tar:a.tar", "a.tar", None),
+            ("tar:a.tar:linux/arm64", "a.tar", Some("linux/arm64")),
+            ("tar:a:linux/arm64:linux/arm/v7", "a:linux/arm64", Some("linux/arm/v7")),
+            ("tar:a.tar:linux/none", "a.tar:linux/none", None),
+            ("tar:a.tar:v1", "a.tar:v1", None),
+        ] {
+            let Ok(ImageSource::Root { path, platform }) = text.parse() else { panic!("{text}") };
+            let platform = platform.map(|platform: TargetPlatform| platform.to_string());
+            assert_eq!((&*path, platform.as_deref()), (expected_path, expected_platform));
         }
     }
 
@@ -324,11 +357,9 @@ mod tests {
             ("-x.io/a:1", "`-x.io/a:1` has a bad host", ""),
             ("x.io:99999/a:1", "`x.io:99999/a:1` has a bad host", ""),
             ("oci:", "`oci:` has a bad path", ""),
-            (
-                "dir:a/b",
-                "`dir:a/b` is of a form that is not read here: a folder of blobs",
-                "make an image layout or an archive of it",
-            ),
+            ("dir:", "`dir:` has a bad path", "write `host/path:tag`"),
+            ("tar:", "`tar:` has a bad path", ""),
+            ("tar::linux/amd64", "`tar::linux/amd64` has a bad path", ""),
             ("oci:a:b:c", "`oci:a:b:c` has a bad tag", ""),
         ] {
             let error = text.parse::<ImageSource>().expect_err(text);

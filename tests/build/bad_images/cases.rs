@@ -615,10 +615,118 @@ pub(super) const CASES: &[(&str, Change)] = &[
             files.0.insert("manifest.json".to_owned(), deep(&text, 100_000).into_bytes());
         }),
     ),
-    // Places that are not read.
-    ("a folder of skopeo's", Change::Name("dir", "dir:../bad")),
-    ("an archive of a root file system", Change::Name("tar", "tar:../bad.tar")),
+    // Folders of skopeo's.
+    (
+        "a folder that names a later version",
+        Change::Folder(|files| {
+            drop(files.0.insert("version".to_owned(), b"Directory Transport Version: 2.0\n".to_vec()))
+        }),
+    ),
+    (
+        "a folder that names a version of control characters",
+        Change::Folder(|files| drop(files.0.insert("version".to_owned(), b"\x1b[31m".to_vec()))),
+    ),
+    ("a folder that names no version", Change::Folder(|files| drop(files.0.remove("version")))),
+    ("a folder without a manifest", Change::Folder(|files| drop(files.0.remove("manifest.json")))),
+    (
+        "a manifest in a folder that is text",
+        Change::Folder(|files| drop(files.0.insert("manifest.json".to_owned(), b"text".to_vec()))),
+    ),
+    (
+        "a manifest in a folder of 5 MiB",
+        Change::Folder(|files| files.0.get_mut("manifest.json").unwrap().resize(5 << 20, b' ')),
+    ),
+    (
+        "a layer that a folder lacks",
+        Change::Folder(|files| {
+            let name = files.flat("/layers/0/digest");
+            files.0.remove(&name);
+        }),
+    ),
+    (
+        "a configuration that a folder lacks",
+        Change::Folder(|files| {
+            let name = files.flat("/config/digest");
+            files.0.remove(&name);
+        }),
+    ),
+    (
+        "a layer in a folder with other bytes",
+        Change::Folder(|files| {
+            let name = files.flat("/layers/0/digest");
+            files.0.get_mut(&name).unwrap()[20] ^= 1;
+        }),
+    ),
+    (
+        "a layer in a folder that is one",
+        Change::Folder(|files| {
+            let name = files.flat("/layers/0/digest");
+            files.0.remove(&name);
+            files.0.insert(format!("{name}/x"), Vec::new());
+        }),
+    ),
+    ("an index in a folder", Change::Folder(|files| list(files, true))),
+    ("an index in a folder without the image", Change::Folder(|files| list(files, false))),
+    ("a folder that is a file", Change::Name("dir", "dir:cas.toml")),
+    ("a folder that is missing", Change::Name("dir", "dir:../bad")),
+    // Root file systems.
+    ("a root file system that is in order", Change::Root(good)),
+    ("a root file system in gzip", Change::Root(|| gzip(&good()))),
+    ("a root file system in zstd", Change::Root(|| zstd(&good()))),
+    ("a root file system in xz", Change::Root(|| xz(&good()))),
+    ("a root file system of no bytes", Change::Root(Vec::new)),
+    ("a root file system that is no archive", Change::Root(|| vec![b'x'; 3000])),
+    ("a root file system that is cut", Change::Root(|| good()[..2000].to_vec())),
+    (
+        "a root file system in gzip that is cut",
+        Change::Root(|| {
+            let whole = gzip(&good());
+            whole[..whole.len() / 2].to_vec()
+        }),
+    ),
+    (
+        "a root file system in xz that is cut",
+        Change::Root(|| {
+            let whole = xz(&good());
+            whole[..whole.len() / 2].to_vec()
+        }),
+    ),
+    ("a root file system with a name of `..`", Change::Root(|| tar(&[member("../../x", b'0', "", b"x")]))),
+    ("a root file system with a device", Change::Root(|| tar(&[member("null", b'3', "", b"")]))),
+    ("a root file system with a whiteout", Change::Root(|| tar(&[member(".wh.etc", b'0', "", b"")]))),
+    ("a root file system with text behind it", Change::Root(|| [&good()[..], b"text"].concat())),
+    (
+        "a root file system with a sparse file of exabytes",
+        Change::Root(|| {
+            let map = [("GNU.sparse.size", "9000000000000000000"), ("GNU.sparse.name", "a"), ("GNU.sparse.map", "")];
+            tar(&[records(&map), member("a", b'0', "", b"")])
+        }),
+    ),
+    ("a root file system that is a folder", Change::Name("tar", "tar:..")),
+    ("a root file system that is missing", Change::Name("tar", "tar:../bad.tar")),
+    ("a root file system without a name", Change::Name("tar", "tar:")),
 ];
+
+/// Puts an index over the manifest of a folder, which stays under its digest or goes.
+fn list(files: &mut Files, has_image: bool) {
+    let manifest = files.0.remove("manifest.json").unwrap();
+    let item = json!({
+        "mediaType": MANIFEST, "digest": sha256(&manifest), "size": manifest.len(),
+        "platform": { "os": "linux", "architecture": OWN },
+    });
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [item] });
+    if has_image {
+        let name = sha256(&manifest).replace("sha256:", "");
+        files.0.insert(format!("{name}.manifest.json"), manifest);
+    }
+    files.0.insert("manifest.json".to_owned(), index.to_string().into_bytes());
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
 
 fn add(size: &mut Value, more: i64) {
     *size = json!(size.as_i64().unwrap() + more);
