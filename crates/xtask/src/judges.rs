@@ -11,6 +11,8 @@ use crate::{arch, peers, test};
 
 /// What the libraries need at least.
 const GO: (u32, u32) = (1, 26);
+/// A client of registries, whose version `go.mod` pins too; its program is `crane`.
+const CRANE: &str = "github.com/google/go-containerregistry/cmd/crane";
 /// Leaves out what needs C libraries.
 const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
 
@@ -49,23 +51,26 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Builds the judges and lets them judge themselves; where the program is.
+/// Builds the judges, and crane beside them, and lets them judge themselves; where their program is.
 ///
 /// Versions of modules are those of `go.mod`, and their digests those of `go.sum`. Go builds what changed alone.
 fn build(go: &Path) -> Result<PathBuf, Failure> {
     let folder = peers::folder().join("judges");
     std::fs::create_dir_all(&folder)?;
-    let command = |words: &[&str], output: &Path| {
+    let command = |words: &[&str], output: &Path, package: &str| {
         let mut command = Command::new(go);
-        command.args(words).arg("-o").arg(output).arg(".").current_dir(workspace().join("tests/judges"));
+        command.args(words).arg("-o").arg(output).arg(package).current_dir(workspace().join("tests/judges"));
         command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
         command.env("GOFLAGS", OsString::from(format!("-mod=readonly -trimpath -buildvcs=false {TAGS}")));
         command
     };
     let (program, tests) = (folder.join("judge"), folder.join("judge.test"));
     println!("peers: building the judges of layers in {}", folder.display());
-    for (words, output) in [(&["build"][..], &program), (&["test", "-c"], &tests)] {
-        if !command(words, output).status()?.success() {
+    let crane = folder.join("crane");
+    for (words, output, package) in
+        [(&["build"][..], &program, "."), (&["test", "-c"], &tests, "."), (&["build"], &crane, CRANE)]
+    {
+        if !command(words, output, package).status()?.success() {
             return Err(format!("go {} failed in tests/judges", words.join(" ")).into());
         }
     }

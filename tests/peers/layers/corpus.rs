@@ -22,9 +22,9 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Those of every day, or of `CAS_LARGE=1`.
     pub(super) fn of_environment() -> Self {
-        match std::env::var_os("CAS_LARGE") {
-            Some(_) => Self { small_files: 100_000, large_file: 4 << 30 },
-            None => Self { small_files: 20_000, large_file: 64 << 20 },
+        match super::is_large() {
+            true => Self { small_files: 100_000, large_file: 4 << 30 },
+            false => Self { small_files: 20_000, large_file: 64 << 20 },
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The judges: each takes an image that `cas` wrote, and says what is wrong with it.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use cas_blob::Descriptor;
 use cas_digest::DigestFunction;
@@ -74,7 +74,7 @@ use Verdict::{NotFor, Taken};
 pub(super) type Judge = fn(&Case<'_>) -> Result<Verdict, String>;
 
 /// Who judges, and the program that it needs; all but those of `tests/judges` belong to the core tier.
-pub(super) const JUDGES: [(&str, &str, Judge); 12] = [
+pub(super) const JUDGES: [(&str, &str, Judge); 13] = [
     ("its own decompressor, digest = diffID", "", decompressed),
     ("`cas`, read again", "", read_again),
     ("GNU tar and Python, listings agree", "python3", listings),
@@ -84,6 +84,7 @@ pub(super) const JUDGES: [(&str, &str, Judge); 12] = [
     ("skopeo copy to `dir:`", "skopeo", skopeo),
     ("podman load", "podman", podman_load),
     ("podman run", "podman", podman_run),
+    ("crane push, validate or export", "go", crane),
     ("Go archive/tar, listings agree", "go", go_listing),
     ("containers/storage, pull in parts", "go", chunked),
     ("stargz-snapshotter, chunk by chunk", "go", estargz),
@@ -337,6 +338,58 @@ fn podman_run(case: &Case<'_>) -> Result<Verdict, String> {
         "it runs\n" => Ok(Taken),
         other => Err(format!("it told {other:?}")),
     }
+}
+
+/// A registry of crane's, which ends with it.
+struct Registry {
+    process: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(crane: &Path, place: &Path) -> Result<Self, String> {
+        let mut command = Command::new(crane);
+        command.args(["registry", "serve", "--address", "127.0.0.1:0", "--disk"]).arg(place).env_remove("PORT");
+        let mut process = command.stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        let mut said = BufReader::new(process.stderr.take().expect("it is a pipe"));
+        let port = said
+            .by_ref()
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("serving on port ").map(|(_, port)| port.trim().to_owned()));
+        // It tells of each request, and ends when nobody listens.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        let mut registry = Self { process, address: String::new() };
+        registry.address = format!("127.0.0.1:{}", port.ok_or("crane serves no registry")?);
+        Ok(registry)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The image goes to a registry and is looked through there: digests, and in gzip diffIDs and each archive entry by entry.
+fn crane(case: &Case<'_>) -> Result<Verdict, String> {
+    let crane = case.go.as_ref().ok_or("there is no judge")?.with_file_name("crane");
+    let place = case.place.join("registry");
+    fs::create_dir(&place).unwrap();
+    let registry = Registry::start(&crane, &place)?;
+    let name = format!("{}/judged:t", registry.address);
+    let crane = |arguments: &[&str]| listing::output(Command::new(&crane).args(arguments));
+    crane(&["push", case.layout.to_str().unwrap(), &name])?;
+    // Its validation knows gzip alone; what puts the layers together knows all of them.
+    match case.format.program {
+        Some("gzip") => crane(&["validate", "--remote", &name])?,
+        _ => crane(&["export", &name, case.place.join("files.tar").to_str().unwrap()])?,
+    };
+    let (_, digest) = case.manifest();
+    let pushed = crane(&["digest", &name])?;
+    if digest == pushed.trim() { Ok(Taken) } else { Err(format!("it is {pushed} there")) }
 }
 
 fn chunked(case: &Case<'_>) -> Result<Verdict, String> {

@@ -3,13 +3,13 @@
 //! A corpus of tars ([`corpus`]) is made into images by `cas`, in each of [`judges::FORMATS`], and each image goes before
 //! each of [`judges::JUDGES`]. What is refused fails the test, but for [`KNOWN`] limits of a judge, which fail it when they
 //! are gone. The quick judges belong to the core tier; `cargo xtask test --peers images` asks all, and with `CAS_UPDATE=1`
-//! writes docs/interop/images.md. `CAS_LARGE=1` makes the large ones large, `CAS_SAMPLE=NAME,NAME` asks about these alone.
+//! writes docs/interop/images.md. `CAS_LARGE=1` asks about the large ones alone, which are large then, `CAS_SAMPLE=NAME,NAME` about these.
 
 mod corpus;
 mod judges;
 mod listing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +38,7 @@ const REFUSED: [(&str, &str, &str); 5] = [
     ("order", "zstd:chunked", "another entry has its name"),
 ];
 /// What a judge cannot take whoever wrote it: how it was made, judge, image, a word of the refusal, and why.
-const KNOWN: [(Way, &str, &str, &str, &str); 7] = [
+const KNOWN: [(Way, &str, &str, &str, &str); 8] = [
     (Way::Made, "GNU tar", "special", "fifo-again", FIFO),
     (Way::Made, "Python tarfile", "special", "fifo", FIFO),
     (Way::Made, "umoci", "special", "fifo-again", FIFO),
@@ -51,12 +51,18 @@ const KNOWN: [(Way, &str, &str, &str, &str); 7] = [
         "it knows no sparse files of GNU tar's first format",
     ),
     (Way::Converted, "podman load", "order", "duplicates of file paths", "it takes no name twice"),
+    (Way::Converted, "crane", "order", "duplicate file path", "it takes no name twice"),
     (Way::Converted, "containers/storage", "special", "openat2 /dev/fifo", "it opens what a hard link names"),
 ];
 const FIFO: &str = "two names of one fifo are two fifos";
-/// Programs that write out each file of the many, slowly.
-const LONG: [&str; 2] = ["umoci", "podman"];
+/// Samples that take minutes, and have two sizes.
+const LARGE: [&str; 2] = ["many", "large"];
 const PAGE: &str = "docs/interop/images.md";
+
+/// Whether the large ones are large.
+fn is_large() -> bool {
+    std::env::var_os("CAS_LARGE").is_some()
+}
 
 /// A layout with the tag `t` over layers as they are.
 fn write_layout(folder: &Path, layers: &[PathBuf]) {
@@ -105,8 +111,9 @@ fn images(home: &Home, way: Way, with_large: bool) -> (Vec<Sample>, BTreeMap<Str
     let mut samples = corpus::write(&tars, Sizes::of_environment());
     let only = std::env::var("CAS_SAMPLE").ok();
     let is_wanted = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|part| part == name));
-    // They take minutes: the slow tier has them.
-    samples.retain(|sample| is_wanted(sample.name) && (with_large || !["many", "large"].contains(&sample.name)));
+    // The slow tier has the large ones, and nothing else where they are large.
+    let is_asked = |name: &str| if LARGE.contains(&name) { with_large } else { !is_large() };
+    samples.retain(|sample| is_wanted(sample.name) && is_asked(sample.name));
     let mut manifest = "[workspace]\n".to_owned();
     let mut image = |name: &str, base: &str, rest: &str| {
         for format in &FORMATS {
@@ -118,7 +125,7 @@ fn images(home: &Home, way: Way, with_large: bool) -> (Vec<Sample>, BTreeMap<Str
     for sample in &samples {
         image(sample.name, sample.name, "");
     }
-    if let Some(package) = is_wanted("built").then(toolchain::package).flatten() {
+    if let Some(package) = (is_wanted("built") && !is_large()).then(toolchain::package).flatten() {
         image("built", "sh", "layers = [{ from = \":made\", path = \"made\", to = \"/srv\" }]\n");
         fs::write(home.path("busybox.deb"), &package).unwrap();
         fs::write(home.workspace().join("cas.lock"), toolchain::lock(&package)).unwrap();
@@ -215,8 +222,6 @@ fn asked(home: &Home, way: Way, go: Option<&Path>) -> BTreeMap<(usize, usize), B
             for (column, (_, program, judge)) in JUDGES.iter().enumerate() {
                 let verdict = if *program == "go" && go.is_none() {
                     Verdict::NotFor("`cargo xtask test --peers images` asks it")
-                } else if sample.name == "many" && std::env::var_os("CAS_LARGE").is_none() && LONG.contains(program) {
-                    Verdict::NotFor("left out for the time that it takes; `CAS_LARGE=1` has it")
                 } else if absent.contains(program) {
                     Verdict::Missing(program)
                 } else {
@@ -242,43 +247,46 @@ fn known(way: Way, judge: &str, sample: &str, refusal: &str) -> Option<&'static 
     found.map(|(_, _, _, _, why)| *why)
 }
 
-/// The table of outcomes, a row for each format and judge, and what nobody knew of.
+/// The table of outcomes, a row for each format and judge and a column for each sample, with what is behind its marks; and what
+/// nobody knew of.
 fn table(way: Way, outcomes: &BTreeMap<(usize, usize), BTreeMap<&'static str, Verdict>>) -> (String, Vec<String>) {
-    let mut rows = "| format | judge | outcome |\n|---|---|---|\n".to_owned();
     let mut faults = Vec::new();
+    let mut cells: BTreeMap<(usize, usize), Vec<(char, Option<String>)>> = BTreeMap::new();
     for ((row, column), verdicts) in outcomes {
         let (format, judge) = (FORMATS[*row].name, JUDGES[*column].0);
-        let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        let mut count = 0;
-        for (sample, verdict) in verdicts {
-            let word = match verdict {
-                Verdict::Taken => {
-                    count += 1;
-                    continue;
+        let cell = |(sample, verdict): (&&str, &Verdict)| match verdict {
+            Verdict::Taken => ('+', None),
+            Verdict::NotFor(why) => ('–', Some((*why).to_owned())),
+            Verdict::Unmade(why) => ('!', Some(format!("`cas` refuses: {why}"))),
+            Verdict::Missing(program) => ('–', Some(format!("{program} is missing"))),
+            Verdict::Refused(refusal) => match known(way, judge, sample, refusal) {
+                Some(why) => ('×', Some(why.to_owned())),
+                None => {
+                    faults.push(format!("{format}, {judge}, {sample}: {refusal}"));
+                    ('×', Some(refusal.clone()))
                 }
-                Verdict::NotFor(why) => (*why).to_owned(),
-                Verdict::Unmade(why) => format!("`cas` refuses: {why}"),
-                Verdict::Missing(program) => format!("{program} is missing"),
-                Verdict::Refused(refusal) => known(way, judge, sample, refusal).map_or_else(
-                    || {
-                        faults.push(format!("{format}, {judge}, {sample}: {refusal}"));
-                        format!("refused: {refusal}")
-                    },
-                    ToOwned::to_owned,
-                ),
-            };
-            groups.entry(word).or_default().push(sample);
-        }
-        let mut words = Vec::new();
-        if count > 0 {
-            words.push(format!("{count} of {} taken", verdicts.len()));
-        }
-        for (why, samples) in groups {
-            words.push(if samples.len() == verdicts.len() { why } else { format!("{}: {why}", samples.join(", ")) });
-        }
-        rows.push_str(&format!("| `{format}` | {judge} | {} |\n", words.join("; ").replace('|', "\\|")));
+            },
+        };
+        cells.insert((*row, *column), verdicts.iter().map(cell).collect());
     }
-    (rows, faults)
+    let notes: BTreeSet<&String> = cells.values().flatten().filter_map(|(_, note)| note.as_ref()).collect();
+    let number = |note: &String| notes.iter().position(|known| *known == note).map_or(0, |index| index + 1);
+    let samples: Vec<&str> =
+        outcomes.values().next().map(|verdicts| verdicts.keys().copied().collect()).unwrap_or_default();
+    let mut text = format!("| format | judge | {} |\n|---|---|{}\n", samples.join(" | "), "---|".repeat(samples.len()));
+    for ((row, column), cells) in &cells {
+        let shown = cells.iter().map(|(mark, note)| match note {
+            None => mark.to_string(),
+            Some(note) => format!("{mark} {}", number(note)),
+        });
+        let shown = shown.collect::<Vec<_>>().join(" | ");
+        text.push_str(&format!("| `{}` | {} | {shown} |\n", FORMATS[*row].name, JUDGES[*column].0));
+    }
+    text.push('\n');
+    for note in &notes {
+        text.push_str(&format!("{}. {note}\n", number(note)));
+    }
+    (text, faults)
 }
 
 fn judge(way: Way, go: Option<&Path>) -> String {
@@ -294,7 +302,7 @@ fn judge(way: Way, go: Option<&Path>) -> String {
             let refused = |verdicts: &BTreeMap<_, _>| matches!(verdicts.get(what), Some(Verdict::Refused(_)));
             // Where nobody was asked nothing is known.
             let is_asked = way == *how && go.is_some() && std::env::var_os("CAS_SAMPLE").is_none();
-            is_asked && !asked.any(|(_, verdicts)| refused(verdicts))
+            !is_large() && is_asked && !asked.any(|(_, verdicts)| refused(verdicts))
         })
         .collect();
     assert!(gone.is_empty(), "these are taken now, and need no excuse: {gone:?}");
@@ -305,11 +313,42 @@ const HEAD: &str = "
 # Layers before their readers
 
 What programs and libraries of others say about images of `cas`, in each format. `CAS_UPDATE=1 cargo xtask test --peers images` writes this
-page. The images are a corpus of hard trees (`tests/peers/layers/corpus.rs`): long names and links in GNU's and POSIX's headers, names that are
+page, and `CAS_LARGE=1` beside it the two tables of large ones. The images are a corpus of hard trees (`tests/peers/layers/corpus.rs`): long names and links in GNU's and POSIX's headers, names that are
 no text, extended attributes, owners and modes, hard and symbolic links, sparse files, devices, folders behind what they hold, empty layers,
-whiteouts over three layers, 20,000 small files, a large one, a program, and a tree that a step made.
+whiteouts over three layers, 20,000 small files, one of 64 MiB, a program, and a tree that a step made. How long blobs are: ../benchmarks/formats.md.
+
+`+` is taken; `–` is not asked, `!` is not made and `×` is refused, each for the reason with the number behind it.
 
 ";
+/// Tables of the page, in its order: how the images are made, whether the large ones are large, and the title.
+const TABLES: [(Way, bool, &str); 4] = [
+    (Way::Converted, false, "`cas image convert`: the given tars, compressed anew"),
+    (Way::Made, false, "`cas build`: tars made of what these hold"),
+    (Way::Converted, true, "`cas image convert`: 100,000 files, and one of 4 GiB"),
+    (Way::Made, true, "`cas build`: 100,000 files, and one of 4 GiB"),
+];
+
+/// The page with new tables; those that were not made stay.
+fn page(before: &str, made: &BTreeMap<&str, String>) -> String {
+    let mut page = format!("{}\n", HEAD.trim());
+    for (_, _, title) in TABLES {
+        let old =
+            || before.split("\n## ").find_map(|part| part.strip_prefix(title)).map(|table| table.trim().to_owned());
+        if let Some(table) = made.get(title).map(|table| table.trim().to_owned()).or_else(old) {
+            page.push_str(&format!("\n## {title}\n\n{table}\n"));
+        }
+    }
+    page
+}
+
+#[test]
+fn a_table_that_was_not_made_stays_on_the_page() {
+    let [first, second, ..] = TABLES.map(|(_, _, title)| title);
+    let both = page("", &BTreeMap::from([(first, "a".to_owned()), (second, "b".to_owned())]));
+    assert!(both.ends_with(&format!("\n## {first}\n\na\n\n## {second}\n\nb\n")), "{both}");
+    let changed = page(&both, &BTreeMap::from([(first, "c".to_owned())]));
+    assert_eq!(changed, both.replace("\n\na\n", "\n\nc\n"));
+}
 
 #[test]
 fn layers_are_taken_by_the_quick_judges() {
@@ -320,18 +359,18 @@ fn layers_are_taken_by_the_quick_judges() {
 #[ignore = "cargo xtask test --peers images"]
 fn layers_are_taken_by_the_libraries_of_clients() {
     let go = std::env::var_os("CAS_JUDGE").expect("CAS_JUDGE tells where the program of tests/judges is");
-    let rows = [Way::Converted, Way::Made].map(|way| judge(way, Some(Path::new(&go))));
+    let tables: BTreeMap<&str, String> = TABLES
+        .into_iter()
+        .filter(|(_, large, _)| *large == is_large())
+        .map(|(way, _, title)| (title, judge(way, Some(Path::new(&go)))))
+        .collect();
     if std::env::var_os("CAS_UPDATE").is_some() {
-        let is_whole = !rows.iter().any(|rows| rows.contains("is missing"));
+        let is_whole = !tables.values().any(|table| table.contains("is missing"));
         assert!(is_whole, "the page is written where all judges are: run `cargo xtask peers`");
         assert!(std::env::var_os("CAS_SAMPLE").is_none(), "the page is about all of them");
-        let [converted, made] = rows;
-        let text = format!(
-            "{}\n\n## `cas image convert`: the given tars, compressed anew\n\n{converted}\n## `cas build`: tars made of what these hold\n\n{made}",
-            HEAD.trim()
-        );
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-        fs::create_dir_all(page.parent().unwrap()).unwrap();
-        fs::write(page, text).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, page(&before, &tables)).unwrap();
     }
 }
