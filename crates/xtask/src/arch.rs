@@ -20,8 +20,22 @@ const PACKAGES: [(&str, &str); 3] = [
     (LINKER, "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
 ];
-/// Crates whose values end up in digests.
-const CRATES: [&str; 5] = ["cas-digest", "cas-tree", "cas-tar", "cas-oci", "cas-npm"];
+/// Crates that run nothing of others: vocabulary, formats, configuration and files.
+const CRATES: [&str; 13] = [
+    "cas-digest",
+    "cas-blob",
+    "cas-tree",
+    "cas-tar",
+    "cas-deb",
+    "cas-action",
+    "cas-oci",
+    "cas-npm",
+    "cas-cargo",
+    "cas-git",
+    "cas-analyze",
+    "cas-config",
+    "cas-fs",
+];
 
 /// What compiles for the other processor.
 struct Toolchain {
@@ -70,6 +84,8 @@ impl Toolchain {
         command.args(arguments).current_dir(workspace());
         if let Some(rustc) = &self.rustc {
             command.env("RUSTC", rustc).env_remove("RUSTUP_TOOLCHAIN");
+            // What runs this has its own libraries there, and a compiler looks for the others beside those of its own that it finds.
+            command.env_remove("LD_LIBRARY_PATH");
         }
         command.env("CARGO_TARGET_DIR", folder().join("target")).env("CARGO_INCREMENTAL", "0");
         // Nobody looks into what is compiled here, and with it the folder would be three times as large.
