@@ -348,9 +348,8 @@ fn in_the_way(tree: &Directory, inside: &Path, is_folder: bool) -> Option<(&'sta
 }
 
 /// Why the program gets more than the image's owners would let it have, as far as owners are plain to see: a path that belongs to another
-/// user than most, or that the user could not read.
+/// user than root and itself, or that the user could not read.
 fn not_kept(tree: &Directory, uid: u32, gid: u32) -> Option<RelPath> {
-    let mut owner = None;
     for (path, node) in tree.walk() {
         let Some(Metadata { uid: owner_uid, gid: owner_gid, mode, .. }) = node.metadata() else { continue };
         let wanted = match node {
@@ -368,7 +367,7 @@ fn not_kept(tree: &Directory, uid: u32, gid: u32) -> Option<RelPath> {
             0
         };
         let is_refused = uid != 0 && (mode >> shift) & wanted != wanted;
-        if is_refused || *owner.get_or_insert(*owner_uid) != *owner_uid {
+        if is_refused || ![0, uid].contains(owner_uid) {
             return Some(path);
         }
     }
@@ -460,9 +459,9 @@ mod tests {
             (0, 0, 0o600, (0, 0), false),
             (0, 42, 0o640, (1000, 42), false),
             (0, 42, 0o640, (1000, 1000), true),
-            // Of two users, whoever runs it.
-            (1000, 0, 0o644, (1000, 1000), true),
+            (1000, 0, 0o600, (1000, 1000), false),
             (1000, 0, 0o644, (0, 0), true),
+            (1000, 0, 0o644, (1001, 1001), true),
         ] {
             let mut tree = Directory::root();
             let node = Node::File { metadata: Metadata { uid, gid, ..Metadata::root_owned(mode) }, blob };
