@@ -247,11 +247,14 @@ fn known(way: Way, judge: &str, sample: &str, refusal: &str) -> Option<&'static 
     found.map(|(_, _, _, _, why)| *why)
 }
 
+/// A sign of the table, with the reason for it where there is one.
+type Mark = (char, Option<String>);
+
 /// The table of outcomes, a row for each format and judge and a column for each sample, with what is behind its marks; and what
 /// nobody knew of.
 fn table(way: Way, outcomes: &BTreeMap<(usize, usize), BTreeMap<&'static str, Verdict>>) -> (String, Vec<String>) {
     let mut faults = Vec::new();
-    let mut cells: BTreeMap<(usize, usize), Vec<(char, Option<String>)>> = BTreeMap::new();
+    let mut cells: BTreeMap<(usize, usize), Vec<Mark>> = BTreeMap::new();
     for ((row, column), verdicts) in outcomes {
         let (format, judge) = (FORMATS[*row].name, JUDGES[*column].0);
         let cell = |(sample, verdict): (&&str, &Verdict)| match verdict {
