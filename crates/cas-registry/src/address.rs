@@ -37,6 +37,11 @@ impl Endpoint {
         Self { origin: format!("{scheme}://{host}"), repository: repository.clone() }
     }
 
+    /// Whether an address is on the server itself, by its scheme, host and port.
+    pub(crate) fn is_at(&self, url: &str) -> bool {
+        url.strip_prefix(&self.origin).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    }
+
     pub(crate) fn url(&self, kind: &str, name: &str) -> String {
         format!("{}/v2/{}/{kind}/{name}", self.origin, self.repository.path)
     }
@@ -77,6 +82,23 @@ mod tests {
         ] {
             let repository = Repository { host: host.to_owned(), path: path.to_owned() };
             assert_eq!(Endpoint::of(&repository, mirrors).url("blobs", "x"), expected);
+        }
+    }
+
+    #[test]
+    fn other_servers_are_told_from_this_one() {
+        let repository = Repository { host: "r.example".to_owned(), path: "a".to_owned() };
+        let endpoint = Endpoint::of(&repository, &BTreeMap::new());
+        for (url, expected) in [
+            ("https://r.example/v2/a", true),
+            ("https://r.example?x", true),
+            ("http://r.example/v2/a", false),
+            ("https://r.example:444/v2/a", false),
+            ("https://r.example.net/v2/a", false),
+            ("https://r.example@evil.example/", false),
+            ("https://evil.example/https://r.example/", false),
+        ] {
+            assert_eq!(endpoint.is_at(url), expected, "{url}");
         }
     }
 }

@@ -5,7 +5,7 @@ use reqwest::{Response, StatusCode};
 
 use crate::RegistryError;
 use crate::address::Endpoint;
-use crate::client::{Client, transport};
+use crate::client::{Ask, Client, transport};
 
 /// How often in a row a body may break off without a byte.
 const ATTEMPTS: u32 = 4;
@@ -74,7 +74,7 @@ impl<'a> Body<'a> {
 
     async fn resume(&mut self) -> Result<(), RegistryError> {
         let from = (self.position > 0).then_some(self.position);
-        self.response = self.client.send(&self.endpoint, &self.name, &self.url, from).await?;
+        self.response = self.client.send(&self.endpoint, &self.name, &Ask::get(self.url.as_str()).from(from)).await?;
         // A server that gives something else than was asked for is taken at its word: whoever keeps the bytes finds out.
         let header = self.response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
         let start = header.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());

@@ -4,26 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use base64::Engine;
 use cas_blob::Descriptor;
-use cas_digest::{Digest, DigestFunction};
-use cas_oci::{
-    DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, MAX_DOCUMENT_BYTES,
-    Repository, digest_of,
-};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Response, StatusCode};
+use cas_oci::{DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::address::{Endpoint, is_loopback};
-use crate::body::Body;
+use crate::address::Endpoint;
 use crate::challenge::{Challenge, challenges};
-use crate::{Credentials, Login, RegistryError};
+use crate::pause::told;
+use crate::{Access, RegistryError};
 
 /// How often a request is made before its failure is the answer.
-const ATTEMPTS: u32 = 4;
+pub(crate) const ATTEMPTS: u32 = 4;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for the next bytes.
@@ -42,8 +37,8 @@ type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Client {
     offline: bool,
     /// Files of logins, looked at when a server wants to know who asks.
-    logins: Vec<PathBuf>,
-    mirrors: BTreeMap<String, String>,
+    pub(crate) logins: Vec<PathBuf>,
+    pub(crate) mirrors: BTreeMap<String, String>,
     stop: Option<Stop>,
     http: OnceLock<reqwest::Client>,
     /// What was sent last to an endpoint with success, or is to be sent.
@@ -61,17 +56,79 @@ pub struct Fetched {
     pub media_type: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
 /// How a request ended that may be made again.
 pub(crate) struct Failed {
     pub(crate) error: RegistryError,
-    pause: Option<Duration>,
-    may_help: bool,
+    /// How long the server wants to be left alone.
+    pub(crate) pause: Option<Duration>,
+    pub(crate) may_help: bool,
+}
+
+/// A request.
+pub(crate) struct Ask<'a> {
+    method: Method,
+    url: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Made anew for each time that it is sent.
+    body: Option<&'a (dyn Fn() -> reqwest::Body + Send + Sync)>,
+    rights: Rights,
+}
+
+/// What a token is asked for, beside what the server says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// Whether more comes that writes into the repository.
+    pub(crate) may_push: bool,
+    /// Another repository that is read.
+    pub(crate) source: Option<String>,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn new(method: Method, url: impl Into<String>) -> Self {
+        Self { method, url: url.into(), headers: Vec::new(), body: None, rights: Rights::default() }
+    }
+
+    /// Reads a document, where it is one, or something else.
+    pub(crate) fn get(url: impl Into<String>) -> Self {
+        Self::new(Method::GET, url).accepting_documents()
+    }
+
+    /// Says which documents are known here, where it is for one.
+    pub(crate) fn accepting_documents(mut self) -> Self {
+        if self.url.contains("/manifests/") {
+            for media_type in
+                [MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, DOCKER_INDEX_MEDIA_TYPE]
+            {
+                self = self.header(ACCEPT, media_type);
+            }
+        }
+        self
+    }
+
+    /// With a header, whose text must be one.
+    pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+        self
+    }
+
+    /// What follows a byte alone, which a server may ignore.
+    pub(crate) fn from(self, from: Option<u64>) -> Self {
+        match from {
+            Some(from) => self.header(RANGE, &format!("bytes={from}-")),
+            None => self,
+        }
+    }
+
+    pub(crate) fn body(mut self, body: &'a (dyn Fn() -> reqwest::Body + Send + Sync)) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// For pushing.
+    pub(crate) fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
 }
 
 impl fmt::Debug for Client {
@@ -101,275 +158,107 @@ impl Client {
         self
     }
 
-    /// The manifest or index that a tag names.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError`]
-    pub async fn resolve(&self, repository: &Repository, tag: &str) -> Result<Fetched, RegistryError> {
-        self.get(repository, &format!("{repository}:{tag}"), tag, None).await
-    }
-
-    /// A manifest or index by its digest.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError`]
-    pub async fn document(&self, repository: &Repository, digest: &Digest) -> Result<Fetched, RegistryError> {
-        self.get(repository, &format!("{repository}@{digest}"), &digest.to_string(), Some(digest)).await
-    }
-
-    async fn get(
-        &self,
-        repository: &Repository,
-        name: &str,
-        path: &str,
-        digest: Option<&Digest>,
-    ) -> Result<Fetched, RegistryError> {
-        let endpoint = Endpoint::of(repository, &self.mirrors);
-        let url = endpoint.url("manifests", path);
+    /// A response with a good status; a request without a body is made again where that may help.
+    pub(crate) async fn send(&self, endpoint: &Endpoint, name: &str, ask: &Ask<'_>) -> Result<Response, RegistryError> {
         let mut attempt = 1;
         loop {
-            let result = match self.send(&endpoint, name, &url, None).await {
-                Ok(response) => self.read_document(&endpoint, name, response, digest).await,
-                Err(error) => return Err(error),
-            };
-            match result {
-                Err(RegistryError::Transport { .. }) if attempt < ATTEMPTS => {
-                    self.unless_stopped(tokio::time::sleep(pause(attempt))).await?;
-                    attempt += 1;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn read_document(
-        &self,
-        endpoint: &Endpoint,
-        name: &str,
-        response: Response,
-        digest: Option<&Digest>,
-    ) -> Result<Fetched, RegistryError> {
-        let (name, origin) = (|| name.to_owned(), || endpoint.origin.clone());
-        let header = |key: &str| response.headers().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let media_type = header(CONTENT_TYPE.as_str());
-        let media_type = media_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
-        let told = header("docker-content-digest").and_then(|text| digest_of(&text));
-        let read = self.unless_stopped(read_limited(response, MAX_DOCUMENT_BYTES)).await?;
-        let bytes = match read {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                return Err(RegistryError::TooLong { name: name(), origin: origin(), limit: MAX_DOCUMENT_BYTES });
-            }
-            Err(error) => return Err(transport(endpoint, &name(), error)),
-        };
-        // What was asked for counts; for a tag it is what the server says, if it does.
-        let expected = digest.or(told.as_ref());
-        let function = expected.map_or(DigestFunction::Sha256, Digest::function);
-        let actual = Digest::of(function, &bytes);
-        if expected.is_some_and(|expected| *expected != actual) {
-            return Err(RegistryError::Mismatch { name: name(), origin: origin(), actual: actual.to_string() });
-        }
-        let blob = Descriptor { digest: actual, size: bytes.len() as u64 };
-        Ok(Fetched { bytes, blob, media_type })
-    }
-
-    /// The bytes of a blob, as they come: whoever keeps them compares them with its name.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError`]
-    pub async fn blob(&self, repository: &Repository, blob: &Descriptor) -> Result<Body<'_>, RegistryError> {
-        let endpoint = Endpoint::of(repository, &self.mirrors);
-        let name = format!("{repository}@{}", blob.digest);
-        let url = endpoint.url("blobs", &blob.digest.to_string());
-        let response = self.send(&endpoint, &name, &url, None).await?;
-        Ok(Body::new(self, endpoint, name, url, response, blob.size))
-    }
-
-    /// A response with a good status. `from` asks for what follows that byte alone, which a server may ignore.
-    pub(crate) async fn send(
-        &self,
-        endpoint: &Endpoint,
-        name: &str,
-        url: &str,
-        from: Option<u64>,
-    ) -> Result<Response, RegistryError> {
-        if self.offline {
-            return Err(RegistryError::Offline { name: name.to_owned() });
-        }
-        let mut attempt = 1;
-        loop {
-            let sent = self.unless_stopped(self.authorized(endpoint, name, url, from)).await?;
-            match sent {
+            match self.send_once(endpoint, name, ask).await? {
                 Ok(response) => return Ok(response),
                 Err(failed) if attempt == ATTEMPTS || !failed.may_help => return Err(failed.error),
                 Err(failed) => {
-                    let pause = failed.pause.unwrap_or_else(|| pause(attempt)).min(MAX_PAUSE);
-                    self.unless_stopped(tokio::time::sleep(pause)).await?;
+                    self.wait(failed.pause, attempt).await?;
                     attempt += 1;
                 }
             }
         }
     }
 
-    /// One request, and a second one with what the server then wants to know.
-    async fn authorized(
+    /// The same without another attempt.
+    pub(crate) async fn send_once(
         &self,
         endpoint: &Endpoint,
         name: &str,
-        url: &str,
-        from: Option<u64>,
-    ) -> Result<Response, Failed> {
-        let first = self.once(endpoint, name, url, from).await?;
-        if first.status() != StatusCode::UNAUTHORIZED {
-            return self.judged(endpoint, name, first).await;
+        ask: &Ask<'_>,
+    ) -> Result<Result<Response, Failed>, RegistryError> {
+        if self.offline {
+            return Err(RegistryError::Offline { name: name.to_owned() });
+        }
+        self.unless_stopped(self.authorized(endpoint, name, ask)).await
+    }
+
+    /// Waits before another attempt: as long as the server said, if it did.
+    pub(crate) async fn wait(&self, told: Option<Duration>, attempt: u32) -> Result<(), RegistryError> {
+        let pause = told.unwrap_or_else(|| pause(attempt)).min(MAX_PAUSE);
+        self.unless_stopped(tokio::time::sleep(pause)).await
+    }
+
+    /// One request, and a second one with what the server then wants to know.
+    async fn authorized(&self, endpoint: &Endpoint, name: &str, ask: &Ask<'_>) -> Result<Response, Failed> {
+        let first = self.once(endpoint, name, ask).await?;
+        // Other hosts are told nothing.
+        if first.status() != StatusCode::UNAUTHORIZED || !endpoint.is_at(&ask.url) {
+            return self.judged(endpoint, name, ask, first).await;
         }
         let headers = first.headers().get_all(WWW_AUTHENTICATE);
         let wanted: Vec<Challenge> =
             headers.iter().filter_map(|value| value.to_str().ok()).flat_map(challenges).collect();
-        let proof = self.prove(endpoint, &wanted).await.map_err(|error| {
+        let proof = self.prove(endpoint, &wanted, &ask.rights).await.map_err(|error| {
             let may_help = matches!(error, RegistryError::Transport { .. } | RegistryError::Token { .. });
             Failed { error, pause: None, may_help }
         })?;
-        let Some(proof) = proof else { return self.judged(endpoint, name, first).await };
+        let Some(proof) = proof else { return self.judged(endpoint, name, ask, first).await };
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.clone(), proof);
-        let second = self.once(endpoint, name, url, from).await?;
-        self.judged(endpoint, name, second).await
+        let second = self.once(endpoint, name, ask).await?;
+        self.judged(endpoint, name, ask, second).await
     }
 
-    async fn once(&self, endpoint: &Endpoint, name: &str, url: &str, from: Option<u64>) -> Result<Response, Failed> {
+    async fn once(&self, endpoint: &Endpoint, name: &str, ask: &Ask<'_>) -> Result<Response, Failed> {
         let failed = |error| Failed { error: transport(endpoint, name, error), pause: None, may_help: true };
-        let mut request = self.http().map_err(failed)?.get(url);
-        if url.contains("/manifests/") {
-            for media_type in
-                [MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, DOCKER_INDEX_MEDIA_TYPE]
-            {
-                request = request.header(ACCEPT, media_type);
-            }
+        let mut request = self.http().map_err(failed)?.request(ask.method.clone(), &ask.url);
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
         }
-        if let Some(from) = from {
-            request = request.header(RANGE, format!("bytes={from}-"));
+        if let Some(body) = ask.body {
+            request = request.body(body());
         }
         let token = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint).cloned();
-        if let Some(token) = token {
+        if let Some(token) = token.filter(|_| endpoint.is_at(&ask.url)) {
             request = request.header(AUTHORIZATION, token);
         }
         request.send().await.map_err(failed)
     }
 
     /// The response, or what a bad status means.
-    async fn judged(&self, endpoint: &Endpoint, name: &str, response: Response) -> Result<Response, Failed> {
+    async fn judged(
+        &self,
+        endpoint: &Endpoint,
+        name: &str,
+        ask: &Ask<'_>,
+        response: Response,
+    ) -> Result<Response, Failed> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
-        let pause = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let said = said(response).await;
+        let pause = told(header.as_deref(), &said, SystemTime::now());
         let (name, origin, status) = (name.to_owned(), endpoint.origin.clone(), status.as_u16());
         let is_known = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).contains_key(endpoint);
         let error = match status {
             404 | 410 => RegistryError::NotFound { name, origin, status },
-            401 | 403 => RegistryError::Denied { name, origin, status, said, is_known },
+            401 | 403 => {
+                let access = if ask.rights.may_push { Access::Write } else { Access::Read };
+                RegistryError::Denied { name, origin, status, said, access, is_known }
+            }
             _ => RegistryError::Status { name, origin, status, said },
         };
-        Err(Failed { error, pause: pause.map(Duration::from_secs), may_help: status == 429 || status >= 500 })
+        // A server that says when to come again means it, whatever its status is.
+        let may_help = status == 429 || status >= 500 || (status == 403 && pause.is_some());
+        Err(Failed { error, pause, may_help })
     }
 
-    /// What to send to a server that wants to know who asks; `None` when there is nothing.
-    async fn prove(&self, endpoint: &Endpoint, wanted: &[Challenge]) -> Result<Option<HeaderValue>, RegistryError> {
-        let bearer = wanted.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
-        let Some(challenge) = bearer.or(wanted.first()) else { return Ok(None) };
-        let login = Credentials::read(self.logins.iter().cloned())?.find(&endpoint.repository)?;
-        match challenge {
-            Challenge::Basic => match login {
-                Some(Login::Password { user, password }) => Ok(Some(basic(&user, &password))),
-                _ => Ok(None),
-            },
-            Challenge::Bearer { realm, service, scope } => {
-                let token = self.token(endpoint, realm, service.as_deref(), scope.as_deref(), login.as_ref()).await?;
-                let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                    .map_err(|_| RegistryError::Token { realm: realm.clone(), said: "it is no text".to_owned() })?;
-                value.set_sensitive(true);
-                Ok(Some(value))
-            }
-        }
-    }
-
-    /// A token for reading a repository (distribution, "Token Authentication Specification" and "OAuth2 Token Authentication").
-    async fn token(
-        &self,
-        endpoint: &Endpoint,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<&str>,
-        login: Option<&Login>,
-    ) -> Result<String, RegistryError> {
-        let url = reqwest::Url::parse(realm).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url =
-            url.ok_or_else(|| RegistryError::Token { realm: realm.to_owned(), said: "it is no address".to_owned() })?;
-        // Whoever speaks in clear with a server has nothing to hide from its neighbours.
-        let is_clear = url.scheme() == "http" && !url.host_str().is_some_and(is_loopback);
-        if is_clear && endpoint.origin.starts_with("https:") {
-            return Err(RegistryError::Realm { origin: endpoint.origin.clone(), realm: realm.to_owned() });
-        }
-        let own = format!("repository:{}:pull", endpoint.repository.path);
-        let scope = scope.filter(|scope| !scope.is_empty()).unwrap_or(&own);
-        let http = self.http().map_err(|error| transport(endpoint, realm, error))?;
-        let request = match login {
-            Some(Login::IdentityToken(token)) => {
-                let mut form = url::form();
-                form.add("grant_type", "refresh_token");
-                form.add("client_id", "cas");
-                form.add("service", service.unwrap_or_default());
-                form.add("scope", scope);
-                form.add("refresh_token", token);
-                http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
-            }
-            login => {
-                let mut url = url;
-                {
-                    let mut query = url.query_pairs_mut();
-                    if let Some(service) = service {
-                        query.append_pair("service", service);
-                    }
-                    // Some servers list several rights with spaces between.
-                    for scope in scope.split(' ').filter(|scope| !scope.is_empty()) {
-                        query.append_pair("scope", scope);
-                    }
-                }
-                let request = http.get(url);
-                match login {
-                    Some(Login::Password { user, password }) => request.header(AUTHORIZATION, basic(user, password)),
-                    _ => request,
-                }
-            }
-        };
-        let response = request.send().await.map_err(|error| transport(endpoint, realm, error))?;
-        let (status, realm) = (response.status(), || realm.to_owned());
-        if !status.is_success() {
-            return Err(match status.as_u16() {
-                status @ (401 | 403) => RegistryError::Denied {
-                    name: endpoint.repository.to_string(),
-                    origin: endpoint.origin.clone(),
-                    status,
-                    said: said(response).await,
-                    is_known: login.is_some(),
-                },
-                status => RegistryError::Token {
-                    realm: realm(),
-                    said: format!("HTTP status {status}{}", said(response).await),
-                },
-            });
-        }
-        let bytes = read_limited(response, MAX_ANSWER_BYTES).await.ok().flatten().unwrap_or_default();
-        let answer: Option<TokenAnswer> = serde_json::from_slice(&bytes).ok();
-        let token = answer.and_then(|answer| answer.token.or(answer.access_token)).filter(|token| !token.is_empty());
-        token.ok_or_else(|| RegistryError::Token { realm: realm(), said: "its answer holds none".to_owned() })
-    }
-
-    fn http(&self) -> Result<&reqwest::Client, reqwest::Error> {
+    pub(crate) fn http(&self) -> Result<&reqwest::Client, reqwest::Error> {
         if let Some(client) = self.http.get() {
             return Ok(client);
         }
@@ -398,25 +287,6 @@ impl Client {
     }
 }
 
-/// Text of a form (WHATWG URL, `application/x-www-form-urlencoded`), by way of the query of an address.
-mod url {
-    pub(super) struct Form(reqwest::Url);
-
-    pub(super) fn form() -> Form {
-        Form(reqwest::Url::parse("http://form.invalid/").expect("it is an address"))
-    }
-
-    impl Form {
-        pub(super) fn add(&mut self, name: &str, value: &str) {
-            self.0.query_pairs_mut().append_pair(name, value);
-        }
-
-        pub(super) fn finish(self) -> String {
-            self.0.query().unwrap_or_default().to_owned()
-        }
-    }
-}
-
 fn pause(attempt: u32) -> Duration {
     Duration::from_millis(250) * 4u32.pow(attempt - 1)
 }
@@ -427,15 +297,8 @@ pub(crate) fn transport(endpoint: &Endpoint, name: &str, error: reqwest::Error) 
     RegistryError::Transport { name: name.to_owned(), origin: endpoint.origin.clone(), source }
 }
 
-fn basic(user: &str, password: &str) -> HeaderValue {
-    let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    let mut value = HeaderValue::from_str(&format!("Basic {text}")).expect("base64 is a header's text");
-    value.set_sensitive(true);
-    value
-}
-
 /// Reads a body; `None` when it is longer.
-async fn read_limited(mut response: Response, limit: u64) -> Result<Option<Vec<u8>>, reqwest::Error> {
+pub(crate) async fn read_limited(mut response: Response, limit: u64) -> Result<Option<Vec<u8>>, reqwest::Error> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         bytes.extend_from_slice(&chunk);
@@ -460,7 +323,7 @@ struct OneError {
 }
 
 /// What a server says of an error, after a colon (distribution-spec, "Error Codes"); nothing where it is no such document.
-async fn said(response: Response) -> String {
+pub(crate) async fn said(response: Response) -> String {
     let bytes = read_limited(response, MAX_ANSWER_BYTES).await.ok().flatten().unwrap_or_default();
     let errors: Option<Errors> = serde_json::from_slice(&bytes).ok();
     let Some(first) = errors.and_then(|errors| errors.errors.into_iter().next()) else { return String::new() };

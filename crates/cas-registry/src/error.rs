@@ -1,5 +1,6 @@
 //! Why a registry could not be used.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use cas_fs::FsError;
@@ -24,7 +25,7 @@ pub enum RegistryError {
         status: u16,
     },
     /// Whoever asks may not have it.
-    #[error("`{origin}` does not let us have `{name}` (HTTP status {status}){said}")]
+    #[error("`{origin}` does not let us {access} `{name}` (HTTP status {status}){said}")]
     Denied {
         /// What was asked for.
         name: String,
@@ -34,6 +35,8 @@ pub enum RegistryError {
         status: u16,
         /// What the server said, after a colon.
         said: String,
+        /// What was to be done.
+        access: Access,
         /// Whether credentials were sent.
         is_known: bool,
     },
@@ -50,7 +53,7 @@ pub enum RegistryError {
         said: String,
     },
     /// The server could not be reached, or broke off.
-    #[error("could not get `{name}` from `{origin}`")]
+    #[error("`{origin}` could not be asked about `{name}`")]
     Transport {
         /// What was asked for.
         name: String,
@@ -113,9 +116,53 @@ pub enum RegistryError {
         /// Why.
         said: String,
     },
+    /// The server took it, and does not have it, or has another length of it.
+    #[error("`{origin}` took `{name}` and does not have it")]
+    NotKept {
+        /// What was sent.
+        name: String,
+        /// The server.
+        origin: String,
+    },
+    /// The server leads an upload to somewhere that it must not go.
+    #[error("`{origin}` wants `{name}` to be sent to `{location}`")]
+    Location {
+        /// What was to be sent.
+        name: String,
+        /// The server.
+        origin: String,
+        /// The address.
+        location: String,
+    },
+    /// What was to be sent could not be read.
+    #[error("`{name}` could not be read to be sent")]
+    Content {
+        /// What was to be sent.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The program was told to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What is done with something in a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is written.
+    Write,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "have",
+            Self::Write => "write",
+        })
+    }
 }
 
 impl RegistryError {
@@ -135,12 +182,22 @@ impl RegistryError {
                 let host = origin.split("://").last().unwrap_or(origin);
                 format!("log in with `docker login {host}`, `podman login {host}` or `skopeo login {host}`")
             }
-            Self::Denied { .. } => "the account that is logged in may not read it".to_owned(),
+            Self::Denied { access: Access::Read, .. } => "the account that is logged in may not read it".to_owned(),
+            Self::Denied { access: Access::Write, .. } => {
+                "the account that is logged in may not write there, or the repository must be made first".to_owned()
+            }
             Self::Mismatch { .. } => "nothing was kept; the registry or a proxy on the way changed it".to_owned(),
             Self::Credentials { .. } => "mend the file, or log in again".to_owned(),
             Self::Helper { .. } => "run it by hand, or log in again".to_owned(),
             Self::Realm { .. } => "the registry is set up wrongly, or somebody is on the way to it".to_owned(),
             Self::TooLong { .. } => "it is no image".to_owned(),
+            Self::NotKept { .. } => {
+                "push it again; when it happens again, the registry or a proxy before it is broken".to_owned()
+            }
+            Self::Location { .. } => {
+                "the registry is set up wrongly: its address as it knows it is not encrypted".to_owned()
+            }
+            Self::Content { .. } => "`cas store fsck` looks for damage; build it again".to_owned(),
             Self::Status { .. } | Self::Transport { .. } | Self::Token { .. } => {
                 "try again later; `[mirror]` in `cas.toml` names another place to fetch from".to_owned()
             }

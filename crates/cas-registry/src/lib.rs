@@ -1,10 +1,11 @@
-//! A client of image registries (OCI distribution-spec 1.1, "Pull"): what a tag names, documents and blobs.
+//! A client of image registries (OCI distribution-spec 1.1): what a tag names, documents and blobs, read and written.
 //!
 //! [`Client::document`] gives a manifest or index byte for byte, its digest checked; [`Client::blob`] a [`Body`] that goes on
-//! where a connection broke off. Whoever keeps a blob compares it with its name. Credentials come from the files that docker,
+//! where a connection broke off. Whoever keeps a blob compares it with its name. [`Client::push_blob`] and [`Client::push_document`] send
+//! what is not there, and look whether it is afterwards. Credentials come from the files that docker,
 //! podman and skopeo use ([`Credentials`]). Formats and order: docs/formats/registry.md.
 //!
-//! Not here: what documents say (`cas-oci`), where blobs go (`cas-store`), sending anything.
+//! Not here: what documents say (`cas-oci`), where blobs go (`cas-store`), what is sent in which order (`cas-sync`).
 
 mod address;
 mod body;
@@ -12,10 +13,17 @@ mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod pause;
+mod pull;
+mod push;
+mod sending;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use body::Body;
 pub use client::{Client, Fetched};
 pub use credentials::{Credentials, Login};
-pub use error::RegistryError;
+pub use error::{Access, RegistryError};
+pub use push::Delivery;
+pub use sending::Content;

@@ -1,5 +1,7 @@
 //! The client against a registry that asks, lies and breaks off.
 
+mod push;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,12 +1,17 @@
 //! A registry of images on loopback that asks who comes, and fails as it is told to.
 //!
-//! It serves what a test puts in, by HTTP/1.1 and one request a connection, for as long as it lives.
+//! It serves what a test puts in, and what is pushed, by HTTP/1.1 and one request a connection, for as long as it lives.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+#[path = "registry_uploads.rs"]
+mod uploads;
+
+use uploads::Upload;
 
 /// Who may read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +46,10 @@ pub enum Fault {
     Endless,
     /// No answer.
     Hang,
+    /// The connection breaks off after some bytes of what is sent, which are kept.
+    CutRequest(usize),
+    /// All goes well, and nothing is kept.
+    Forget,
 }
 
 /// A request as it came.
@@ -72,6 +81,27 @@ struct State {
     requests: Vec<Request>,
     /// Further header lines by path.
     headers: BTreeMap<String, String>,
+    /// What is on its way here, by number.
+    uploads: BTreeMap<usize, Vec<u8>>,
+    /// How a registry takes uploads.
+    manner: Manner,
+}
+
+/// How a registry takes uploads; each is what a real one does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Longest body that is taken, as before proxies; more is 413.
+    pub most_bytes: Option<usize>,
+    /// Shortest piece that is taken, but for the last one: `OCI-Chunk-Min-Length`.
+    pub least_bytes: Option<usize>,
+    /// Whether blobs are taken from other repositories.
+    pub mounts: bool,
+    /// Whether `Location` is a path alone.
+    pub is_relative: bool,
+    /// Whether pieces are answered with 201, as ECR has it.
+    pub says_created: bool,
+    /// What comes before the path of `Location`, in the place of this server.
+    pub elsewhere: Option<String>,
 }
 
 /// A registry that a test fills.
@@ -132,6 +162,17 @@ impl FakeRegistry {
         self.state().faults.push((text.to_owned(), fault, count));
     }
 
+    /// What is at a path, if something is.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<Vec<u8>> {
+        self.state().documents.get(&format!("/v2/{path}")).map(|(body, _)| body.clone())
+    }
+
+    /// Changes how uploads are taken.
+    pub fn manner(&self, manner: Manner) {
+        self.state().manner = manner;
+    }
+
     /// The requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
@@ -139,7 +180,8 @@ impl FakeRegistry {
     }
 }
 
-fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
+/// The head of a request, and where its body is read.
+fn read_request(stream: &TcpStream) -> std::io::Result<(Request, std::io::Take<BufReader<TcpStream>>)> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut lines = Vec::new();
     loop {
@@ -155,14 +197,19 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
         });
     }
     let line = if lines.is_empty() { String::new() } else { lines.remove(0) };
-    let mut request = Request { line, headers: lines, body: String::new() };
+    let request = Request { line, headers: lines, body: String::new() };
     let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    reader.take(length).read_to_string(&mut request.body)?;
-    Ok(request)
+    Ok((request, reader.take(length)))
 }
 
 fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Result<()> {
-    let request = read_request(&stream)?;
+    let (mut request, mut reader) = read_request(&stream)?;
+    let is_upload = uploads::is_one(&request.line);
+    let mut sent_bytes = Vec::new();
+    if !is_upload {
+        reader.read_to_end(&mut sent_bytes)?;
+        request.body = String::from_utf8_lossy(&sent_bytes).into_owned();
+    }
     let path = request.line.split(' ').nth(1).unwrap_or_default().to_owned();
     let sent = request.header("authorization").unwrap_or_default();
     let (gate, is_let_in, document, fault, header) = {
@@ -207,11 +254,23 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
         };
         return respond(&mut stream, 401, &[format!("WWW-Authenticate: {challenge}")], b"{}");
     }
+    if is_upload || request.line.starts_with("PUT ") {
+        return Upload { request: &request, body: sent_bytes, state, fault, own }.answer(&mut stream, &mut reader);
+    }
     let Some((body, media_type)) = document else {
         return respond(&mut stream, 404, &[], br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}"#);
     };
     let mut headers = vec![format!("Content-Type: {media_type}")];
     headers.extend(header);
+    if request.line.starts_with("HEAD ") {
+        return match fault {
+            Some(Fault::Status(status, more)) => respond(&mut stream, status, &more, b""),
+            _ => {
+                headers.push(format!("Docker-Content-Digest: {}", uploads::name(&body)));
+                head(&mut stream, 200, &headers, body.len())
+            }
+        };
+    }
     let range = request.header("range").and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match (fault, range) {
         (Some(Fault::Status(status, more)), _) => respond(&mut stream, status, &more, b"busy"),
@@ -240,7 +299,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
             headers.push(format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len()));
             respond(&mut stream, 206, &headers, &body[from..])
         }
-        (Some(Fault::Whole) | None, _) => respond(&mut stream, 200, &headers, &body),
+        (Some(Fault::Whole | Fault::CutRequest(_) | Fault::Forget) | None, _) => {
+            respond(&mut stream, 200, &headers, &body)
+        }
     }
 }
 

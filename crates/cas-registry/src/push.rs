@@ -1,0 +1,305 @@
+//! Writing: blobs and documents, each looked for afterwards (OCI distribution-spec 1.1, "Push").
+//!
+//! A blob goes in one request where the server lets it; what broke off goes on from where the server says that it stopped.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction};
+use cas_oci::{Repository, digest_of};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use crate::RegistryError;
+use crate::address::Endpoint;
+use crate::client::{ATTEMPTS, Ask, Client, Failed, Rights};
+use crate::sending::{Content, Failure, body};
+
+/// How much goes in one request to servers that take no more at once.
+const CHUNK_BYTES: u64 = 64 << 20;
+
+/// How a blob came to be in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It was there.
+    Known,
+    /// The server took it from another repository of its own.
+    Mounted,
+    /// It was sent.
+    Sent,
+}
+
+/// A repository that is written into, and the blob that is meant.
+struct Upload<'a> {
+    endpoint: Endpoint,
+    name: String,
+    blob: &'a Descriptor,
+    content: &'a Content,
+    rights: Rights,
+    failure: Failure,
+}
+
+impl Client {
+    /// What a tag or a digest names in a repository, as the server says; `None` where it names nothing. Mirrors are not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]
+    pub async fn look(&self, repository: &Repository, reference: &str) -> Result<Option<Digest>, RegistryError> {
+        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let name = named(repository, reference);
+        let ask = || {
+            let ask = Ask::new(Method::HEAD, endpoint.url("manifests", reference)).accepting_documents();
+            ask.rights(Rights { may_push: true, source: None })
+        };
+        let response = match self.send(&endpoint, &name, &ask()).await {
+            Ok(response) => response,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match header(&response, &HeaderName::from_static("docker-content-digest")).and_then(digest_of) {
+            Some(digest) => Ok(Some(digest)),
+            // It is there, and only its bytes tell what it is.
+            None => Ok(Some(self.resolve_at(&endpoint, repository, reference).await?.blob.digest)),
+        }
+    }
+
+    /// Sends a blob, unless it is there; `source` is another repository of the same server that may have it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]
+    pub async fn push_blob(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        content: &Content,
+        source: Option<&Repository>,
+    ) -> Result<Delivery, RegistryError> {
+        let source = source.filter(|source| source.host == repository.host && *source != repository);
+        let upload = Upload {
+            endpoint: Endpoint::of(repository, &BTreeMap::new()),
+            name: format!("{repository}@{}", blob.digest),
+            blob,
+            content,
+            rights: Rights { may_push: true, source: source.map(|source| source.path.clone()) },
+            failure: Failure::default(),
+        };
+        if self.has(&upload).await? {
+            return Ok(Delivery::Known);
+        }
+        let mut attempt = 1;
+        loop {
+            let failed = match self.upload(&upload).await? {
+                // Some servers take what they do not keep.
+                Ok(delivery) if self.has(&upload).await? => return Ok(delivery),
+                Ok(_) => return Err(upload.not_kept()),
+                Err(failed) => failed,
+            };
+            if let Some(source) = upload.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return Err(RegistryError::Content { name: upload.name.clone(), source });
+            }
+            if attempt == ATTEMPTS || !failed.may_help {
+                return Err(failed.error);
+            }
+            self.wait(failed.pause, attempt).await?;
+            attempt += 1;
+        }
+    }
+
+    /// Sends a document under a tag or its digest; everything that it names is to be there. Tells whether the server has seen that
+    /// the document is about another one, where it says so.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]
+    pub async fn push_document(
+        &self,
+        repository: &Repository,
+        reference: &str,
+        media_type: &str,
+        bytes: &[u8],
+        digest: &Digest,
+    ) -> Result<bool, RegistryError> {
+        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let name = named(repository, reference);
+        let body = || reqwest::Body::from(bytes.to_vec());
+        let ask = Ask::new(Method::PUT, endpoint.url("manifests", reference));
+        let ask = ask.header(CONTENT_TYPE, media_type).rights(Rights { may_push: true, source: None }).body(&body);
+        let response = self.send(&endpoint, &name, &ask).await?;
+        let knows_subject = response.headers().contains_key("oci-subject");
+        match self.look(repository, reference).await? {
+            Some(found) if is_same(&found, digest, bytes) => Ok(knows_subject),
+            Some(found) => {
+                Err(RegistryError::Mismatch { name, origin: endpoint.origin.clone(), actual: found.to_string() })
+            }
+            None => Err(RegistryError::NotKept { name, origin: endpoint.origin.clone() }),
+        }
+    }
+
+    /// Whether the repository has a blob of that length.
+    async fn has(&self, upload: &Upload<'_>) -> Result<bool, RegistryError> {
+        let Upload { endpoint, name, blob, .. } = upload;
+        let ask = Ask::new(Method::HEAD, endpoint.url("blobs", &blob.digest.to_string()));
+        match self.send(endpoint, name, &ask.rights(upload.rights.clone())).await {
+            Ok(response) => {
+                let length = header(&response, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+                Ok(length.is_none_or(|length| length == blob.size))
+            }
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn upload(&self, upload: &Upload<'_>) -> Result<Result<Delivery, Failed>, RegistryError> {
+        let Upload { endpoint, name, blob, rights, .. } = upload;
+        let mut url = endpoint.url("blobs", "uploads/");
+        let mut separator = '?';
+        if let Some(source) = &rights.source {
+            url.push_str(&format!("?mount={}&from={source}", blob.digest));
+            separator = '&';
+        }
+        if blob.digest.function() == DigestFunction::Sha512 {
+            url.push_str(&format!("{separator}digest-algorithm=sha512"));
+        }
+        let body = || reqwest::Body::from(Vec::new());
+        let ask = Ask::new(Method::POST, url).header(CONTENT_LENGTH, "0").rights(rights.clone()).body(&body);
+        let begun = match self.send_once(endpoint, name, &ask).await? {
+            Ok(response) => response,
+            Err(failed) => return Ok(Err(failed)),
+        };
+        if begun.status() == StatusCode::CREATED && rights.source.is_some() {
+            return Ok(Ok(Delivery::Mounted));
+        }
+        let session = upload.session(&begun, &endpoint.url("blobs", "uploads/"))?;
+        let failed = match self.finish(upload, &session, 0).await? {
+            Ok(()) => return Ok(Ok(Delivery::Sent)),
+            Err(failed) => failed,
+        };
+        let has_failed = upload.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let is_too_long = matches!(failed.error, RegistryError::Status { status: 413, .. });
+        if has_failed || !(failed.may_help || is_too_long) {
+            return Ok(Err(failed));
+        }
+        self.go_on(upload, session, failed).await
+    }
+
+    /// Sends the bytes from a position on, and ends the upload.
+    async fn finish(&self, upload: &Upload<'_>, session: &Url, from: u64) -> Result<Result<(), Failed>, RegistryError> {
+        let Upload { endpoint, name, blob, content, failure, rights } = upload;
+        let mut url = session.clone();
+        url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
+        let body = || body(content, from..blob.size, failure);
+        let ask = Ask::new(Method::PUT, url.as_str()).header(CONTENT_TYPE, "application/octet-stream");
+        let ask = ask.header(CONTENT_LENGTH, &(blob.size - from).to_string()).rights(rights.clone()).body(&body);
+        Ok(self.send_once(endpoint, name, &ask).await?.map(drop))
+    }
+
+    /// After an upload broke off: in pieces from where the server says that it is, as long as it gets on.
+    async fn go_on(
+        &self,
+        upload: &Upload<'_>,
+        mut session: Url,
+        mut failed: Failed,
+    ) -> Result<Result<Delivery, Failed>, RegistryError> {
+        let Upload { endpoint, name, blob, content, failure, rights } = upload;
+        let mut furthest = None;
+        loop {
+            self.wait(failed.pause, 1).await?;
+            let ask = Ask::new(Method::GET, session.as_str()).rights(rights.clone());
+            let Ok(status) = self.send_once(endpoint, name, &ask).await? else { return Ok(Err(failed)) };
+            let position = position(&status);
+            if furthest.is_some_and(|furthest| position <= furthest) {
+                return Ok(Err(failed));
+            }
+            furthest = Some(position);
+            session = upload.session(&status, session.as_str())?;
+            let least = header(&status, &HeaderName::from_static("oci-chunk-min-length"));
+            let most = least.and_then(|text| text.parse().ok()).unwrap_or(0).max(CHUNK_BYTES);
+            let mut from = position;
+            let broken = loop {
+                if from >= blob.size {
+                    break match self.finish(upload, &session, blob.size).await? {
+                        Ok(()) => return Ok(Ok(Delivery::Sent)),
+                        Err(failed) => failed,
+                    };
+                }
+                let to = blob.size.min(from + most);
+                let body = || body(content, from..to, failure);
+                let ask = Ask::new(Method::PATCH, session.as_str()).header(CONTENT_TYPE, "application/octet-stream");
+                let ask = ask.header(CONTENT_RANGE, &format!("{from}-{}", to - 1));
+                let ask = ask.header(CONTENT_LENGTH, &(to - from).to_string()).rights(rights.clone()).body(&body);
+                match self.send_once(endpoint, name, &ask).await? {
+                    Ok(response) => {
+                        session = upload.session(&response, session.as_str())?;
+                        // What the server says counts, where it says something.
+                        from = header(&response, &RANGE).map_or(to, |_| self::position(&response));
+                        if from <= position {
+                            return Ok(Err(failed));
+                        }
+                    }
+                    Err(failed) => break failed,
+                }
+            };
+            let has_failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+            // The server has lost the upload, or is elsewhere than it said: one from the beginning may do.
+            let is_lost =
+                matches!(broken.error, RegistryError::NotFound { .. } | RegistryError::Status { status: 416, .. });
+            if has_failed || is_lost || !broken.may_help {
+                return Ok(Err(Failed { may_help: broken.may_help || is_lost, ..broken }));
+            }
+            failed = broken;
+        }
+    }
+}
+
+impl Upload<'_> {
+    fn not_kept(&self) -> RegistryError {
+        RegistryError::NotKept { name: self.name.clone(), origin: self.endpoint.origin.clone() }
+    }
+
+    /// Where an upload goes on. A server behind another one may not know that it is reached in secret.
+    fn session(&self, response: &Response, base: &str) -> Result<Url, RegistryError> {
+        let refused = |location: &str| RegistryError::Location {
+            name: self.name.clone(),
+            origin: self.endpoint.origin.clone(),
+            location: location.to_owned(),
+        };
+        let base = Url::parse(base).map_err(|_| refused(base))?;
+        let Some(location) = header(response, &LOCATION) else { return Ok(base) };
+        let mut url = base.join(location).map_err(|_| refused(location))?;
+        if base.scheme() == "https" && url.scheme() == "http" {
+            if url.host_str() != base.host_str() {
+                return Err(refused(location));
+            }
+            url.set_scheme("https").map_err(|()| refused(location))?;
+            url.set_port(base.port()).map_err(|()| refused(location))?;
+        }
+        match url.scheme() {
+            "http" | "https" => Ok(url),
+            _ => Err(refused(location)),
+        }
+    }
+}
+
+fn named(repository: &Repository, reference: &str) -> String {
+    format!("{repository}{}{reference}", if digest_of(reference).is_some() { '@' } else { ':' })
+}
+
+fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// How many bytes a server has: `Range: 0-9` is ten, and nothing said is none.
+fn position(response: &Response) -> u64 {
+    let range = header(response, &RANGE).map(|text| text.strip_prefix("bytes=").unwrap_or(text));
+    let end = range.and_then(|text| text.rsplit_once('-')?.1.trim().parse::<u64>().ok());
+    // Distribution says `0-0` of nothing, and of one byte.
+    end.filter(|end| *end > 0).map_or(0, |end| end + 1)
+}
+
+/// Servers may name a document with another function than we do.
+fn is_same(found: &Digest, digest: &Digest, bytes: &[u8]) -> bool {
+    found == digest || (found.function() != digest.function() && *found == Digest::of(found.function(), bytes))
+}
