@@ -25,6 +25,7 @@ mod images;
 mod init;
 mod npm;
 mod pnpm;
+mod push;
 mod random;
 mod registry;
 mod roots;

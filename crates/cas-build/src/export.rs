@@ -1,5 +1,6 @@
 //! Writing images out: where to, and folders. Archives are made in `archive`.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -288,21 +289,48 @@ fn directory(store: &Store, whole: &Whole<'_>, folder: &Path) -> Result<(), Buil
     cas_fs::write_atomic(&folder.join("manifest.json"), &manifest).map_err(not_written(folder))
 }
 
-/// What is written out: a document, and all that it names.
-pub(crate) struct Whole<'a> {
+/// What is written out, or sent somewhere: a document, and all that it names.
+#[derive(Debug)]
+pub struct Whole<'a> {
     pub(crate) document: Descriptor,
     media_type: &'static str,
     artifact_type: Option<&'a str>,
+    /// Documents that the document names.
+    children: Vec<(Descriptor, &'static str)>,
     pub(crate) parts: Vec<Part>,
 }
 
 impl<'a> Whole<'a> {
-    pub(crate) fn of_image(store: &Store, image: &Image) -> Result<Self, BuildError> {
+    /// An image, of all its platforms.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Record`], [`BuildError::Store`]
+    pub fn of_image(store: &Store, image: &Image) -> Result<Self, BuildError> {
         let (document, media_type) = (*image.document(), image.media_type());
-        Ok(Self { document, media_type, artifact_type: None, parts: blobs(store, image)? })
+        let images = image.index.iter().flat_map(|index| &index.images);
+        let children = images.map(|image| (image.manifest, image.media_type())).collect();
+        Ok(Self { document, media_type, artifact_type: None, children, parts: blobs(store, image)? })
     }
 
-    fn of_artifact(store: &Store, artifact: &'a Artifact) -> Result<Self, BuildError> {
+    /// The documents with their media types, each after those that it names.
+    pub fn documents(&self) -> impl Iterator<Item = (Descriptor, &'static str)> {
+        self.children.iter().copied().chain([(self.document, self.media_type)])
+    }
+
+    /// Everything but the documents, each once.
+    #[must_use]
+    pub fn into_blobs(self) -> Vec<Part> {
+        let mut seen: BTreeSet<Descriptor> = self.documents().map(|(document, _)| document).collect();
+        self.parts.into_iter().filter(|part| seen.insert(part.blob)).collect()
+    }
+
+    /// An artifact.
+    ///
+    /// # Errors
+    ///
+    /// As [`Whole::of_image`].
+    pub fn of_artifact(store: &Store, artifact: &'a Artifact) -> Result<Self, BuildError> {
         let mut parts = Vec::new();
         for part in &artifact.parts {
             parts.push(match part {
@@ -312,7 +340,7 @@ impl<'a> Whole<'a> {
         }
         parts.push(Part::stored(artifact.config));
         let (document, artifact_type) = (artifact.manifest, Some(artifact.artifact_type.as_str()));
-        Ok(Self { document, media_type: MANIFEST_MEDIA_TYPE, artifact_type, parts })
+        Ok(Self { document, media_type: MANIFEST_MEDIA_TYPE, artifact_type, children: Vec::new(), parts })
     }
 
     /// How the index of a layout names it.
@@ -326,12 +354,15 @@ impl<'a> Whole<'a> {
 }
 
 /// A part of an image or artifact.
-pub(crate) struct Part {
-    pub(crate) blob: Descriptor,
+#[derive(Debug)]
+pub struct Part {
+    /// Its name.
+    pub blob: Descriptor,
     made: Option<MadePart>,
 }
 
 /// A part that is not in the store as it is.
+#[derive(Debug)]
 struct MadePart {
     recipe: Recipe,
     /// The store made it, so its bytes have been hashed: whoever reads what it is made of is told of any change.
@@ -352,7 +383,11 @@ impl Part {
     }
 
     /// Writes the bytes, which are those of the part's name or an error.
-    pub(crate) fn write(&self, store: &Store, sink: &mut dyn Write) -> Result<(), BuildError> {
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Record`], [`BuildError::Store`], [`BuildError::Compress`]
+    pub fn write(&self, store: &Store, sink: &mut dyn Write) -> Result<(), BuildError> {
         let Some(MadePart { recipe, is_known }) = &self.made else {
             // The store compares what it gives with its name.
             let mut source = store.open_blob(&self.blob).map_err(StoreError::from)?;

@@ -89,7 +89,7 @@ pub use convert::{Converted, convert_image};
 pub use engine::{Engine, Saved};
 pub use error::BuildError;
 pub use event::{Event, Observer};
-pub use export::{Destination, DestinationError, export_artifact, export_image, write_tarball};
+pub use export::{Destination, DestinationError, Part, Whole, export_artifact, export_image, write_tarball};
 pub use graph::{deps_of, needs_of};
 pub use healing::healing;
 pub use history::history_folder;

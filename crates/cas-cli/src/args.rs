@@ -130,6 +130,13 @@ pub(crate) enum Command {
     /// Look at images and artifacts in the store, and write them out
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Send an image or artifact to registries
+    ///
+    /// A target is built first. Blobs that a registry has are not sent again. First everything goes everywhere under its digest, and when
+    /// all of it is there, tags are set: when one registry fails, no tag is set anywhere, and the same command goes on where it
+    /// was. A tag that names something else is not moved: versions (`1.2.3`) and commits never, others with `--move-tag`. `latest` is
+    /// set beside another tag alone. Credentials are those of docker and podman.
+    Push(PushArgs),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),
@@ -592,6 +599,26 @@ pub(crate) struct ConvertArgs {
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) which: WhichArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PushArgs {
+    /// Image or artifact: a target as `:name` or `//package:name`, or what is in the store by name
+    pub(crate) image: String,
+    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag
+    #[arg(required = true)]
+    pub(crate) destinations: Vec<String>,
+    /// A tag that may be moved, if it is no version and no commit; can be given several times
+    ///
+    /// The tag is looked at and then written, by two requests: registries have no way to do both at once. What others write in
+    /// between is lost.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) move_tag: Vec<String>,
+    /// Look at what is there, and send nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
 }
 
 #[derive(Args, Debug)]

@@ -22,6 +22,7 @@ mod own_files;
 mod pages;
 mod place;
 mod progress;
+mod push;
 mod rebuild;
 mod remarks;
 mod render;

@@ -14,6 +14,7 @@ use cas_sandbox::{SandboxError, StartError};
 use cas_snapshot::SnapshotError;
 use cas_snapshot::watch::WatchError;
 use cas_store::StoreError;
+use cas_sync::SyncError;
 use serde_json::{Value, json};
 
 use crate::args::Format;
@@ -39,6 +40,8 @@ pub(crate) enum Failure {
     Folder(PathBuf, Option<FsError>),
     /// The parser does not understand the command line: what it says, and what it advises.
     Arguments(String, Option<String>),
+    /// A push did not get where it was to get.
+    Sync(SyncError),
     /// Printing failed.
     Output(io::Error),
 }
@@ -77,6 +80,7 @@ impl Failure {
             Self::Watch(WatchError::Fs(_)) => Exit::Store,
             Self::Watch(WatchError::Running { .. }) => Exit::Failed,
             Self::Watch(WatchError::Silent { .. } | WatchError::System { .. }) => Exit::Host,
+            Self::Sync(error) => exit_of_push(error),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Failed,
         }
@@ -162,15 +166,12 @@ fn exit_of(error: &BuildError) -> Exit {
         BuildError::Mismatch { .. }
         | BuildError::Package { .. }
         | BuildError::Image { .. }
-        | BuildError::ForeignLayer { .. }
-        | BuildError::Registry(RegistryError::Mismatch { .. } | RegistryError::TooLong { .. }) => Exit::Mismatch,
-        BuildError::Registry(RegistryError::Interrupted) => Exit::Interrupted,
-        BuildError::Registry(RegistryError::Credentials { .. } | RegistryError::Helper { .. }) => Exit::Usage,
+        | BuildError::ForeignLayer { .. } => Exit::Mismatch,
+        BuildError::Registry(error) => exit_of_registry(error),
         BuildError::Runtime(_) => Exit::Host,
         BuildError::Fetch(_)
         | BuildError::NoSuite { .. }
         | BuildError::Archive { .. }
-        | BuildError::Registry(_)
         | BuildError::ImageGone { .. }
         | BuildError::ActionCache(_)
         | BuildError::PackageGone { .. }
@@ -222,6 +223,28 @@ fn exit_of(error: &BuildError) -> Exit {
         | BuildError::Compress(_) => Exit::Failed,
         BuildError::WouldRun { .. } | BuildError::InTheWay { .. } => Exit::Failed,
         BuildError::Interrupted => commands::interrupted(),
+    }
+}
+
+fn exit_of_registry(error: &RegistryError) -> Exit {
+    match error {
+        RegistryError::Mismatch { .. } | RegistryError::TooLong { .. } => Exit::Mismatch,
+        RegistryError::Interrupted => commands::interrupted(),
+        RegistryError::Credentials { .. } | RegistryError::Helper { .. } => Exit::Usage,
+        RegistryError::Content { .. } => Exit::Store,
+        _ => Exit::Remote,
+    }
+}
+
+fn exit_of_push(error: &SyncError) -> Exit {
+    match error {
+        SyncError::Registry(error) => exit_of_registry(error),
+        SyncError::Taken { .. } | SyncError::OnlyLatest { .. } => Exit::Policy,
+        SyncError::Moved { .. } => Exit::Remote,
+        SyncError::Partial { failures, .. } | SyncError::PartialTags { failures, .. } => {
+            failures.first().map_or(Exit::Remote, |(_, failure)| exit_of_push(failure))
+        }
+        SyncError::Runtime(_) => Exit::Host,
     }
 }
 
@@ -318,6 +341,14 @@ fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
         Failure::Build(error) => (error.to_string(), causes(error.as_ref()), error.hint()),
         Failure::Init(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Watch(error) => (error.to_string(), causes(error), error.hint()),
+        Failure::Sync(error) => {
+            let place = |(place, failure): &(String, Box<SyncError>)| {
+                let words = [failure.to_string()].into_iter().chain(causes(failure.as_ref()));
+                format!("{place}: {}", words.collect::<Vec<_>>().join(": "))
+            };
+            let places: Vec<String> = error.failures().iter().map(place).collect();
+            (error.to_string(), if places.is_empty() { causes(error) } else { places }, error.hint())
+        }
         Failure::Usage(message) => (message.clone(), Vec::new(), None),
         Failure::Arguments(message, hint) => (message.clone(), Vec::new(), hint.clone()),
         Failure::Folder(path, None) => {

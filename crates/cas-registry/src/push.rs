@@ -65,6 +65,17 @@ impl Client {
         }
     }
 
+    /// Whether a repository has a blob. Mirrors are not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]
+    pub async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool, RegistryError> {
+        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let rights = Rights { may_push: true, source: None };
+        self.has(&endpoint, &format!("{repository}@{}", blob.digest), blob, &rights).await
+    }
+
     /// Sends a blob, unless it is there; `source` is another repository of the same server that may have it.
     ///
     /// # Errors
@@ -86,14 +97,15 @@ impl Client {
             rights: Rights { may_push: true, source: source.map(|source| source.path.clone()) },
             failure: Failure::default(),
         };
-        if self.has(&upload).await? {
+        let has = || self.has(&upload.endpoint, &upload.name, blob, &upload.rights);
+        if has().await? {
             return Ok(Delivery::Known);
         }
         let mut attempt = 1;
         loop {
             let failed = match self.upload(&upload).await? {
                 // Some servers take what they do not keep.
-                Ok(delivery) if self.has(&upload).await? => return Ok(delivery),
+                Ok(delivery) if has().await? => return Ok(delivery),
                 Ok(_) => return Err(upload.not_kept()),
                 Err(failed) => failed,
             };
@@ -139,10 +151,15 @@ impl Client {
     }
 
     /// Whether the repository has a blob of that length.
-    async fn has(&self, upload: &Upload<'_>) -> Result<bool, RegistryError> {
-        let Upload { endpoint, name, blob, .. } = upload;
+    async fn has(
+        &self,
+        endpoint: &Endpoint,
+        name: &str,
+        blob: &Descriptor,
+        rights: &Rights,
+    ) -> Result<bool, RegistryError> {
         let ask = Ask::new(Method::HEAD, endpoint.url("blobs", &blob.digest.to_string()));
-        match self.send(endpoint, name, &ask.rights(upload.rights.clone())).await {
+        match self.send(endpoint, name, &ask.rights(rights.clone())).await {
             Ok(response) => {
                 let length = header(&response, &CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
                 Ok(length.is_none_or(|length| length == blob.size))
@@ -180,7 +197,9 @@ impl Client {
         let has_failed = upload.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         let is_too_long = matches!(failed.error, RegistryError::Status { status: 413, .. });
         if has_failed || !(failed.may_help || is_too_long) {
-            return Ok(Err(failed));
+            // Servers behind one address may not know of each other's uploads.
+            let is_lost = matches!(failed.error, RegistryError::NotFound { .. });
+            return Ok(Err(Failed { may_help: failed.may_help || is_lost, ..failed }));
         }
         self.go_on(upload, session, failed).await
     }

@@ -83,6 +83,8 @@ struct State {
     headers: BTreeMap<String, String>,
     /// What is on its way here, by number.
     uploads: BTreeMap<usize, Vec<u8>>,
+    /// How many have begun.
+    upload_count: usize,
     /// How a registry takes uploads.
     manner: Manner,
 }

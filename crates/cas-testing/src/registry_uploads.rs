@@ -62,7 +62,8 @@ impl Upload<'_> {
             }
             let number = {
                 let mut state = self.lock();
-                let number = state.uploads.len();
+                let number = state.upload_count;
+                state.upload_count += 1;
                 state.uploads.insert(number, Vec::new());
                 number
             };
@@ -80,7 +81,7 @@ impl Upload<'_> {
             lines.extend((!kept.is_empty()).then(|| format!("Range: 0-{}", kept.len() - 1)));
             return respond(stream, 204, &lines, b"");
         }
-        let length = reader.limit() as usize;
+        let length = usize::try_from(reader.limit()).unwrap_or(usize::MAX);
         if manner.most_bytes.is_some_and(|most| length > most) {
             std::io::copy(reader, &mut std::io::sink())?;
             return respond(stream, 413, &[], b"");
@@ -126,7 +127,7 @@ impl Upload<'_> {
         let mut state = self.lock();
         let is_index = media_type.contains("index") || media_type.contains("list");
         let kind = if is_index { "manifests" } else { "blobs" };
-        let named = text.split('"').filter(|word| word.starts_with("sha256:") && word.len() == 71);
+        let named = text.split("\"digest\":\"").skip(1).filter_map(|rest| rest.split('"').next());
         let missing =
             named.map(|word| format!("{repository}/{kind}/{word}")).find(|path| !state.documents.contains_key(path));
         if missing.is_some() && !text.contains("\"subject\"") {

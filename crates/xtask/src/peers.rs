@@ -7,9 +7,10 @@ use std::process::Command;
 use crate::run::{Failure, cargo, workspace};
 
 /// Programs of Debian and Ubuntu, with their packages.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("bwrap", "bubblewrap"),
     ("skopeo", "skopeo"),
+    ("docker-registry", "docker-registry"),
     ("umoci", "umoci"),
     ("podman", "podman"),
     ("runc", "runc"),

@@ -75,7 +75,7 @@ fn what_another_repository_has_is_not_sent() {
 #[test]
 fn what_breaks_off_goes_on_where_it_was() {
     let (bytes, blob, content) = blob();
-    for (cut, manner) in (0..14).map(|part| part * 64 << 10).flat_map(|cut| {
+    for (cut, manner) in (0..14).map(|part| part * (64 << 10)).flat_map(|cut| {
         [Manner::default(), Manner { is_relative: true, says_created: true, ..Manner::default() }]
             .map(|manner| (cut, manner))
     }) {
@@ -129,6 +129,7 @@ fn a_busy_server_is_asked_again_and_one_that_forgets_is_told_of() {
         ("POST ", Fault::Status(429, vec!["Retry-After: 0".to_owned()]), 2),
         ("POST ", Fault::Status(503, vec!["Retry-After: 0".to_owned()]), 3),
         ("PUT /v2/a/b/blobs", Fault::Status(500, vec!["Retry-After: 0".to_owned()]), 2),
+        ("PUT /v2/a/b/blobs", Fault::Status(404, Vec::new()), 2),
         ("PUT /v2/a/b/manifests", Fault::Status(503, vec!["Retry-After: 0".to_owned()]), 2),
         ("HEAD ", Fault::Status(503, vec!["Retry-After: 0".to_owned()]), 2),
     ] {

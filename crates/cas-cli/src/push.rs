@@ -1,0 +1,114 @@
+//! `cas push`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use cas_build::{BuildError, Part, Whole};
+use cas_oci::MAX_DOCUMENT_BYTES;
+use cas_registry::{Client, Content};
+use cas_store::Store;
+use cas_sync::{PushOptions, Pushed, Shipment, ShippedBlob, ShippedDocument, TagChange, Target, push};
+use serde_json::{Value, json};
+
+use crate::args::{Global, PushArgs};
+use crate::commands::{Named, build_options, cancel_on_signals, logins, named, open_store, print, text};
+use crate::exit::Exit;
+use crate::render::{self, Failure};
+
+pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
+    let targets = Target::parse_all(args.destinations.iter().map(String::as_str))
+        .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
+    let tags: Vec<&String> = targets.iter().flat_map(|target| &target.tags).collect();
+    if let Some(tag) = args.move_tag.iter().find(|tag| !tags.contains(tag)) {
+        let hint = "name a destination with that tag, or leave the option out";
+        return Err(Failure::Usable(format!("`--move-tag {tag}`, and no destination has that tag"), hint.to_owned()));
+    }
+    if args.input.offline {
+        return Err(Failure::Usable("a push needs the network".to_owned(), "leave `--offline` out".to_owned()));
+    }
+    let store = Arc::new(open_store(global)?);
+    let options = build_options(None, &args.input);
+    let (name, shipment) = match named(global, &store, &args.image, &options, true)? {
+        Named::Image(image) => (image.reference.clone(), shipment(&store, Whole::of_image(&store, &image)?)?),
+        Named::Artifact(artifact) => {
+            (artifact.reference.clone(), shipment(&store, Whole::of_artifact(&store, &artifact)?)?)
+        }
+    };
+    let digest = shipment.root().blob.digest.to_string();
+    let signals = cancel_on_signals()?;
+    let switch = signals.0.clone();
+    let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
+    let options = PushOptions { moved: args.move_tag.iter().cloned().collect(), is_dry: args.dry_run };
+    let done = push(&client, &shipment, &targets, &options, &|_| ()).map_err(Failure::Sync)?;
+    let rows: Vec<Value> = done.iter().flat_map(|pushed| rows(&name, &digest, pushed, args.dry_run)).collect();
+    print(global, &rows, |row| {
+        format!("{} {} {}", text(&row["name"]), text(&row["digest"]), text(&row["destination"]))
+    })?;
+    for pushed in &done {
+        render::note(&summary(pushed, args.dry_run));
+    }
+    Ok(Exit::Done)
+}
+
+/// A row for each tag, or one for what has none.
+fn rows(name: &str, digest: &str, pushed: &Pushed, is_dry: bool) -> Vec<Value> {
+    let count = |(blobs, bytes): (usize, u64)| json!({ "blobs": blobs, "bytes": bytes });
+    let row = |destination: String, change: Option<TagChange>| {
+        let mut row = json!({
+            "name": name,
+            "digest": digest,
+            "destination": destination,
+            "dry_run": is_dry,
+            "sent": count(pushed.sent),
+            "known": count(pushed.known),
+            "mounted": count(pushed.mounted),
+        });
+        if let Some(change) = change {
+            row["tag"] = json!(match change {
+                TagChange::Same => "same",
+                TagChange::New => "new",
+                TagChange::Moved(_) => "moved",
+            });
+        }
+        if let Some(TagChange::Moved(before)) = change {
+            row["before"] = json!(before.to_string());
+        }
+        row
+    };
+    match &pushed.tags[..] {
+        [] => vec![row(format!("{}@{digest}", pushed.target), None)],
+        tags => tags.iter().map(|tag| row(format!("{}:{}", pushed.target, tag.tag), Some(tag.change))).collect(),
+    }
+}
+
+fn summary(pushed: &Pushed, is_dry: bool) -> String {
+    let blobs = |(count, bytes): (usize, u64)| format!("{} ({bytes} bytes)", render::counted(count as u64, "blob"));
+    let mounted =
+        if pushed.mounted.0 > 0 { format!(", {} taken from elsewhere", blobs(pushed.mounted)) } else { String::new() };
+    let (would, were) = if is_dry { ("would be sent", "are there") } else { ("sent", "were there") };
+    format!("{}: {} {would}{mounted}, {} {were}", pushed.target, blobs(pushed.sent), blobs(pushed.known))
+}
+
+/// What is sent: documents are small and read now, blobs when they are on their way.
+fn shipment(store: &Arc<Store>, whole: Whole<'_>) -> Result<Shipment, Failure> {
+    let mut documents = Vec::new();
+    for (blob, media_type) in whole.documents() {
+        let bytes = store.load(&blob, MAX_DOCUMENT_BYTES)?;
+        documents.push(ShippedDocument { blob, media_type: media_type.to_owned(), bytes });
+    }
+    let blobs = whole.into_blobs().into_iter().map(|part| blob(Arc::clone(store), part)).collect();
+    Ok(Shipment { documents, blobs })
+}
+
+fn blob(store: Arc<Store>, part: Part) -> ShippedBlob {
+    let name = part.blob;
+    let content: Content = Arc::new(move |sink| {
+        part.write(&store, sink).map_err(|error| match error {
+            // Who reads has gone, which is no fault of what is read.
+            BuildError::Compress(error) => error,
+            other => io::Error::other(other),
+        })
+    });
+    ShippedBlob { blob: name, content, source: None }
+}

@@ -1,0 +1,92 @@
+//! Why something did not reach its places.
+
+use cas_digest::Digest;
+use cas_registry::RegistryError;
+
+use crate::TagClass;
+
+/// Why something did not reach its places.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A tag names something else, and must not move.
+    #[error("`{repository}:{tag}` is `{found}`, and {} do not move", class.words())]
+    Taken {
+        /// Where.
+        repository: String,
+        /// The tag.
+        tag: String,
+        /// What it names.
+        found: Digest,
+        /// Why it must not.
+        class: TagClass,
+    },
+    /// A tag was moved by others in between.
+    #[error("`{repository}:{tag}` was moved by somebody else meanwhile")]
+    Moved {
+        /// Where.
+        repository: String,
+        /// The tag.
+        tag: String,
+    },
+    /// Nothing would tell later what `latest` was.
+    #[error("`{repository}` would get `latest` alone")]
+    OnlyLatest {
+        /// Where.
+        repository: String,
+    },
+    /// A registry has it, and another one has not.
+    #[error("{} of {all} registries have not all of it; no tag was set anywhere", failures.len())]
+    Partial {
+        /// Repositories, and what is the matter with them.
+        failures: Vec<(String, Box<SyncError>)>,
+        /// How many were to have it.
+        all: usize,
+    },
+    /// Tags are not everywhere.
+    #[error("{} of {all} registries have not all tags; the others have them", failures.len())]
+    PartialTags {
+        /// Repositories, and what is the matter with them.
+        failures: Vec<(String, Box<SyncError>)>,
+        /// How many were to have them.
+        all: usize,
+    },
+    /// No thread could be started.
+    #[error("no task could be started")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl SyncError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            // What is there is found again.
+            Self::Registry(RegistryError::Transport { .. } | RegistryError::Status { .. }) => {
+                "push again: what is there is not sent again".to_owned()
+            }
+            Self::Registry(error) => return error.hint(),
+            Self::Taken { class: TagClass::Moving, tag, .. } => {
+                format!("`--move-tag {tag}` moves it: look and write are two requests, so others may come in between")
+            }
+            Self::Taken { .. } => {
+                "push it under another tag: whoever has pulled this one has something else".to_owned()
+            }
+            Self::Moved { .. } => "look at it, and push again".to_owned(),
+            Self::OnlyLatest { repository } => format!("push a version with it: `{repository}:VERSION`"),
+            Self::Partial { .. } | Self::PartialTags { .. } => "push again: what is there is not sent again".to_owned(),
+            Self::Runtime(_) => return None,
+        })
+    }
+
+    /// What went wrong at single places.
+    #[must_use]
+    pub fn failures(&self) -> &[(String, Box<Self>)] {
+        match self {
+            Self::Partial { failures, .. } | Self::PartialTags { failures, .. } => failures,
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Sending images and artifacts to registries: what goes first, what is there already, and which tags may move.
+//!
+//! [`push`] brings a [`Shipment`] to [`Target`]s: blobs, then documents by digest, and when all of that is everywhere, tags. What is
+//! there is not sent again, so a push that broke off is made again by pushing. Rules and order: docs/formats/registry.md.
+//!
+//! Not here: requests (`cas-registry`), what images are made of (`cas-build`).
+
+mod error;
+mod push;
+mod shipment;
+mod tag;
+mod target;
+
+pub use error::SyncError;
+pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
+pub use shipment::{Shipment, ShippedBlob, ShippedDocument};
+pub use tag::TagClass;
+pub use target::{ParseTargetError, Target};

@@ -1,0 +1,288 @@
+//! Sending something to several registries: tags are looked at first and set last.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use cas_digest::Digest;
+use cas_registry::{Client, Delivery};
+use tokio::runtime::Runtime;
+
+use crate::tag::LATEST;
+use crate::{Shipment, SyncError, TagClass, Target};
+
+/// How many blobs are on their way to one registry at once.
+const BLOBS_AT_ONCE: usize = 4;
+
+/// How something is pushed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Tags that may be moved, if they are no versions or commits.
+    pub moved: BTreeSet<String>,
+    /// Nothing is sent.
+    pub is_dry: bool,
+}
+
+/// Something to say while a push lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushEvent<'a> {
+    /// A blob is where it was to be.
+    Delivered {
+        /// Where.
+        target: &'a Target,
+        /// How long it is.
+        size: u64,
+        /// How it came there.
+        delivery: Delivery,
+    },
+}
+
+/// What happens to a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagChange {
+    /// It names what is pushed already.
+    Same,
+    /// It is new.
+    New,
+    /// It named something else.
+    Moved(Digest),
+}
+
+/// A tag of what was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushedTag {
+    /// The tag.
+    pub tag: String,
+    /// What happened to it.
+    pub change: TagChange,
+}
+
+/// What a registry has now; of a dry run what it would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Where.
+    pub target: Target,
+    /// The tags, in their order.
+    pub tags: Vec<PushedTag>,
+    /// Blobs that were there, and their bytes.
+    pub known: (usize, u64),
+    /// Blobs that the registry took from another repository.
+    pub mounted: (usize, u64),
+    /// Blobs that were sent.
+    pub sent: (usize, u64),
+}
+
+impl Pushed {
+    fn new(target: &Target) -> Self {
+        Self { target: target.clone(), tags: Vec::new(), known: (0, 0), mounted: (0, 0), sent: (0, 0) }
+    }
+
+    fn count(&mut self, delivery: Delivery, size: u64) {
+        let counter = match delivery {
+            Delivery::Known => &mut self.known,
+            Delivery::Mounted => &mut self.mounted,
+            Delivery::Sent => &mut self.sent,
+        };
+        *counter = (counter.0 + 1, counter.1 + size);
+    }
+}
+
+struct Pushing<'a> {
+    runtime: Runtime,
+    client: &'a Client,
+    shipment: &'a Shipment,
+    options: &'a PushOptions,
+    told: &'a (dyn Fn(PushEvent<'_>) + Sync),
+}
+
+/// Sends something to all targets. Tags are looked at before anything is sent; they are set when everything is everywhere.
+///
+/// # Errors
+///
+/// [`SyncError`]: for a tag that must not move nothing is sent anywhere; when a registry fails, no tag is set anywhere, and when one
+/// fails while tags are set, the others have theirs.
+pub fn push(
+    client: &Client,
+    shipment: &Shipment,
+    targets: &[Target],
+    options: &PushOptions,
+    told: &(dyn Fn(PushEvent<'_>) + Sync),
+) -> Result<Vec<Pushed>, SyncError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let pushing = Pushing { runtime: runtime.map_err(SyncError::Runtime)?, client, shipment, options, told };
+    let mut states: Vec<State> = targets.iter().map(|target| State::new(Pushed::new(target))).collect();
+    pushing.each(&mut states, |state| pushing.look(&mut state.pushed));
+    if let Some(error) = states.iter_mut().find_map(|state| state.failure.take()) {
+        return Err(error);
+    }
+    pushing.send_blobs(&mut states);
+    if options.is_dry {
+        return finished(states, |failures, all| SyncError::Partial { failures, all });
+    }
+    pushing.each(&mut states, |state| pushing.send_documents(&state.pushed.target));
+    if states.iter().any(|state| state.failure.is_some()) {
+        return finished(states, |failures, all| SyncError::Partial { failures, all });
+    }
+    pushing.each(&mut states, |state| pushing.set_tags(&state.pushed));
+    finished(states, |failures, all| SyncError::PartialTags { failures, all })
+}
+
+/// How far a target is.
+struct State {
+    pushed: Pushed,
+    failure: Option<SyncError>,
+}
+
+impl State {
+    const fn new(pushed: Pushed) -> Self {
+        Self { pushed, failure: None }
+    }
+}
+
+/// What all have, or what failed; one place that fails alone is told by itself.
+fn finished(
+    states: Vec<State>,
+    partial: impl Fn(Vec<(String, Box<SyncError>)>, usize) -> SyncError,
+) -> Result<Vec<Pushed>, SyncError> {
+    let all = states.len();
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    for State { pushed, failure } in states {
+        match failure {
+            None => done.push(pushed),
+            Some(failure) if all == 1 => return Err(failure),
+            Some(failure) => failures.push((pushed.target.to_string(), Box::new(failure))),
+        }
+    }
+    if failures.is_empty() { Ok(done) } else { Err(partial(failures, all)) }
+}
+
+impl Pushing<'_> {
+    /// Does something for each target that has not failed, side by side.
+    fn each(&self, states: &mut [State], work: impl Fn(&mut State) -> Result<(), SyncError> + Sync) {
+        std::thread::scope(|scope| {
+            for state in states.iter_mut().filter(|state| state.failure.is_none()) {
+                let work = &work;
+                scope.spawn(move || state.failure = work(state).err());
+            }
+        });
+    }
+
+    /// What becomes of the tags.
+    fn look(&self, pushed: &mut Pushed) -> Result<(), SyncError> {
+        let Target { repository, tags } = &pushed.target;
+        if tags[..] == [LATEST] {
+            return Err(SyncError::OnlyLatest { repository: repository.to_string() });
+        }
+        for tag in tags {
+            let change = match self.runtime.block_on(self.client.look(repository, tag))? {
+                None => TagChange::New,
+                Some(found) if self.is_root(&found) => TagChange::Same,
+                Some(found) => match TagClass::of(tag) {
+                    TagClass::Moving if self.options.moved.contains(tag) => TagChange::Moved(found),
+                    class => {
+                        let (repository, tag) = (repository.to_string(), tag.clone());
+                        return Err(SyncError::Taken { repository, tag, found, class });
+                    }
+                },
+            };
+            pushed.tags.push(PushedTag { tag: tag.clone(), change });
+        }
+        Ok(())
+    }
+
+    /// Whether a digest is that of what is pushed, by whatever function.
+    fn is_root(&self, found: &Digest) -> bool {
+        let root = self.shipment.root();
+        *found == root.blob.digest
+            || (found.function() != root.blob.digest.function() && *found == Digest::of(found.function(), &root.bytes))
+    }
+
+    /// Blob by blob, so that each is read while it is still at hand; a target that has failed gets no more.
+    fn send_blobs(&self, states: &mut [State]) {
+        let targets = states.len();
+        let jobs = (0..self.shipment.blobs.len()).flat_map(|blob| (0..targets).map(move |target| (blob, target)));
+        let jobs = Mutex::new(jobs);
+        let states: Vec<Mutex<&mut State>> = states.iter_mut().map(Mutex::new).collect();
+        let lock = |target: usize| states[target].lock().unwrap_or_else(PoisonError::into_inner);
+        std::thread::scope(|scope| {
+            for _ in 0..(BLOBS_AT_ONCE * targets).min(self.shipment.blobs.len() * targets) {
+                scope.spawn(|| {
+                    loop {
+                        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((blob, target)) = job else { return };
+                        let to = {
+                            let state = lock(target);
+                            if state.failure.is_some() {
+                                continue;
+                            }
+                            state.pushed.target.clone()
+                        };
+                        let result = self.send_blob(blob, &to);
+                        let mut state = lock(target);
+                        match result {
+                            Ok(delivery) => {
+                                let size = self.shipment.blobs[blob].blob.size;
+                                state.pushed.count(delivery, size);
+                                (self.told)(PushEvent::Delivered { target: &to, size, delivery });
+                            }
+                            Err(error) => drop(state.failure.get_or_insert(error)),
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    fn send_blob(&self, blob: usize, to: &Target) -> Result<Delivery, SyncError> {
+        let blob = &self.shipment.blobs[blob];
+        let work = async {
+            if self.options.is_dry {
+                let is_known = self.client.has_blob(&to.repository, &blob.blob).await?;
+                return Ok(if is_known { Delivery::Known } else { Delivery::Sent });
+            }
+            self.client.push_blob(&to.repository, &blob.blob, &blob.content, blob.source.as_ref()).await
+        };
+        Ok(self.runtime.block_on(work)?)
+    }
+
+    /// By digest, what is named before what names it.
+    fn send_documents(&self, to: &Target) -> Result<(), SyncError> {
+        for document in &self.shipment.documents {
+            let digest = &document.blob.digest;
+            self.runtime.block_on(async {
+                if self.client.look(&to.repository, &digest.to_string()).await?.is_some() {
+                    return Ok(());
+                }
+                let (reference, media_type) = (digest.to_string(), &document.media_type);
+                let sent = self.client.push_document(&to.repository, &reference, media_type, &document.bytes, digest);
+                sent.await.map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A tag that moves is looked at once more: nobody can do both at once.
+    fn set_tags(&self, pushed: &Pushed) -> Result<(), SyncError> {
+        let Target { repository, .. } = &pushed.target;
+        let root = self.shipment.root();
+        for PushedTag { tag, change } in pushed.tags.iter().filter(|tag| tag.change != TagChange::Same) {
+            self.runtime.block_on(async {
+                let now = self.client.look(repository, tag).await?;
+                let is_as_seen = match (now, change) {
+                    (Some(now), _) if self.is_root(&now) => return Ok(()),
+                    (None, TagChange::New) => true,
+                    (Some(now), TagChange::Moved(before)) => now == *before,
+                    _ => false,
+                };
+                if !is_as_seen {
+                    return Err(SyncError::Moved { repository: repository.to_string(), tag: tag.clone() });
+                }
+                let sent = self.client.push_document(repository, tag, &root.media_type, &root.bytes, &root.blob.digest);
+                sent.await.map(drop).map_err(SyncError::from)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
