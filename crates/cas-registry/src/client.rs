@@ -83,6 +83,13 @@ pub(crate) struct Rights {
     pub(crate) source: Option<String>,
 }
 
+impl Rights {
+    /// For writing into a repository.
+    pub(crate) const fn of_push() -> Self {
+        Self { may_push: true, source: None }
+    }
+}
+
 impl<'a> Ask<'a> {
     pub(crate) fn new(method: Method, url: impl Into<String>) -> Self {
         Self { method, url: url.into(), headers: Vec::new(), body: None, rights: Rights::default() }

@@ -25,5 +25,5 @@ pub use body::Body;
 pub use client::{Client, Fetched};
 pub use credentials::{Credentials, Login};
 pub use error::{Access, RegistryError};
-pub use push::Delivery;
+pub use push::{Delivery, is_same};
 pub use sending::Content;

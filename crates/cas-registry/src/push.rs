@@ -51,7 +51,7 @@ impl Client {
         let name = named(repository, reference);
         let ask = || {
             let ask = Ask::new(Method::HEAD, endpoint.url("manifests", reference)).accepting_documents();
-            ask.rights(Rights { may_push: true, source: None })
+            ask.rights(Rights::of_push())
         };
         let response = match self.send(&endpoint, &name, &ask()).await {
             Ok(response) => response,
@@ -72,7 +72,7 @@ impl Client {
     /// [`RegistryError`]
     pub async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool, RegistryError> {
         let endpoint = Endpoint::of(repository, &BTreeMap::new());
-        let rights = Rights { may_push: true, source: None };
+        let rights = Rights::of_push();
         self.has(&endpoint, &format!("{repository}@{}", blob.digest), blob, &rights).await
     }
 
@@ -138,7 +138,7 @@ impl Client {
         let name = named(repository, reference);
         let body = || reqwest::Body::from(bytes.to_vec());
         let ask = Ask::new(Method::PUT, endpoint.url("manifests", reference));
-        let ask = ask.header(CONTENT_TYPE, media_type).rights(Rights { may_push: true, source: None }).body(&body);
+        let ask = ask.header(CONTENT_TYPE, media_type).rights(Rights::of_push()).body(&body);
         let response = self.send(&endpoint, &name, &ask).await?;
         let knows_subject = response.headers().contains_key("oci-subject");
         match self.look(repository, reference).await? {
@@ -194,7 +194,7 @@ impl Client {
             Ok(()) => return Ok(Ok(Delivery::Sent)),
             Err(failed) => failed,
         };
-        let has_failed = upload.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let has_failed = upload.has_failed();
         let is_too_long = matches!(failed.error, RegistryError::Status { status: 413, .. });
         if has_failed || !(failed.may_help || is_too_long) {
             // Servers behind one address may not know of each other's uploads.
@@ -253,15 +253,17 @@ impl Client {
                     Ok(response) => {
                         session = upload.session(&response, session.as_str())?;
                         // What the server says counts, where it says something.
-                        from = header(&response, &RANGE).map_or(to, |_| self::position(&response));
-                        if from <= position {
+                        let now = header(&response, &RANGE).map_or(to, |_| self::position(&response));
+                        // Each piece must get it on, or this has no end.
+                        if now <= from {
                             return Ok(Err(failed));
                         }
+                        from = now;
                     }
                     Err(failed) => break failed,
                 }
             };
-            let has_failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+            let has_failed = upload.has_failed();
             // The server has lost the upload, or is elsewhere than it said: one from the beginning may do.
             let is_lost =
                 matches!(broken.error, RegistryError::NotFound { .. } | RegistryError::Status { status: 416, .. });
@@ -274,6 +276,11 @@ impl Client {
 }
 
 impl Upload<'_> {
+    /// Whether what was to be sent could not be read.
+    fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn not_kept(&self) -> RegistryError {
         RegistryError::NotKept { name: self.name.clone(), origin: self.endpoint.origin.clone() }
     }
@@ -318,7 +325,8 @@ fn position(response: &Response) -> u64 {
     end.filter(|end| *end > 0).map_or(0, |end| end + 1)
 }
 
-/// Servers may name a document with another function than we do.
-fn is_same(found: &Digest, digest: &Digest, bytes: &[u8]) -> bool {
+/// Whether a server's name of a document is that of ours: it may use another function than we do.
+#[must_use]
+pub fn is_same(found: &Digest, digest: &Digest, bytes: &[u8]) -> bool {
     found == digest || (found.function() != digest.function() && *found == Digest::of(found.function(), bytes))
 }

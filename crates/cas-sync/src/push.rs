@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use cas_digest::Digest;
-use cas_registry::{Client, Delivery};
+use cas_registry::{Client, Delivery, is_same};
 use tokio::runtime::Runtime;
 
 use crate::tag::LATEST;
 use crate::{Shipment, SyncError, TagClass, Target};
 
-/// How many blobs are on their way to one registry at once.
+/// How many blobs are on their way at once, for each registry that is written to.
 const BLOBS_AT_ONCE: usize = 4;
 
 /// How something is pushed.
@@ -192,8 +192,7 @@ impl Pushing<'_> {
     /// Whether a digest is that of what is pushed, by whatever function.
     fn is_root(&self, found: &Digest) -> bool {
         let root = self.shipment.root();
-        *found == root.blob.digest
-            || (found.function() != root.blob.digest.function() && *found == Digest::of(found.function(), &root.bytes))
+        is_same(found, &root.blob.digest, &root.bytes)
     }
 
     /// Blob by blob, so that each is read while it is still at hand; a target that has failed gets no more.

@@ -102,6 +102,8 @@ pub struct Manner {
     pub is_relative: bool,
     /// Whether pieces are answered with 201, as ECR has it.
     pub says_created: bool,
+    /// Whether it says after each piece that it has ten bytes, whatever it has.
+    pub stays: bool,
     /// What comes before the path of `Location`, in the place of this server.
     pub elsewhere: Option<String>,
 }

@@ -88,7 +88,7 @@ impl Upload<'_> {
         }
         let range = self.request.header("content-range").and_then(|text| text.split_once('-')?.0.parse::<usize>().ok());
         let is_short = method == "PATCH" && manner.least_bytes.is_some_and(|least| length < least);
-        if range.is_some_and(|start| start != kept.len()) {
+        if range.is_some_and(|start| start != kept.len()) && !manner.stays {
             std::io::copy(reader, &mut std::io::sink())?;
             return respond(stream, 416, &[self.location(repository, number, kept.len())], b"");
         }
@@ -99,7 +99,10 @@ impl Upload<'_> {
         }
         reader.read_to_end(&mut kept)?;
         if method == "PATCH" {
-            let lines = [self.location(repository, number, kept.len()), format!("Range: 0-{}", kept.len().max(1) - 1)];
+            let lines = [
+                self.location(repository, number, kept.len()),
+                format!("Range: 0-{}", if manner.stays { 9 } else { kept.len().max(1) - 1 }),
+            ];
             self.lock().uploads.insert(number, kept);
             return respond(stream, if manner.says_created { 201 } else { 202 }, &lines, b"");
         }

@@ -110,6 +110,17 @@ fn what_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_server_that_gets_nowhere_is_left() {
+    let (_, blob, content) = blob();
+    let fake = FakeRegistry::start(Gate::Open);
+    fake.manner(Manner { stays: true, ..Manner::default() });
+    fake.fail("PUT ", Fault::CutRequest(0), 99);
+    let error = run(client().push_blob(&repository(&fake, "a/b"), &blob, &content, None)).expect_err("it never ends");
+    assert!(matches!(error, RegistryError::Transport { .. }), "{error}");
+    assert!(fake.requests().len() < 40, "{}", fake.requests().len());
+}
+
+#[test]
 fn a_server_that_takes_less_at_once_gets_less() {
     let (bytes, blob, content) = blob();
     let fake = FakeRegistry::start(Gate::Open);
