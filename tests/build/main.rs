@@ -21,6 +21,7 @@ mod formats;
 mod golden;
 #[path = "../common/golden.rs"]
 mod golden_table;
+mod image_names;
 mod images;
 mod init;
 mod npm;

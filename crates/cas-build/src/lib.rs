@@ -95,7 +95,7 @@ pub use healing::healing;
 pub use history::history_folder;
 pub use image_content::{ImageContent, LayerContent, foreign_image, stored_image};
 pub use image_place::ImageRegistries;
-pub use image_record::{find_image, list_images};
+pub use image_record::{find_image, is_image_name, list_images};
 pub use import::{Platforms, fetch_image, import_image};
 pub use log::Log;
 pub use missed::Missed;

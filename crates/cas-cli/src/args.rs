@@ -427,7 +427,7 @@ pub(crate) struct GraphArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// Target: an image, a command, a test or a run; or the name of an image in the store
+    /// Target: an image, a command, a test or a run; or an image by its name in the store or its place, named as for `image analyze`
     pub(crate) target: String,
     /// Arguments behind those of the target's command; for an image, a command instead of its own
     #[arg(last = true, value_name = "ARGUMENT")]
@@ -521,24 +521,13 @@ pub(crate) enum ImageCommand {
     /// List the images and artifacts in the store
     Ls,
     /// Print the manifest and configuration of an image, or the manifest of an artifact
-    Inspect {
-        /// Image or artifact: a target or a name
-        image: String,
-    },
+    Inspect(InspectArgs),
     /// Write an image or artifact to a layout folder or archive
     ///
-    /// An artifact goes to `oci:`, `oci-archive:` and `dir:` alone.
-    Export {
-        /// Image or artifact: a target or a name
-        image: String,
-        /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it,
-        /// `tar:FILE` for the files alone, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`
-        destination: String,
-        /// Of an image for several platforms the one for this, as `linux/arm64`; without it `oci:` and `oci-archive:` get all of
-        /// them, podman (`containers-storage:`) takes that of its machine, and the others refuse such an image
-        #[arg(long)]
-        platform: Option<String>,
-    },
+    /// An artifact goes to `oci:`, `oci-archive:` and `dir:` alone. Of an image for several platforms `oci:` and `oci-archive:` get all,
+    /// podman (`containers-storage:`) takes that of its machine, and the others hold one: name it with `--platform`. An image of others
+    /// has no name in the store afterwards.
+    Export(ExportArgs),
     /// Bring an image of others into the store, byte for byte
     ///
     /// Each layer is looked into and must be what the configuration tells. The image can be run, exported and built upon then.
@@ -558,6 +547,25 @@ pub(crate) enum ImageCommand {
     ///
     /// How the files are cut into layers does not count. Ends with 0 when the images are equal and with 1 when they differ.
     Diff(DiffArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// Image or artifact, named as for `analyze`
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Image or artifact, named as for `analyze`
+    pub(crate) image: String,
+    /// Where to: `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER` as skopeo has it,
+    /// `tar:FILE` for the files alone, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`
+    pub(crate) destination: String,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
 }
 
 #[derive(Args, Debug)]
@@ -624,7 +632,8 @@ pub(crate) struct PushArgs {
 #[derive(Args, Debug)]
 pub(crate) struct AnalyzeArgs {
     /// Image: a target, a name in the store, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`,
-    /// `dir:FOLDER`, `tar:FILE[:PLATFORM]` or `docker://HOST/PATH:TAG`
+    /// `dir:FOLDER`, `tar:FILE[:PLATFORM]`, `containers-storage:NAME:TAG`, `docker-daemon:NAME:TAG` or `docker://HOST/PATH:TAG`; without
+    /// `docker://` before it, what the store has by that name comes before the registry
     pub(crate) image: String,
     /// Write a page for a browser as well, in one file
     #[arg(long, value_name = "FILE")]

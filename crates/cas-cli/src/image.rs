@@ -7,12 +7,12 @@ use cas_build::{
     Artifact, BuildError, Destination, DestinationError, Image, export_artifact, export_image, list_artifacts,
     list_images,
 };
-use cas_oci::TargetPlatform;
 use serde_json::{Value, json};
 
-use crate::args::{Global, ImageCommand, InputArgs};
-use crate::commands::{Named, build_options, named, open_store, print, text};
+use crate::args::{ExportArgs, Global, ImageCommand, InspectArgs};
+use crate::commands::{Named, open_store, print, text};
 use crate::exit::Exit;
+use crate::image_look::taken;
 use crate::render::{self, Failure};
 use crate::{analyze, image_convert, image_diff, image_file};
 
@@ -22,10 +22,8 @@ const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 pub(crate) fn run(global: &Global, command: ImageCommand) -> Result<Exit, Failure> {
     match command {
         ImageCommand::Ls => list(global),
-        ImageCommand::Inspect { image } => inspect(global, &image),
-        ImageCommand::Export { image, destination, platform } => {
-            export(global, &image, &destination, platform.as_deref())
-        }
+        ImageCommand::Inspect(args) => inspect(global, &args),
+        ImageCommand::Export(args) => export(global, &args),
         ImageCommand::Analyze(args) => analyze::run(global, &args),
         ImageCommand::Diff(args) => image_diff::run(global, &args),
         ImageCommand::Import(args) => image_convert::import(global, &args),
@@ -55,9 +53,9 @@ fn list(global: &Global) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn inspect(global: &Global, name: &str) -> Result<Exit, Failure> {
+fn inspect(global: &Global, args: &InspectArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let found = named(global, &store, name, &build_options(None, &InputArgs::default()), true)?;
+    let found = taken(global, &store, &args.image, &args.which)?;
     let parse = |blob| -> Result<Value, Failure> {
         let bytes = store.load(&blob, MAX_DOCUMENT_BYTES)?;
         serde_json::from_slice(&bytes).map_err(|_| BuildError::Record { what: blob }.into())
@@ -98,23 +96,13 @@ fn inspect(global: &Global, name: &str) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn export(global: &Global, name: &str, destination: &str, platform: Option<&str>) -> Result<Exit, Failure> {
+fn export(global: &Global, args: &ExportArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
-    let destination = self::destination(global, destination)?;
-    let platform = platform.map(str::parse::<TargetPlatform>).transpose();
-    let platform = platform.map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
-    let (name, digest) = match named(global, &store, name, &build_options(None, &InputArgs::default()), true)? {
+    let destination = destination(global, &args.destination)?;
+    let (name, digest) = match taken(global, &store, &args.image, &args.which)? {
         Named::Image(image) => {
-            let chosen = match &platform {
-                None => &*image,
-                Some(wanted) => image.of_platform(wanted)?,
-            };
-            export_image(&store, chosen, &destination)?;
-            (image.reference.clone(), chosen.document().digest)
-        }
-        Named::Artifact(artifact) if platform.is_some() => {
-            let message = format!("`--platform` is for images, and `{}` is an artifact", artifact.reference);
-            return Err(Failure::Usable(message, "leave it out".to_owned()));
+            export_image(&store, &image, &destination)?;
+            (image.reference.clone(), image.document().digest)
         }
         Named::Artifact(artifact) => {
             export_artifact(&store, &artifact, &destination)?;

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cas_build::{
-    BuildError, Image, ImageRegistries, Platforms, convert_image, export_image, fetch_image, import_image,
-};
+use cas_build::{BuildError, Image, ImageRegistries, convert_image, export_image, import_image};
 use cas_config::Compression;
 use cas_digest::DigestFunction;
 use cas_oci::{ImageSource, is_name_with_tag};
@@ -13,11 +11,11 @@ use cas_registry::Client;
 use cas_store::Store;
 use serde_json::json;
 
-use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs, WhichArgs};
+use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs};
 use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
 use crate::exit::Exit;
 use crate::image::{destination, print_beside};
-use crate::image_look::found;
+use crate::image_look::{fetched, found, wanted};
 use crate::render::{self, Failure};
 
 /// Registries, with the workspace's mirrors where there is one, and the digest function of that.
@@ -101,23 +99,12 @@ pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failu
 
 /// The image that is meant, and the digest function of its files.
 fn image(global: &Global, store: &Store, args: &ConvertArgs) -> Result<(Image, DigestFunction), Failure> {
-    let (registries, function) = registries(global, args.which.offline)?;
-    let Some((source, _saved)) = found(store, &args.image)? else {
-        let options = build_options(None, &InputArgs { offline: args.which.offline, ..InputArgs::default() });
-        let image = find(global, store, &args.image, &options)?;
-        let Some(wanted) = &args.which.platform else { return Ok((Image::clone(&image), function)) };
-        return Ok((image.of_platform(wanted)?.clone(), function));
-    };
-    let platforms = wanted(&args.which);
-    let fetched = fetch_image(store, &source, &here(global), &registries, &platforms);
-    let image = fetched.map_err(|error| no_place(&source, error))?;
-    Ok((Image { reference: args.image.clone(), ..image }, function))
-}
-
-fn wanted(which: &WhichArgs) -> Platforms {
-    match (&which.platform, which.all) {
-        (Some(platform), _) => Platforms::One(platform.clone()),
-        (None, true) => Platforms::All,
-        (None, false) => Platforms::Own,
+    if let Some(found) = fetched(global, store, &args.image, &wanted(&args.which), args.which.offline)? {
+        return Ok(found);
     }
+    let (_, function) = registries(global, args.which.offline)?;
+    let options = build_options(None, &InputArgs { offline: args.which.offline, ..InputArgs::default() });
+    let image = find(global, store, &args.image, &options)?;
+    let Some(wanted) = &args.which.platform else { return Ok((Image::clone(&image), function)) };
+    Ok((image.of_platform(wanted)?.clone(), function))
 }

@@ -1,11 +1,16 @@
 //! Images that commands look at: of the store, of the workspace, and of others by their names.
 
-use cas_build::{Engine, ImageContent, Saved, foreign_image, stored_image};
+use std::sync::Arc;
+
+use cas_build::{
+    Engine, Image, ImageContent, Platforms, Saved, fetch_image, foreign_image, is_image_name, stored_image,
+};
+use cas_digest::DigestFunction;
 use cas_oci::{ImageSource, is_name_with_tag};
 use cas_store::Store;
 
-use crate::args::{Global, InputArgs, LookArgs};
-use crate::commands::{build_options, find, here};
+use crate::args::{Global, InputArgs, LookArgs, WhichArgs};
+use crate::commands::{Named, build_options, find, here, named, watch_signals};
 use crate::image_convert::{no_place, registries};
 use crate::render::Failure;
 
@@ -17,7 +22,11 @@ pub(crate) fn found(store: &Store, text: &str) -> Result<Option<(ImageSource, Op
     let Some((engine, name)) =
         text.split_once(':').and_then(|(transport, name)| Some((Engine::of_transport(transport)?, name)))
     else {
-        return Ok(source(text)?.map(|source| (source, None)));
+        // A name that somebody gave an image counts where nothing says that the registry is meant.
+        return match source(text)? {
+            Some(ImageSource::Registry(_)) if !has_transport(text) && is_image_name(store, text)? => Ok(None),
+            found => Ok(found.map(|source| (source, None))),
+        };
     };
     if !is_name_with_tag(name) {
         let hint = "write `NAME:TAG` in small letters, with the registry before it if it has one";
@@ -32,11 +41,57 @@ fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
     if text.starts_with("//") || text.starts_with(':') {
         return Ok(None);
     }
-    let has_transport = TRANSPORTS.iter().any(|transport| text.starts_with(transport));
     match text.parse::<ImageSource>() {
         Ok(source) => Ok(Some(source)),
-        Err(cas_oci::ParseReferenceError::NoHost { .. }) if !has_transport => Ok(None),
+        Err(cas_oci::ParseReferenceError::NoHost { .. }) if !has_transport(text) => Ok(None),
         Err(error) => Err(Failure::Usable(error.to_string(), error.hint())),
+    }
+}
+
+fn has_transport(text: &str) -> bool {
+    TRANSPORTS.iter().any(|transport| text.starts_with(transport))
+}
+
+/// Which platforms of an image are meant.
+pub(crate) fn wanted(which: &WhichArgs) -> Platforms {
+    match (&which.platform, which.all) {
+        (Some(platform), _) => Platforms::One(platform.clone()),
+        (None, true) => Platforms::All,
+        (None, false) => Platforms::Own,
+    }
+}
+
+/// The image of others that a text names, in the store without a name, and the digest function of its files; `None` where it is
+/// no place of such.
+pub(crate) fn fetched(
+    global: &Global,
+    store: &Store,
+    text: &str,
+    platforms: &Platforms,
+    offline: bool,
+) -> Result<Option<(Image, DigestFunction)>, Failure> {
+    // Also where nothing is built: what is done with the image may be long, and leaves nothing behind then.
+    watch_signals()?;
+    let Some((source, _saved)) = found(store, text)? else { return Ok(None) };
+    let (registries, function) = registries(global, offline)?;
+    let fetched = fetch_image(store, &source, &here(global), &registries, platforms);
+    let image = fetched.map_err(|error| no_place(&source, error))?;
+    Ok(Some((Image { reference: text.to_owned(), ..image }, function)))
+}
+
+/// What a text names: an image of others, or what [`named`] finds.
+pub(crate) fn taken(global: &Global, store: &Store, text: &str, which: &WhichArgs) -> Result<Named, Failure> {
+    if let Some((image, _)) = fetched(global, store, text, &wanted(which), which.offline)? {
+        return Ok(Named::Image(Arc::new(image)));
+    }
+    let options = build_options(None, &InputArgs { offline: which.offline, ..InputArgs::default() });
+    match (named(global, store, text, &options, true)?, &which.platform) {
+        (Named::Image(image), Some(wanted)) => Ok(Named::Image(Arc::new(image.of_platform(wanted)?.clone()))),
+        (Named::Artifact(artifact), Some(_)) => {
+            let message = format!("`--platform` is for images, and `{}` is an artifact", artifact.reference);
+            Err(Failure::Usable(message, "leave it out".to_owned()))
+        }
+        (found, None) => Ok(found),
     }
 }
 

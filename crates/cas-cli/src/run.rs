@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{ffi::OsStr, io};
 
-use cas_build::{BuildError, Force, Program, Ran, RunEvent, RunRequest, Workspace, command_line, deps_of, run_image};
+use cas_build::{
+    BuildError, Force, Platforms, Program, Ran, RunEvent, RunRequest, Workspace, command_line, deps_of, run_image,
+};
 use cas_config::{Label, Run, TargetKind};
 use cas_sandbox::{Ending, Health, Streams};
 use cas_store::Store;
@@ -19,6 +22,7 @@ use crate::commands::{
     open_store, open_workspace, outputs, patterns, variables, with_builder,
 };
 use crate::exit::Exit;
+use crate::image_look::fetched;
 use crate::live::{Live, program_folders};
 use crate::progress::Progress;
 use crate::render::{self, Failure};
@@ -59,7 +63,10 @@ pub(crate) fn run(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
     let store = open_store(global)?;
     // Before the image is built, which may take long.
     let (changes, ports) = (run_image::changes(&args.image)?, run_image::ports(&args.image)?);
-    let image = find(global, &store, &args.target, &options)?;
+    let image = match fetched(global, &store, &args.target, &Platforms::Own, args.inputs.offline)? {
+        Some((image, _)) => Arc::new(image),
+        None => find(global, &store, &args.target, &options)?,
+    };
     let (wants_check, tier) = (args.image.health_exit, options.tier);
     let stop_timeout = Duration::from_secs(args.image.stop_timeout.unwrap_or(STOP_TIMEOUT_SECONDS).into());
     let streams = streams()?;

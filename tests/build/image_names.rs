@@ -1,0 +1,95 @@
+//! How images are named on the command line: targets, names in the store, and places of others.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::analyze::{file, run, write};
+use crate::{Home, text};
+
+/// Runs a command that has to fail, and returns what it says.
+#[track_caller]
+fn fails(home: &Home, arguments: &[&str], code: i32) -> String {
+    let output = home.cas(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    stderr
+}
+
+fn inspected(home: &Home, image: &str) -> Value {
+    serde_json::from_str(&run(home, &["image", "inspect", image], 0)).unwrap()
+}
+
+#[test]
+fn an_image_of_others_is_written_out_and_looked_at_without_a_name() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")], vec![file("b", "2")]], |_| {});
+    let given = inspected(&home, "oci:given");
+    assert_eq!((&given["name"], &given["config"]["config"]["Cmd"][0]), (&"oci:given".into(), &"sh".into()));
+    for (place, is_same) in [("oci-archive:given.tar", true), ("dir:folder", true), ("docker-archive:saved.tar", false)]
+    {
+        run(&home, &["image", "export", "oci:given", place], 0);
+        let found = inspected(&home, place);
+        assert_eq!(found["digest"] == given["digest"], is_same, "{place}");
+        assert_eq!(found["config"], given["config"], "{place}");
+        let said = run(&home, &["image", "export", place, "oci:again"], 0);
+        assert_eq!(said, format!("{place} {}\n", found["digest"].as_str().unwrap()));
+        run(&home, &["image", "diff", "oci:given", "oci:again"], 0);
+    }
+    run(&home, &["image", "export", "oci:given", "tar:files.tar"], 0);
+    run(&home, &["image", "export", "tar:files.tar:linux/s390x", "oci:files"], 0);
+    assert_eq!(inspected(&home, "tar:files.tar:linux/s390x")["config"]["architecture"], "s390x");
+    run(&home, &["image", "inspect", "oci:files", "--platform", "linux/s390x"], 0);
+    let told = fails(&home, &["image", "export", "oci:files", "oci:x", "--platform", "linux/riscv64"], 2);
+    assert!(told.contains("linux/riscv64"), "{told}");
+    for command in
+        [&["image", "export", "oci:none", "oci:x"][..], &["image", "inspect", "oci:none"], &["run", "oci:none"]]
+    {
+        let told = fails(&home, command, 2);
+        assert!(told.starts_with("error: there is no image `oci:none`: "), "{told}");
+    }
+    assert_eq!(run(&home, &["image", "ls"], 0), "");
+}
+
+#[test]
+fn an_image_of_others_runs_without_a_name() {
+    let Some(home) = Home::with_busybox(
+        "[workspace]\n[image.i]\nbase = \":sh\"\nconfig = { cmd = [\"/bin/sh\", \"-c\", \"echo ran\"] }\n",
+        &[],
+    ) else {
+        return;
+    };
+    let folder = home.folder.path().join("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    let place = |transport: &str| format!("{transport}:{}", folder.join(transport).display());
+    for transport in ["oci", "docker-archive"] {
+        run(&home, &["image", "export", ":i", &place(transport)], 0);
+    }
+    // In another store, and without a workspace.
+    for (transport, arguments, expected) in
+        [("oci", &[][..], "ran\n"), ("docker-archive", &["--", "/bin/sh", "-c", "echo $0"], "/bin/sh\n")]
+    {
+        let mut command = home.command(&[&["run", &place(transport)], arguments].concat());
+        let output = command.current_dir(&folder).env("CAS_HOME", home.folder.path().join("other")).output().unwrap();
+        assert_eq!(
+            (text(&output.stdout), output.status.code()),
+            (expected.to_owned(), Some(0)),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+/// Nobody listens at the port, so whoever asks the registry fails.
+#[test]
+fn a_name_in_the_store_comes_before_the_registry() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |_| {});
+    let name = "localhost:1/team/app:1";
+    run(&home, &["image", "import", "oci:given", "--name", name], 0);
+    assert_eq!(inspected(&home, name)["digest"], inspected(&home, "oci:given")["digest"]);
+    run(&home, &["image", "diff", name, "oci:given"], 0);
+    let told = fails(&home, &["image", "inspect", &format!("docker://{name}"), "--offline"], 4);
+    assert!(told.contains("localhost:1/team/app"), "{told}");
+    fails(&home, &["image", "inspect", "localhost:1/team/app:2", "--offline"], 4);
+}
