@@ -163,7 +163,17 @@ fn what_cannot_be_converted_is_told() {
     write(&home, "twice", &[vec![file("a", "1"), file("a", "2")]], |_| {});
     for (arguments, code, expected) in [
         (["oci:given", "lzma", "oci:x"], 2, "unknown compression `lzma`"),
-        (["oci:given", "zstd", "x"], 2, "`x` is not a destination"),
+        (["oci:given", "zstd", "x"], 2, "`x` is not a destination\nhint: write `oci:FOLDER"),
+        (
+            ["oci:given", "zstd", "oci:x:y:v1"],
+            2,
+            "`oci:x:y:v1` has a bad tag, `y:v1`\nhint: the path ends at the first colon",
+        ),
+        (
+            ["oci:given:y:v1", "zstd", "oci:x"],
+            2,
+            "`oci:given:y:v1` has a bad tag, `y:v1`\nhint: the path ends at the first",
+        ),
         (["oci:none", "zstd", "oci:x"], 2, "there is no image `oci:none`"),
         (["oci:lying", "zstd", "oci:x"], 3, "its uncompressed bytes are"),
         (["oci:short", "zstd", "oci:x"], 3, "its manifest has 1 layers, its configuration 0"),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cas_blob::{Descriptor, OpenBlob};
 use cas_digest::{DigestFunction, HashingWriter};
-use cas_oci::{IndexEntry, LAYOUT_FILE, LayoutIndex, MANIFEST_MEDIA_TYPE, is_name_with_tag};
+use cas_oci::{
+    BadPart, IndexEntry, LAYOUT_FILE, LayoutIndex, MANIFEST_MEDIA_TYPE, TagKind, is_name_with_tag, split_place,
+};
 use cas_store::{Store, StoreError};
 use cas_tar::Recipe;
 
@@ -90,48 +92,68 @@ impl Destination {
 
 /// Text that is not a destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` is not a destination: write `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER`, `tar:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`"
-)]
-pub struct DestinationError {
-    /// The text.
-    pub text: String,
+pub enum DestinationError {
+    /// It begins with no transport that images are written to.
+    #[error("`{text}` is not a destination")]
+    Transport {
+        /// The text.
+        text: String,
+    },
+    /// A part of it is not what it must be.
+    #[error("`{text}` has {part}")]
+    Part {
+        /// The text.
+        text: String,
+        /// Which part.
+        part: BadPart,
+    },
 }
+
+impl DestinationError {
+    /// What to write instead.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Transport { .. } => {
+                "write `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`, `dir:FOLDER`, `tar:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`"
+            }
+            Self::Part { part, .. } => part.hint(),
+        }
+    }
+}
+
+/// The tag of an image in a layout where none is told.
+const DEFAULT_TAG: &str = "image";
 
 impl FromStr for Destination {
     type Err = DestinationError;
 
     fn from_str(text: &str) -> Result<Self, DestinationError> {
-        let wrong = || DestinationError { text: text.to_owned() };
-        let (transport, rest) = text.split_once(':').ok_or_else(wrong)?;
-        let plain = |path: &str| (!path.is_empty()).then(|| PathBuf::from(path)).ok_or_else(wrong);
-        if let Some(engine) = Engine::of_transport(transport) {
-            let name = rest.to_owned();
-            return if is_name_with_tag(&name) { Ok(Self::Engine { engine, name }) } else { Err(wrong()) };
-        }
+        let wrong = |part| DestinationError::Part { text: text.to_owned(), part };
+        let plain = |path: &str| match path.is_empty() || path.contains('\0') {
+            true => Err(wrong(BadPart::Path)),
+            false => Ok(PathBuf::from(path)),
+        };
+        let place = |rest| match split_place(rest, TagKind::Tag) {
+            Ok((path, tag)) => Ok((PathBuf::from(path), tag.unwrap_or(DEFAULT_TAG).to_owned())),
+            Err(part) => Err(wrong(part)),
+        };
+        let (transport, rest) =
+            text.split_once(':').ok_or_else(|| DestinationError::Transport { text: text.to_owned() })?;
         match transport {
-            "dir" => return Ok(Self::Directory { folder: plain(rest)? }),
-            "tar" => return Ok(Self::RootFileSystem { file: plain(rest)? }),
+            "oci" => place(rest).map(|(folder, tag)| Self::Layout { folder, tag }),
+            "oci-archive" => place(rest).map(|(file, tag)| Self::Archive { file, tag }),
             "docker-archive" => {
-                let (file, name) = rest.split_once(':').map_or((rest, None), |(file, name)| (file, Some(name)));
-                if name.is_some_and(|name| !is_name_with_tag(name)) {
-                    return Err(wrong());
-                }
-                return Ok(Self::DockerArchive { file: plain(file)?, name: name.map(str::to_owned) });
+                let (file, name) = split_place(rest, TagKind::Name).map_err(wrong)?;
+                Ok(Self::DockerArchive { file: PathBuf::from(file), name: name.map(str::to_owned) })
             }
-            _ => {}
-        }
-        let (path, tag) = rest.rsplit_once(':').unwrap_or((rest, "image"));
-        let tag_is_fine = !tag.is_empty()
-            && tag.len() <= 128
-            && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        if path.is_empty() || !tag_is_fine {
-            return Err(wrong());
-        }
-        match transport {
-            "oci" => Ok(Self::Layout { folder: path.into(), tag: tag.to_owned() }),
-            "oci-archive" => Ok(Self::Archive { file: path.into(), tag: tag.to_owned() }),
-            _ => Err(wrong()),
+            "dir" => Ok(Self::Directory { folder: plain(rest)? }),
+            "tar" => Ok(Self::RootFileSystem { file: plain(rest)? }),
+            _ => match Engine::of_transport(transport) {
+                None => Err(DestinationError::Transport { text: text.to_owned() }),
+                Some(engine) if is_name_with_tag(rest) => Ok(Self::Engine { engine, name: rest.to_owned() }),
+                Some(_) => Err(wrong(BadPart::Name { name: rest.to_owned() })),
+            },
         }
     }
 }
@@ -482,24 +504,48 @@ mod tests {
         let engine = |engine, name: &str| Destination::Engine { engine, name: name.to_owned() };
         assert_eq!("containers-storage:a/b:1".parse(), Ok(engine(Engine::Podman, "a/b:1")));
         assert_eq!("docker-daemon:host:5000/a:1".parse(), Ok(engine(Engine::Docker, "host:5000/a:1")));
-        for text in [
-            "containers-storage:x",
-            "containers-storage:",
-            "docker-daemon:X:1",
-            "docker-daemon:--all:1",
-            "docker-archive:x:name",
-            "docker-archive:x:A:v1",
-            "docker-archive:x:a//b:v1",
-            "docker-archive:x:A/b:v1",
-            "docker-archive:x:host:port/b:v1",
-            "docker-archive:",
-            "dir:",
-            "tar:",
+        for (text, message, hint) in [
+            ("", "`` is not a destination", "write `oci:FOLDER[:TAG]`"),
+            ("oci", "`oci` is not a destination", "write `oci:FOLDER[:TAG]`"),
+            ("docker:x", "`docker:x` is not a destination", "write `oci:FOLDER[:TAG]`"),
+            ("oci:", "`oci:` has a bad path", "name a file or folder"),
+            ("oci::t", "`oci::t` has a bad path", "name a file or folder"),
+            ("oci:x:", "`oci:x:` has a bad tag, ``", "the path ends at the first colon; a tag has"),
+            ("oci:x:a b", "`oci:x:a b` has a bad tag, `a b`", "the path ends at the first colon; a tag has"),
+            ("oci:x:y:v1", "`oci:x:y:v1` has a bad tag, `y:v1`", "the path ends at the first colon; a tag has"),
+            (
+                "oci-archive:x:.v1",
+                "`oci-archive:x:.v1` has a bad tag, `.v1`",
+                "the path ends at the first colon; a tag has",
+            ),
+            ("docker-archive:", "`docker-archive:` has a bad path", "name a file or folder"),
+            (
+                "docker-archive:x:name",
+                "`docker-archive:x:name` has a bad name, `name`",
+                "the path ends at the first colon; write",
+            ),
+            (
+                "docker-archive:x:A:v1",
+                "`docker-archive:x:A:v1` has a bad name, `A:v1`",
+                "the path ends at the first colon; write",
+            ),
+            ("docker-archive:x:a//b:v1", "`docker-archive:x:a//b:v1` has a bad name, `a//b:v1`", ""),
+            ("docker-archive:x:A/b:v1", "`docker-archive:x:A/b:v1` has a bad name, `A/b:v1`", ""),
+            (
+                "docker-archive:x:host:port/b:v1",
+                "`docker-archive:x:host:port/b:v1` has a bad name, `host:port/b:v1`",
+                "",
+            ),
+            ("dir:", "`dir:` has a bad path", "name a file or folder"),
+            ("tar:", "`tar:` has a bad path", "name a file or folder"),
+            ("containers-storage:x", "`containers-storage:x` has a bad name, `x`", "write `NAME:TAG` in small letters"),
+            ("containers-storage:", "`containers-storage:` has a bad name, ``", "write `NAME:TAG` in small letters"),
+            ("docker-daemon:X:1", "`docker-daemon:X:1` has a bad name, `X:1`", "write `NAME:TAG` in small letters"),
+            ("docker-daemon:--all:1", "`docker-daemon:--all:1` has a bad name, `--all:1`", ""),
         ] {
-            assert!(text.parse::<Destination>().is_err(), "{text:?}");
-        }
-        for text in ["", "oci", "oci:", "docker:x", "oci:x:", "oci:x:a b", "oci::t"] {
-            assert!(text.parse::<Destination>().is_err(), "{text:?}");
+            let error = text.parse::<Destination>().expect_err(text);
+            assert_eq!(error.to_string(), message);
+            assert!(error.hint().starts_with(hint), "{text}: {}", error.hint());
         }
     }
 }

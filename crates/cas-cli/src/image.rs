@@ -3,10 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cas_build::{
-    Artifact, BuildError, Destination, DestinationError, Image, export_artifact, export_image, list_artifacts,
-    list_images,
-};
+use cas_build::{Artifact, BuildError, Destination, Image, export_artifact, export_image, list_artifacts, list_images};
 use serde_json::{Value, json};
 
 use crate::args::{ExportArgs, Global, ImageCommand, InspectArgs};
@@ -116,7 +113,8 @@ fn export(global: &Global, args: &ExportArgs) -> Result<Exit, Failure> {
 
 /// Where an image is to go.
 pub(crate) fn destination(global: &Global, text: &str) -> Result<Destination, Failure> {
-    let destination: Destination = text.parse().map_err(|error: DestinationError| Failure::Usage(error.to_string()))?;
+    let destination = text.parse::<Destination>();
+    let destination = destination.map_err(|error| Failure::Usable(error.to_string(), error.hint().to_owned()))?;
     Ok(match &global.directory {
         Some(folder) => destination.below(folder),
         None => destination,

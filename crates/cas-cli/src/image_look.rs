@@ -6,7 +6,7 @@ use cas_build::{
     Engine, Image, ImageContent, Platforms, Saved, fetch_image, foreign_image, is_image_name, stored_image,
 };
 use cas_digest::DigestFunction;
-use cas_oci::{ImageSource, is_name_with_tag};
+use cas_oci::{BadPart, ImageSource, is_name_with_tag};
 use cas_store::Store;
 
 use crate::args::{Global, InputArgs, LookArgs, WhichArgs};
@@ -29,8 +29,8 @@ pub(crate) fn found(store: &Store, text: &str) -> Result<Option<(ImageSource, Op
         };
     };
     if !is_name_with_tag(name) {
-        let hint = "write `NAME:TAG` in small letters, with the registry before it if it has one";
-        return Err(Failure::Usable(format!("`{name}` is not a name with a tag"), hint.to_owned()));
+        let part = BadPart::Name { name: name.to_owned() };
+        return Err(Failure::Usable(format!("`{text}` has {part}"), part.hint().to_owned()));
     }
     let saved = engine.save(store, name)?;
     Ok(Some((saved.source(), Some(saved))))

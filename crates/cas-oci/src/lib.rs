@@ -29,7 +29,10 @@ pub use image::{
 pub use inherit::{HistoryEntry, Inherited};
 pub use layout::{IndexEntry, LAYOUT_FILE, LayoutIndex, ParseIndexError};
 pub use platform::{ParsePlatformError, TargetPlatform};
-pub use reference::{DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, digest_of, is_name_with_tag};
+pub use reference::{
+    BadPart, DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, TagKind, digest_of, is_name_with_tag,
+    split_place,
+};
 
 /// Media type of a manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

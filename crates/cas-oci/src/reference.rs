@@ -100,6 +100,89 @@ pub enum ParseReferenceError {
         /// Which part.
         part: &'static str,
     },
+    /// A part of a place with a path is not what it must be.
+    #[error("`{text}` has {part}")]
+    Place {
+        /// The text.
+        text: String,
+        /// Which part.
+        part: BadPart,
+    },
+}
+
+/// What is behind the path of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagKind {
+    /// `TAG`: the name of an image in a layout.
+    Tag,
+    /// `NAME:TAG`, as docker has it.
+    Name,
+}
+
+/// The part of a place's name that is not what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadPart {
+    /// Nothing is before the first colon, or a NUL byte.
+    Path,
+    /// What is behind the first colon.
+    Tag {
+        /// What it must be.
+        kind: TagKind,
+        /// What it is.
+        tag: String,
+    },
+    /// All of it, where there is no path.
+    Name {
+        /// What it is.
+        name: String,
+    },
+}
+
+impl fmt::Display for BadPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path => f.write_str("a bad path"),
+            Self::Tag { kind: TagKind::Tag, tag } => write!(f, "a bad tag, `{tag}`"),
+            Self::Tag { kind: TagKind::Name, tag: name } | Self::Name { name } => write!(f, "a bad name, `{name}`"),
+        }
+    }
+}
+
+impl BadPart {
+    /// What to write instead.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Path => "name a file or folder behind the transport, as `oci:FOLDER:TAG`",
+            Self::Tag { kind: TagKind::Tag, .. } => {
+                "the path ends at the first colon; a tag has at most 128 letters, digits, `.`, `_` and `-`, and begins with a letter, a digit or `_`"
+            }
+            Self::Tag { kind: TagKind::Name, .. } => {
+                "the path ends at the first colon; write `NAME:TAG` in small letters behind it"
+            }
+            Self::Name { .. } => "write `NAME:TAG` in small letters, with the registry before it if it has one",
+        }
+    }
+}
+
+/// Splits what follows the transport of a place into a path and what is behind it.
+///
+/// The first colon separates them, as in containers/image (`oci/internal`, `docker/archive`): a path with a colon has no name.
+///
+/// # Errors
+///
+/// The part that is not what it must be.
+pub fn split_place(rest: &str, kind: TagKind) -> Result<(&str, Option<&str>), BadPart> {
+    let (path, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+    let is_fine = match kind {
+        TagKind::Tag => is_tag,
+        TagKind::Name => is_name_with_tag,
+    };
+    match tag {
+        _ if path.is_empty() || path.contains('\0') => Err(BadPart::Path),
+        Some(tag) if !is_fine(tag) => Err(BadPart::Tag { kind, tag: tag.to_owned() }),
+        tag => Ok((path, tag)),
+    }
 }
 
 impl ParseReferenceError {
@@ -109,6 +192,7 @@ impl ParseReferenceError {
         match self {
             Self::NoHost { text } => format!("write `{DOCKER_HUB}/{}{text}`", if text.contains('/') { "" } else { "library/" }),
             Self::NoVersion { text } => format!("write `{text}:TAG`: which version it is then is pinned in `cas.lock`"),
+            Self::Place { part, .. } => part.hint().to_owned(),
             Self::Part { .. } => {
                 "write `host/path:tag`, `host/path@sha256:…`, `oci:FOLDER:TAG`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:FOLDER` or `tar:FILE`".to_owned()
             }
@@ -124,28 +208,18 @@ impl FromStr for ImageSource {
             true => Err(ParseReferenceError::Part { text: text.to_owned(), part: "path" }),
             false => Ok(rest.to_owned()),
         };
-        let place = |rest: &str, is_docker: bool| {
-            let (path, tag) = match rest.split_once(':') {
-                Some((path, tag)) => (path, Some(tag.to_owned())),
-                None => (rest, None),
-            };
-            let is_tag_fine = tag.as_deref().is_none_or(|tag| is_docker && !tag.is_empty() || is_tag(tag));
-            match path.is_empty() || path.contains('\0') || !is_tag_fine {
-                true => Err(ParseReferenceError::Part {
-                    text: text.to_owned(),
-                    part: if is_tag_fine { "path" } else { "tag" },
-                }),
-                false => Ok((path.to_owned(), tag)),
-            }
+        let place = |rest, tag_kind| match split_place(rest, tag_kind) {
+            Ok((path, tag)) => Ok((path.to_owned(), tag.map(str::to_owned))),
+            Err(part) => Err(ParseReferenceError::Place { text: text.to_owned(), part }),
         };
         if let Some(rest) = text.strip_prefix("oci:") {
-            return place(rest, false).map(|(path, tag)| Self::Layout { path, tag });
+            return place(rest, TagKind::Tag).map(|(path, tag)| Self::Layout { path, tag });
         }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
-            return place(rest, false).map(|(path, tag)| Self::Archive { path, tag });
+            return place(rest, TagKind::Tag).map(|(path, tag)| Self::Archive { path, tag });
         }
         if let Some(rest) = text.strip_prefix("docker-archive:") {
-            return place(rest, true).map(|(path, tag)| Self::DockerArchive { path, tag });
+            return place(rest, TagKind::Name).map(|(path, tag)| Self::DockerArchive { path, tag });
         }
         if let Some(rest) = text.strip_prefix("dir:") {
             return path(rest).map(|path| Self::Folder { path });
@@ -341,6 +415,33 @@ mod tests {
     }
 
     #[test]
+    fn the_first_colon_ends_a_path() {
+        use TagKind::{Name, Tag};
+        let long = "a".repeat(129);
+        for (rest, kind, expected) in [
+            ("a", Tag, Ok(("a", None))),
+            ("a/b c:v1", Tag, Ok(("a/b c", Some("v1")))),
+            ("a:_V.1-x", Tag, Ok(("a", Some("_V.1-x")))),
+            ("a:host/b:1", Tag, Err("host/b:1")),
+            ("a:b:c", Tag, Err("b:c")),
+            ("a:", Tag, Err("")),
+            ("a:b c", Tag, Err("b c")),
+            ("a:.x", Tag, Err(".x")),
+            (&format!("a:{long}"), Tag, Err(&long)),
+            ("a", Name, Ok(("a", None))),
+            ("a:host:5000/b/c:1", Name, Ok(("a", Some("host:5000/b/c:1")))),
+            ("a:b", Name, Err("b")),
+            ("a:B:1", Name, Err("B:1")),
+        ] {
+            let expected = expected.map_err(|tag| BadPart::Tag { kind, tag: tag.to_owned() });
+            assert_eq!(split_place(rest, kind), expected, "{rest}");
+        }
+        for rest in ["", ":v1", "a\0b", "a\0b:v1"] {
+            assert_eq!(split_place(rest, Tag), Err(BadPart::Path), "{rest:?}");
+        }
+    }
+
+    #[test]
     fn what_names_nothing_says_what_to_write() {
         for (text, message, hint) in [
             ("node:18", "`node:18` does not name its registry", "write `docker.io/library/node:18`"),
@@ -360,7 +461,13 @@ mod tests {
             ("dir:", "`dir:` has a bad path", "write `host/path:tag`"),
             ("tar:", "`tar:` has a bad path", ""),
             ("tar::linux/amd64", "`tar::linux/amd64` has a bad path", ""),
-            ("oci:a:b:c", "`oci:a:b:c` has a bad tag", ""),
+            ("oci:a:b:c", "`oci:a:b:c` has a bad tag, `b:c`", "the path ends at the first colon; a tag"),
+            ("oci-archive:a.tar:", "`oci-archive:a.tar:` has a bad tag, ``", ""),
+            (
+                "docker-archive:a:b",
+                "`docker-archive:a:b` has a bad name, `b`",
+                "the path ends at the first colon; write `NAME:TAG`",
+            ),
         ] {
             let error = text.parse::<ImageSource>().expect_err(text);
             assert_eq!(error.to_string(), message);
