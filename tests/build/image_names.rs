@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::analyze::{file, run, write};
-use crate::{Home, text};
+use crate::{Home, image, text};
 
 /// Runs a command that has to fail, and returns what it says.
 #[track_caller]
@@ -92,4 +92,36 @@ fn a_name_in_the_store_comes_before_the_registry() {
     let told = fails(&home, &["image", "inspect", &format!("docker://{name}"), "--offline"], 4);
     assert!(told.contains("localhost:1/team/app"), "{told}");
     fails(&home, &["image", "inspect", "localhost:1/team/app:2", "--offline"], 4);
+}
+
+/// The store knows images of several workspaces by the same labels.
+#[test]
+fn a_label_means_the_workspace_that_it_is_written_in() {
+    let one = Home::new(&image());
+    let other = Home::new(&format!("{}[image.own]\nlayers = [{{ from = \":data\", to = \"/\" }}]\n", image()));
+    let store = one.folder.path().join("store");
+    let command = |home: &Home, arguments: &[&str]| home.command(arguments).env("CAS_HOME", &store).output().unwrap();
+    let built = command(&other, &["build", ":own"]);
+    assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+    write(&one, "given", &[vec![file("a", "1")]], |_| {});
+    run(&one, &["image", "import", "oci:given", "--name", "own:1"], 0);
+    for name in ["//:own", ":own"] {
+        for arguments in [
+            &["image", "export", name, "oci:x"][..],
+            &["image", "inspect", name],
+            &["image", "analyze", name],
+            &["image", "diff", "//:base", name],
+            &["image", "convert", name, "--compression", "none", "--to", "oci:x"],
+            &["run", name],
+        ] {
+            let told = fails(&one, arguments, 2);
+            assert!(told.starts_with("error: there is no target `//:own`"), "{arguments:?}: {told}");
+        }
+    }
+    let told = fails(&one, &["image", "export", "//:wbe", "oci:x"], 2);
+    assert_eq!(told, "error: there is no target `//:wbe`\nhint: did you mean `//:web`?\n");
+    run(&one, &["image", "inspect", "own:1"], 0);
+    // Outside of workspaces a label has no other meaning.
+    let outside = one.command(&["image", "inspect", "//:own"]).current_dir(one.folder.path()).output().unwrap();
+    assert_eq!(outside.status.code(), Some(0), "{}", text(&outside.stderr));
 }

@@ -726,7 +726,8 @@ impl Named {
     }
 }
 
-/// An image by name: a target of the workspace is built first, else it is looked for in the store.
+/// An image by name: a label is a target of the workspace, which is built first; other names are looked for in the store, and outside of
+/// workspaces labels too.
 pub(crate) fn find(global: &Global, store: &Store, name: &str, options: &Options) -> Result<Arc<Image>, Failure> {
     match named(global, store, name, options, false)? {
         Named::Image(image) => Ok(image),
@@ -760,10 +761,8 @@ pub(crate) fn named(
         // Images of others have names of their own.
         Err(error) => return Named::of_store(store, name).map_err(|_| error),
     };
-    let labels = match workspace.select(package.as_ref(), &patterns) {
-        Ok(labels) => labels,
-        Err(error) => return Named::of_store(store, name).map_err(|_| error.into()),
-    };
+    // A label means this workspace alone: what the store has by it may be of another one.
+    let labels = workspace.select(package.as_ref(), &patterns)?;
     if let [label] = labels.as_slice()
         && let Some(target) = workspace.target(label)
         && !matches!(target.kind, TargetKind::Image(_))
