@@ -125,3 +125,35 @@ fn a_label_means_the_workspace_that_it_is_written_in() {
     let outside = one.command(&["image", "inspect", "//:own"]).current_dir(one.folder.path()).output().unwrap();
     assert_eq!(outside.status.code(), Some(0), "{}", text(&outside.stderr));
 }
+
+/// A name means the same in every folder, with or without what it was imported from.
+#[test]
+fn an_imported_image_has_a_name_without_folders() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |_| {});
+    for (place, name) in [
+        ("oci:lay/shell:v1", "shell:v1"),
+        ("oci-archive:./web.tar", "web:latest"),
+        ("docker-archive:saved.tar:acme/app:2", "acme/app:2"),
+        ("dir:lay/folder", "folder:latest"),
+    ] {
+        run(&home, &["image", "export", "oci:given", place], 0);
+        let said = run(&home, &["image", "import", place], 0);
+        assert_eq!(said.split(' ').next(), Some(name), "{said}");
+    }
+    let told = fails(&home, &["image", "import", "oci:."], 2);
+    assert_eq!(
+        told,
+        "error: `oci:.` gives the image no name\nhint: give it one: `--name NAME:TAG`, in small letters\n"
+    );
+    fs::remove_dir_all(home.workspace().join("lay")).unwrap();
+    let listed = run(&home, &["image", "ls"], 0);
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["acme/app:2", "folder:latest", "shell:v1", "web:latest"]);
+    for name in names {
+        for folder in [home.workspace(), home.folder.path().to_owned()] {
+            let output = home.command(&["image", "inspect", name]).current_dir(folder).output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{name}: {}", text(&output.stderr));
+        }
+    }
+}

@@ -573,7 +573,8 @@ pub(crate) struct ImportImageArgs {
     /// Where the image is: `docker://HOST/PATH:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`,
     /// `dir:FOLDER` as skopeo has it, or `tar:FILE[:PLATFORM]` for files alone
     pub(crate) source: String,
-    /// What it is called in the store [default: as the source is written]
+    /// What it is called in the store, `NAME:TAG` in small letters, in place of what had the name before [default: the name that it has in
+    /// its registry, archive or engine; of other places the name of the file or folder and its tag, or `latest`]
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[command(flatten)]

@@ -15,7 +15,7 @@ use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs};
 use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
 use crate::exit::Exit;
 use crate::image::{destination, print_beside};
-use crate::image_look::{fetched, found, wanted};
+use crate::image_look::{engine_name, fetched, found, wanted};
 use crate::render::{self, Failure};
 
 /// Registries, with the workspace's mirrors where there is one, and the digest function of that.
@@ -55,9 +55,14 @@ pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Fa
         let hint = "write `NAME:TAG` in small letters, as `team/app:1`; labels are the workspace's";
         return Err(Failure::Usable(format!("`{name}` is not a name with a tag"), hint.to_owned()));
     }
+    // What another program keeps has a name there.
+    let default = || engine_name(&args.source).map(str::to_owned).or_else(|| source.default_name());
+    let name = args.name.clone().or_else(default).ok_or_else(|| {
+        let hint = "give it one: `--name NAME:TAG`, in small letters";
+        Failure::Usable(format!("`{}` gives the image no name", args.source), hint.to_owned())
+    })?;
     let (registries, function) = registries(global, args.which.offline)?;
     let platforms = wanted(&args.which);
-    let name = args.name.clone().unwrap_or_else(|| args.source.clone());
     let image = import_image(&store, function, &source, &here(global), &registries, &platforms, &name)
         .map_err(|error| no_place(&source, error))?;
     let rows = [json!({ "name": image.reference, "digest": image.document().digest.to_string() })];

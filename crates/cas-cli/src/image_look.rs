@@ -48,6 +48,12 @@ fn source(text: &str) -> Result<Option<ImageSource>, Failure> {
     }
 }
 
+/// The name that an image has where another program keeps it.
+pub(crate) fn engine_name(text: &str) -> Option<&str> {
+    let (transport, name) = text.split_once(':')?;
+    Engine::of_transport(transport).map(|_| name)
+}
+
 fn has_transport(text: &str) -> bool {
     TRANSPORTS.iter().any(|transport| text.starts_with(transport))
 }

@@ -200,6 +200,29 @@ impl ParseReferenceError {
     }
 }
 
+/// Ends of the names of archives that say what they are, the longer ones first.
+const ARCHIVE_ENDS: [&str; 7] = [".tar.gz", ".tar.zst", ".tar.xz", ".tgz", ".tzst", ".txz", ".tar"];
+/// The tag of an image whose place tells none.
+const DEFAULT_TAG: &str = "latest";
+
+impl ImageSource {
+    /// What an image of this place is called where nobody says otherwise: a name without a transport and without folders, so that it
+    /// means the same wherever it is written. `None` where the place has none that can be a name with a tag.
+    #[must_use]
+    pub fn default_name(&self) -> Option<String> {
+        let (path, tag) = match self {
+            Self::Registry(reference) => return Some(reference.to_string()),
+            Self::DockerArchive { tag: Some(name), .. } => return Some(name.clone()),
+            Self::Layout { path, tag } | Self::Archive { path, tag } => (path, tag.as_deref()),
+            Self::DockerArchive { path, tag: None } | Self::Folder { path } | Self::Root { path, .. } => (path, None),
+        };
+        let last = path.trim_end_matches('/').rsplit('/').next()?;
+        let stem = ARCHIVE_ENDS.iter().find_map(|end| last.strip_suffix(end)).unwrap_or(last);
+        let name = format!("{stem}:{}", tag.unwrap_or(DEFAULT_TAG));
+        is_name_with_tag(&name).then_some(name)
+    }
+}
+
 impl FromStr for ImageSource {
     type Err = ParseReferenceError;
 
@@ -395,6 +418,32 @@ mod tests {
         ] {
             let source: ImageSource = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(source.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn names_of_places_tell_no_folders() {
+        for (text, expected) in [
+            ("docker://docker.io/node:18", Some("docker.io/library/node:18")),
+            ("oci:vendor/shell:1", Some("shell:1")),
+            ("oci:./shell/", Some("shell:latest")),
+            ("oci:/srv/images/shell", Some("shell:latest")),
+            ("oci-archive:out/web.tar.gz:v1", Some("web:v1")),
+            ("docker-archive:saved.tar", Some("saved:latest")),
+            ("docker-archive:saved.tar:acme/web:1", Some("acme/web:1")),
+            ("dir:a/folder", Some("folder:latest")),
+            ("dir:a/folder:1", None),
+            ("tar:root.tar:linux/arm64", Some("root:latest")),
+            ("tar:root.txt", Some("root.txt:latest")),
+            ("oci:.", None),
+            ("oci:..:v1", None),
+            ("oci:/", None),
+            ("oci:Shell", None),
+            ("oci:a b", None),
+            ("tar:.tar", None),
+        ] {
+            let source: ImageSource = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(source.default_name().as_deref(), expected, "{text}");
         }
     }
 
