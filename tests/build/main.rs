@@ -203,6 +203,12 @@ fn bad_input_has_its_exit_code_and_message() {
         ("[workspace]\n[image.a]\nbase = \":b\"\n", &["build"], 2, "error: there is no target `//:b`"),
         ("[workspace]\n[image.a]\nbase = \"b\"\n", &["build"], 2, "error: `b` is not a label"),
         (
+            "[workspace]\n[image.a]\nbase = \"b:1\"\n",
+            &["build"],
+            2,
+            "error: `b:1` is an image of others, and `base` takes",
+        ),
+        (
             "[workspace]\n[image.a]\nbase = \":b\"\n[image.b]\nbase = \":c\"\n[image.c]\nbase = \":b\"\n",
             &["build", ":a"],
             2,

@@ -4,12 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cas_oci::{Healthcheck, ImageFormat, TargetPlatform};
+use cas_oci::{DOCKER_HUB, Healthcheck, ImageFormat, ImageSource, ParseReferenceError, TargetPlatform};
 use toml::Spanned;
 
 use crate::check::Checker;
 use crate::diagnostic::Diagnostic;
-use crate::manifest::{Compression, Image, ImageConfig, ImageLayer, LayerSource, Owner, Principal, Rights, Stamp};
+use crate::label::{Reference, is_target_name};
+use crate::manifest::{
+    Compression, Image, ImageConfig, ImageLayer, LayerSource, Located, Owner, Principal, Rights, Stamp,
+};
 use crate::nearest::nearest;
 use crate::raw;
 
@@ -56,6 +59,26 @@ const MAX_REAL_TIME: u8 = 30;
 const UNITS: [(&str, u64); 4] =
     [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
 
+/// A name for the toolchain of an image of others, and how the image is written there, where a text that should be a label names one.
+/// No registry is meant without its host, so the text is what would be Docker's public one.
+fn image_of_others(text: &str) -> Option<(String, String)> {
+    if text.starts_with(['/', ':', '^']) {
+        return None;
+    }
+    let image = match text.parse::<ImageSource>() {
+        Ok(_) => text.to_owned(),
+        Err(ParseReferenceError::NoHost { .. }) if text.contains([':', '@']) => {
+            format!("{DOCKER_HUB}/{}{text}", if text.contains('/') { "" } else { "library/" })
+        }
+        Err(ParseReferenceError::NoVersion { .. }) => format!("{text}:TAG"),
+        Err(_) => return None,
+    };
+    let name = image.parse::<ImageSource>().ok()?.default_name().unwrap_or_default();
+    let name = name.split('@').next().unwrap_or_default();
+    let name = name.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    Some((if is_target_name(name) { name } else { "root" }.to_owned(), image))
+}
+
 /// A time in nanoseconds, in Docker's own form: whole numbers with units, one after the other, as `1m30s`. More than none.
 fn duration(text: &str) -> Option<u64> {
     let (mut rest, mut total) = (text, 0u64);
@@ -72,7 +95,7 @@ fn duration(text: &str) -> Option<u64> {
 
 impl Checker {
     pub(crate) fn image(&mut self, section: raw::Image) -> Image {
-        let base = section.base.and_then(|text| self.located(&text));
+        let base = section.base.and_then(|text| self.base(&text));
         let layers = section.layers.into_iter().filter_map(|layer| self.layer(layer)).collect();
         let max_layers = section.max_layers.map_or(DEFAULT_LAYERS, |number| self.max_layers(&number));
         let format = section.format.as_ref().map_or(ImageFormat::Oci, |text| self.format(text));
@@ -86,6 +109,15 @@ impl Checker {
         let stamp = section.stamp.iter().filter_map(|text| self.stamp(text)).collect::<BTreeSet<_>>();
         let (platforms, stamp) = (self.platforms(&section.platforms), stamp.into_iter().collect());
         Image { base, layers, max_layers, compression, format, config, annotations, platforms, stamp }
+    }
+
+    /// The image or toolchain below.
+    fn base(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
+        let Some((name, image)) = image_of_others(text.get_ref()) else { return self.located(text) };
+        let message = format!("`{}` is an image of others, and `base` takes those by a toolchain", text.get_ref());
+        let hint = format!("write `[toolchain.{name}]` with `image = \"{image}\"`, and here `base = \":{name}\"`");
+        self.report(Diagnostic::new(message, text.span()).with_hint(hint));
+        None
     }
 
     pub(crate) fn annotations(&mut self, section: BTreeMap<raw::Text, String>) -> BTreeMap<String, String> {
@@ -420,6 +452,38 @@ config = { entrypoint = [], volumes = ["/data/", "/a", "/a"], stop_signal = "SIG
         let check = config.healthcheck.expect("there is one");
         assert_eq!(check.test, ["CMD-SHELL", "wget x"]);
         assert_eq!((check.interval_ns, check.timeout_ns, check.start_period_ns), (500_000_000, 120_000_000_000, 0));
+    }
+
+    #[test]
+    fn a_base_of_others_is_told_with_what_to_write() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (text, expected) in [
+            ("debian:12", Some(("debian", "docker.io/library/debian:12"))),
+            ("acme/web:1", Some(("web", "docker.io/acme/web:1"))),
+            (&format!("debian@{digest}"), Some(("debian", &*format!("docker.io/library/debian@{digest}")))),
+            ("ghcr.io/a/b:1", Some(("b", "ghcr.io/a/b:1"))),
+            ("docker://ghcr.io/a/b:1", Some(("b", "docker://ghcr.io/a/b:1"))),
+            ("ghcr.io/a/b", Some(("b", "ghcr.io/a/b:TAG"))),
+            ("oci:vendor/shell:1", Some(("shell", "oci:vendor/shell:1"))),
+            ("oci:.", Some(("root", "oci:."))),
+            ("debian", None),
+            ("Debian:12", None),
+            (":debian", None),
+            ("//libs/debian:12", None),
+            ("^debian", None),
+        ] {
+            let found = image_of_others(text);
+            let found = found.as_ref().map(|(name, image)| (name.as_str(), image.as_str()));
+            assert_eq!(found, expected, "{text}");
+        }
+        let findings = image("base = \"debian:12\"").expect_err("it is no label");
+        let told: Vec<_> = findings.iter().map(|one| (one.message.as_str(), one.hint.as_deref())).collect();
+        let message = "`debian:12` is an image of others, and `base` takes those by a toolchain";
+        let hint =
+            "write `[toolchain.debian]` with `image = \"docker.io/library/debian:12\"`, and here `base = \":debian\"`";
+        assert_eq!(told, [(message, Some(hint))]);
+        let findings = image("base = \"debian\"").expect_err("it is no label");
+        assert_eq!(findings[0].message, "`debian` is not a label");
     }
 
     #[test]
