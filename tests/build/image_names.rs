@@ -1,10 +1,11 @@
 //! How images are named on the command line: targets, names in the store, and places of others.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::analyze::{file, run, write};
+use crate::analyze::{file, noise, run, write};
 use crate::{Home, image, text};
 
 /// Runs a command that has to fail, and returns what it says.
@@ -141,6 +142,10 @@ fn an_imported_image_has_a_name_without_folders() {
         let said = run(&home, &["image", "import", place], 0);
         assert_eq!(said.split(' ').next(), Some(name), "{said}");
     }
+    // A name is never one of a place.
+    run(&home, &["image", "export", "oci:given", "dir:lay/oci"], 0);
+    let told = fails(&home, &["image", "import", "dir:lay/oci"], 2);
+    assert!(told.starts_with("error: `dir:lay/oci` gives the image no name\n"), "{told}");
     let told = fails(&home, &["image", "import", "oci:."], 2);
     assert_eq!(
         told,
@@ -156,4 +161,90 @@ fn an_imported_image_has_a_name_without_folders() {
             assert_eq!(output.status.code(), Some(0), "{name}: {}", text(&output.stderr));
         }
     }
+}
+
+/// Whether the store has the only layer of an image.
+fn has_layer(home: &Home, manifest: &Value) -> bool {
+    let layer = &manifest["manifest"]["layers"][0];
+    let blob = format!("{}/{}", layer["digest"].as_str().unwrap(), layer["size"]);
+    home.cas(&["store", "path", &blob]).status.code() == Some(0)
+}
+
+fn names(home: &Home) -> Vec<String> {
+    let listed = run(home, &["image", "ls"], 0);
+    listed.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_image_leaves_with_the_last_of_its_names() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", noise(1, 300_000))]], |_| {});
+    write(&home, "other", &[vec![file("b", noise(2, 300_000))]], |_| {});
+    let (given, other) = (inspected(&home, "oci:given"), inspected(&home, "oci:other"));
+    run(&home, &["image", "import", "oci:given", "--name", "team/app:1"], 0);
+    run(&home, &["image", "import", "oci:other", "--name", "other:1"], 0);
+    let said = run(&home, &["image", "tag", "team/app:1", "app:2"], 0);
+    assert_eq!(said, format!("app:2 {}\n", given["digest"].as_str().unwrap()));
+    assert_eq!(inspected(&home, "app:2")["name"], "app:2");
+    // Ages are whole seconds.
+    let collect = || {
+        std::thread::sleep(Duration::from_millis(2100));
+        run(&home, &["store", "gc", "--min-age", "0s"], 0)
+    };
+
+    assert_eq!(run(&home, &["image", "rm", "team/app:1"], 0), "team/app:1 was removed\n");
+    collect();
+    run(&home, &["image", "export", "app:2", "oci:out"], 0);
+    assert_eq!(inspected(&home, "oci:out")["digest"], given["digest"]);
+    // A pin keeps what no name does, and another image's name is no business of this one.
+    run(&home, &["store", "pin", "add", "release", "app:2"], 0);
+    run(&home, &["image", "rm", "app:2"], 0);
+    collect();
+    assert!(has_layer(&home, &given));
+    run(&home, &["store", "pin", "rm", "release"], 0);
+    assert!(has_layer(&home, &given));
+    collect();
+    assert!(!has_layer(&home, &given));
+    assert!(has_layer(&home, &other));
+    assert_eq!(names(&home), ["other:1"]);
+}
+
+/// Names of artifacts and of images are one space, and what is not there ends no other name.
+#[test]
+fn names_are_given_and_ended_one_by_one() {
+    let artifact = "[artifact.docs]\ntype = \"application/vnd.example.docs\"\nfiles = [{ from = \":data\" }]\n";
+    let home = Home::new(&format!("{}{artifact}", image()));
+    run(&home, &["build", ":base"], 0);
+    run(&home, &["image", "tag", ":web", "web:1"], 0);
+    run(&home, &["image", "tag", "web:1", "web:2"], 0);
+    run(&home, &["image", "tag", ":docs", "docs:1"], 0);
+    assert_eq!(inspected(&home, "web:2")["digest"], inspected(&home, ":web")["digest"]);
+    assert_eq!(names(&home), ["//:base", "//:docs", "//:web", "docs:1", "web:1", "web:2"]);
+    let told = fails(&home, &["image", "rm", "web:1", "none:1", "web:2", "nor:2"], 2);
+    let said = "error: there are no images `none:1`, `nor:2` in the store; nothing was removed\nhint: `cas image ls` lists those that are there\n";
+    assert_eq!(told, said);
+    assert_eq!(
+        fails(&home, &["image", "rm", ":none"], 2).lines().next(),
+        Some("error: there is no image `//:none` in the store; nothing was removed")
+    );
+    // In place of what had the name.
+    run(&home, &["image", "tag", "docs:1", "web:2"], 0);
+    assert_eq!(inspected(&home, "web:2")["artifact_type"], "application/vnd.example.docs");
+    run(&home, &["image", "tag", "web:1", "docs:1"], 0);
+    assert!(inspected(&home, "docs:1")["config"].is_object());
+    run(&home, &["image", "rm", "web:1", ":base", "//:docs"], 0);
+    assert_eq!(names(&home), ["//:web", "docs:1", "web:2"]);
+    run(&home, &["build", ":base"], 0);
+    assert_eq!(names(&home), ["//:base", "//:web", "docs:1", "web:2"]);
+    for name in ["//:x", ":x", "x", "X:1", "oci:1", "docker-daemon:1", "oci:x:1"] {
+        let told = fails(&home, &["image", "tag", ":web", name], 2);
+        assert!(told.starts_with(&format!("error: `{name}` is not a name with a tag\n")), "{told}");
+    }
+    let told = fails(&home, &["image", "tag", "oci:x", "y:1"], 2);
+    assert!(told.ends_with("hint: bring the image into the store: `cas image import oci:x --name y:1`\n"), "{told}");
+    assert!(
+        fails(&home, &["image", "tag", "none:1", "y:1"], 2)
+            .starts_with("error: there is no image `none:1` in the store")
+    );
+    assert!(fails(&home, &["image", "tag", "//:none", "y:1"], 2).starts_with("error: there is no target `//:none`"));
 }

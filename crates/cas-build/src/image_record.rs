@@ -14,9 +14,12 @@ use cas_store::Store;
 
 use crate::{BuildError, Image, ImageIndex, ImageLayer, Taints, platforms};
 
+/// The kind of its memo.
+pub(crate) const IMAGE_MEMO: &str = "image";
+
 /// Puts an image into the store under its name.
 pub(crate) fn put(store: &Store, image: &Image) -> Result<(), BuildError> {
-    Ok(store.put_memo("image", image.reference.as_bytes(), &encode(image))?)
+    Ok(store.put_memo(IMAGE_MEMO, image.reference.as_bytes(), &encode(image))?)
 }
 
 fn encode(image: &Image) -> Vec<u8> {
@@ -140,7 +143,7 @@ pub(crate) fn read_taint(word: &str, name: &str, taints: &mut Taints) -> Option<
 ///
 /// [`BuildError::UnknownImage`], and what the store says.
 pub fn find_image(store: &Store, name: &str) -> Result<Arc<Image>, BuildError> {
-    let record = store.memo("image", name.as_bytes())?;
+    let record = store.memo(IMAGE_MEMO, name.as_bytes())?;
     let image = record.and_then(|record| decode(name, &record));
     image.map(Arc::new).ok_or_else(|| BuildError::UnknownImage { name: name.to_owned() })
 }
@@ -151,7 +154,7 @@ pub fn find_image(store: &Store, name: &str) -> Result<Arc<Image>, BuildError> {
 ///
 /// What the store says.
 pub fn is_image_name(store: &Store, name: &str) -> Result<bool, BuildError> {
-    Ok(store.memo("image", name.as_bytes())?.is_some())
+    Ok(store.memo(IMAGE_MEMO, name.as_bytes())?.is_some())
 }
 
 /// The images in the store, by name.
@@ -160,7 +163,7 @@ pub fn is_image_name(store: &Store, name: &str) -> Result<bool, BuildError> {
 ///
 /// What the store says.
 pub fn list_images(store: &Store) -> Result<Vec<Image>, BuildError> {
-    let records = store.memos("image")?;
+    let records = store.memos(IMAGE_MEMO)?;
     // A record that makes no sense names no image.
     Ok(records.iter().filter_map(|(name, record)| decode(std::str::from_utf8(name).ok()?, record)).collect())
 }

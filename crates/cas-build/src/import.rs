@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::foreign::{self, chosen, fetch};
 use crate::image_place::ImagePlace;
 use crate::platforms::own;
-use crate::{BuildError, Image, ImageIndex, ImageRegistries, Taints, image_record};
+use crate::{BuildError, Image, ImageIndex, ImageRegistries, Taints, name_image};
 
 /// Which images of an index are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,10 +72,8 @@ pub fn import_image(
 ) -> Result<Image, BuildError> {
     let origin = ImagePlace::new(source, folder, registries).for_platform(platforms.one());
     let document = origin.resolve(store)?;
-    let mut image = found(store, &origin, name, &document, platforms, Some(function))?;
-    image.reference = name.to_owned();
-    image_record::put(store, &image)?;
-    Ok(image)
+    let image = found(store, &origin, name, &document, platforms, Some(function))?;
+    name_image(store, &image, name)
 }
 
 fn found(

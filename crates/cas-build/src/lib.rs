@@ -53,6 +53,7 @@ mod limits;
 mod log;
 mod missed;
 mod modules;
+mod names;
 mod needs;
 mod npm;
 mod outline;
@@ -99,6 +100,7 @@ pub use image_record::{find_image, is_image_name, list_images};
 pub use import::{Platforms, fetch_image, import_image};
 pub use log::Log;
 pub use missed::Missed;
+pub use names::{is_named, name_artifact, name_image, remove_name};
 pub use needs::{artifact_keeps, image_keeps, row_needs};
 pub use output::{
     Artifact, ArtifactPart, Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints,

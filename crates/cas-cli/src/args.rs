@@ -532,6 +532,25 @@ pub(crate) enum ImageCommand {
     ///
     /// Each layer is looked into and must be what the configuration tells. The image can be run, exported and built upon then.
     Import(ImportImageArgs),
+    /// Give an image or artifact of the store a further name
+    ///
+    /// What had the name before has it no more. The image stays for as long as one of its names is used (`cas store gc`); a name that is to
+    /// stay in any case is pinned with `cas store pin add`.
+    Tag {
+        /// Image or artifact: a target, which is built first, or a name in the store
+        source: String,
+        /// The further name, `NAME:TAG` in small letters
+        name: String,
+    },
+    /// End names of images and artifacts in the store
+    ///
+    /// What they name leaves the store with the next `cas store gc`, as far as no other name, pin or recent build needs it. If one of the
+    /// names is not there, none is ended. A target has its name again when it is built.
+    Rm {
+        /// Names, as `cas image ls` has them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Write an image out with its layers in another format
     ///
     /// What layers hold stays as it is, and so do their diffIDs and the configuration; but for `estargz`, which adds entries. The

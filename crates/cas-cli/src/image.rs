@@ -11,7 +11,7 @@ use crate::commands::{Named, open_store, print, text};
 use crate::exit::Exit;
 use crate::image_look::taken;
 use crate::render::{self, Failure};
-use crate::{analyze, image_convert, image_diff, image_file};
+use crate::{analyze, image_convert, image_diff, image_file, image_names};
 
 /// Longest document that is printed.
 const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
@@ -24,6 +24,8 @@ pub(crate) fn run(global: &Global, command: ImageCommand) -> Result<Exit, Failur
         ImageCommand::Analyze(args) => analyze::run(global, &args),
         ImageCommand::Diff(args) => image_diff::run(global, &args),
         ImageCommand::Import(args) => image_convert::import(global, &args),
+        ImageCommand::Tag { source, name } => image_names::tag(global, &source, &name),
+        ImageCommand::Rm { names } => image_names::remove(global, &names),
         ImageCommand::Convert(args) => image_convert::convert(global, &args),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_build::{BuildError, Image, ImageRegistries, convert_image, export_image, import_image};
 use cas_config::Compression;
 use cas_digest::DigestFunction;
-use cas_oci::{ImageSource, is_name_with_tag};
+use cas_oci::ImageSource;
 use cas_registry::Client;
 use cas_store::Store;
 use serde_json::json;
@@ -15,7 +15,8 @@ use crate::args::{ConvertArgs, Global, ImportImageArgs, InputArgs};
 use crate::commands::{build_options, find, here, logins, open_store, open_workspace, print, text};
 use crate::exit::Exit;
 use crate::image::{destination, print_beside};
-use crate::image_look::{engine_name, fetched, found, wanted};
+use crate::image_look::{engine_name, fetched, found, has_transport, wanted};
+use crate::image_names;
 use crate::render::{self, Failure};
 
 /// Registries, with the workspace's mirrors where there is one, and the digest function of that.
@@ -49,14 +50,13 @@ pub(crate) fn import(global: &Global, args: &ImportImageArgs) -> Result<Exit, Fa
         let hint = "name a place: `docker://HOST/NAME:TAG`, `oci:FOLDER[:TAG]`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:FOLDER`, `tar:FILE`, `containers-storage:NAME:TAG` or `docker-daemon:NAME:TAG`";
         return Err(Failure::Usable(format!("`{}` is not an image of others", args.source), hint.to_owned()));
     };
-    if let Some(name) = &args.name
-        && !is_name_with_tag(name)
-    {
-        let hint = "write `NAME:TAG` in small letters, as `team/app:1`; labels are the workspace's";
-        return Err(Failure::Usable(format!("`{name}` is not a name with a tag"), hint.to_owned()));
-    }
+    args.name.as_deref().map_or(Ok(()), image_names::check)?;
     // What another program keeps has a name there.
-    let default = || engine_name(&args.source).map(str::to_owned).or_else(|| source.default_name());
+    let default = || {
+        engine_name(&args.source)
+            .map(str::to_owned)
+            .or_else(|| source.default_name().filter(|name| !has_transport(name)))
+    };
     let name = args.name.clone().or_else(default).ok_or_else(|| {
         let hint = "give it one: `--name NAME:TAG`, in small letters";
         Failure::Usable(format!("`{}` gives the image no name", args.source), hint.to_owned())

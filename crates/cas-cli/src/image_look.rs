@@ -54,8 +54,9 @@ pub(crate) fn engine_name(text: &str) -> Option<&str> {
     Engine::of_transport(transport).map(|_| name)
 }
 
-fn has_transport(text: &str) -> bool {
-    TRANSPORTS.iter().any(|transport| text.starts_with(transport))
+/// Whether a text begins as a place of images of others does.
+pub(crate) fn has_transport(text: &str) -> bool {
+    TRANSPORTS.iter().any(|transport| text.starts_with(transport)) || engine_name(text).is_some()
 }
 
 /// Which platforms of an image are meant.

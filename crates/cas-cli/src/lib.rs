@@ -15,6 +15,7 @@ mod image_convert;
 mod image_diff;
 mod image_file;
 mod image_look;
+mod image_names;
 mod init;
 mod junit;
 mod live;

@@ -312,6 +312,12 @@ impl Index {
         Ok(())
     }
 
+    pub(crate) fn remove_memo(&self, kind: &str, key: &[u8]) -> Result<bool, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("DELETE FROM memo WHERE kind = ?1 AND key = ?2")?;
+        Ok(statement.execute(params![kind, key])? > 0)
+    }
+
     fn note_use(&self, used: i64, name: impl FnOnce() -> RowName) -> Result<(), StoreError> {
         if used.saturating_add(USE_RESOLUTION_SECONDS) >= HostDisk.now() {
             return Ok(());

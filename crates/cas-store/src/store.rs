@@ -533,6 +533,16 @@ impl Store {
     pub fn put_memo(&self, kind: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.index.put_memo(kind, key, value)
     }
+
+    /// Forgets what the function `kind` gave for `key`; whether it was remembered. What it names leaves with the next collection, unless
+    /// something else needs it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Index`]
+    pub fn remove_memo(&self, kind: &str, key: &[u8]) -> Result<bool, StoreError> {
+        self.index.remove_memo(kind, key)
+    }
 }
 
 impl OpenBlob for Store {
