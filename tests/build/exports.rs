@@ -266,6 +266,18 @@ fn what_cannot_be_written_is_told_by_the_name_that_it_was_given() {
     }
     done(&home, &["build", ":web", "--metadata-file", "e/new/told.json", "--iidfile", "f/new/id"]);
     assert!(home.workspace().join("e/new/told.json").is_file() && home.workspace().join("f/new/id").is_file());
+    // What the workspace is read from is never a place for them.
+    let read = |name: &str| fs::read(home.workspace().join(name)).ok();
+    let before = (read("cas.toml"), read("cas.lock"));
+    std::os::unix::fs::symlink("cas.toml", home.workspace().join("link")).unwrap();
+    for path in ["cas.toml", "cas.lock", "./cas.toml", "link", "../workspace/cas.lock", "c/cas.toml"] {
+        for option in ["--metadata-file", "--iidfile", "--trace"] {
+            let told = fails(&home, &["build", ":web", option, path], 2);
+            assert!(told.starts_with(&format!("error: `{path}` would be replaced: ")), "{told}");
+        }
+    }
+    assert_eq!((read("cas.toml"), read("cas.lock")), before);
+    assert!(!home.workspace().join("c/cas.toml").exists());
     // Before anything is built.
     fs::remove_dir_all(home.workspace().join("cas-out")).unwrap();
     for option in ["--metadata-file", "--iidfile"] {

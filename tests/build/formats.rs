@@ -133,6 +133,33 @@ fn what_is_told_of_a_converted_image_names_both() {
     assert_eq!(said, format!("oci:given {from} is {to} now; signatures and other referrers name the former\n"));
 }
 
+/// It is written all the same, and what it is called then is told.
+#[test]
+fn a_format_that_an_image_has_already_is_told() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")], vec![file("b", "2")]], |_| {});
+    let mut from = "oci:given".to_owned();
+    for (format, is_already) in
+        [("gzip", true), ("zstd", false), ("zstd", true), ("zstd:chunked", false), ("gzip", false)]
+    {
+        let to = format!("oci:{}-{is_already}", format.replace(':', "-"));
+        let output = home.cas(&["image", "convert", &from, "--compression", format, "--to", &to]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let told = format!("all layers have the format `{format}` already, and stay as they are\n");
+        assert_eq!(text(&output.stderr), if is_already { told.as_str() } else { "" }, "{from} to {format}");
+        let (entry, ..) = documents(&home, &to["oci:".len()..]);
+        assert!(text(&output.stdout).contains(entry["digest"].as_str().unwrap()), "{}", text(&output.stdout));
+        // The documents of `cas` stay to the byte.
+        assert_eq!(
+            text(&output.stdout).contains(" is sha256:"),
+            !(is_already && format == "zstd"),
+            "{}",
+            text(&output.stdout)
+        );
+        from = to;
+    }
+}
+
 /// podman drops a check from OCI's documents.
 #[test]
 fn a_check_asks_for_dockers_documents() {

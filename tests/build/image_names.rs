@@ -248,3 +248,33 @@ fn names_are_given_and_ended_one_by_one() {
     );
     assert!(fails(&home, &["image", "tag", "//:none", "y:1"], 2).starts_with("error: there is no target `//:none`"));
 }
+
+#[test]
+fn an_archive_of_the_other_kind_is_told_with_its_transport() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "given", &[vec![file("a", "1")]], |_| {});
+    for (transport, other, missing) in
+        [("oci-archive", "docker-archive", "manifest.json"), ("docker-archive", "oci-archive", "index.json")]
+    {
+        run(&home, &["image", "export", "oci:given", &format!("{transport}:a.tar")], 0);
+        let told = fails(&home, &["image", "import", &format!("{other}:a.tar")], 3);
+        assert!(told.contains(&format!("cause: it has no `{missing}`\n")), "{told}");
+        let hint = format!("hint: it looks like an archive of the other kind: write `{transport}:./a.tar`\n");
+        assert!(told.ends_with(&hint), "{told}");
+    }
+    // One of neither kind.
+    run(&home, &["image", "export", "oci:given", "tar:files.tar"], 0);
+    let told = fails(&home, &["image", "import", "oci-archive:files.tar"], 3);
+    assert!(told.contains("cause: it has no `index.json`") && !told.contains("hint: it looks"), "{told}");
+}
+
+#[test]
+fn what_is_an_image_or_an_artifact_is_told_in_english() {
+    let home = Home::new(&image());
+    let output = home.cas(&["test", ":base"]);
+    assert!(
+        text(&output.stderr).starts_with("note: `//:base` is no test but an image: it is built\n"),
+        "{}",
+        text(&output.stderr)
+    );
+}

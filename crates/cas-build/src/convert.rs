@@ -33,6 +33,8 @@ pub struct Converted {
     pub is_docker_for_check: bool,
     /// Its configuration has a check, and its layers have a format that Docker's documents cannot tell: podman drops the check.
     pub drops_check: bool,
+    /// All layers had the format before, and are as they were.
+    pub is_already: bool,
 }
 
 /// Converts the layers of an image. Those that are as they are to be stay.
@@ -61,9 +63,10 @@ pub fn convert_image(
         put_document(store, "index", &image.reference, &encode_image_index(format, &manifests, &BTreeMap::new()))?;
     let (is_docker_for_check, drops_check) =
         (all.iter().any(|one| one.is_docker_for_check), all.iter().any(|one| one.drops_check));
+    let is_already = all.iter().all(|one| one.is_already);
     let mut image = all.swap_remove(main).image;
     image.index = Some(ImageIndex { blob, format, images });
-    Ok(Converted { image, is_docker_for_check, drops_check })
+    Ok(Converted { image, is_docker_for_check, drops_check, is_already })
 }
 
 fn one(store: &Store, function: DigestFunction, image: &Image, codec: Codec) -> Result<Converted, BuildError> {
@@ -104,8 +107,9 @@ fn one(store: &Store, function: DigestFunction, image: &Image, codec: Codec) -> 
     };
     let manifest = put_document(store, "manifest", &image.reference, &manifest)?;
     let is_docker_for_check = format == ImageFormat::Docker;
+    let is_already = layers == image.layers;
     let image = Image { manifest, config, format, layers, index: None, ..image.clone() };
-    Ok(Converted { image, is_docker_for_check, drops_check })
+    Ok(Converted { image, is_docker_for_check, drops_check, is_already })
 }
 
 /// A layer that is made of a tree.

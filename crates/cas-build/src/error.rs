@@ -880,8 +880,10 @@ pub enum BuildError {
     Interrupted,
 }
 
-fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+/// The article before the name of a kind of target.
+#[must_use]
+pub fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) || word == "npm" { "an" } else { "a" }
 }
 
 /// What is unclear about an archive or layout of images.

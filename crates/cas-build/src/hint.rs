@@ -8,6 +8,7 @@ use cas_sandbox::StartError;
 
 use crate::BuildError;
 use crate::error::quoted;
+use crate::image_place::OtherArchive;
 
 /// How much of a lane's name is shown: the digests in them are told apart by less.
 const SHOWN_LANE: usize = 24;
@@ -25,6 +26,10 @@ impl BuildError {
             Self::Lock { source, .. } => source.hint().to_owned(),
             Self::LockStale { .. } => "run `cas lock` and commit `cas.lock`".to_owned(),
             Self::UnknownTarget { near: Some(near), .. } => format!("did you mean `{near}`?"),
+            Self::Image { source, .. } => {
+                let OtherArchive { transport, place, .. } = source.downcast_ref()?;
+                format!("it looks like an archive of the other kind: write `{transport}:{place}`")
+            }
             Self::Platform { known, .. } if known.is_empty() => "it names no platform".to_owned(),
             Self::Platform { known, .. } => {
                 let names = known.iter().take(MAX_PLATFORMS).map(|name| name.escape_debug().to_string());

@@ -54,6 +54,18 @@ impl ImageRegistries {
     }
 }
 
+/// An archive of the other kind than was told.
+#[derive(Debug, thiserror::Error)]
+#[error("it has no `{path}`")]
+pub(crate) struct OtherArchive {
+    /// What it would have.
+    path: String,
+    /// Where it is.
+    pub(crate) place: String,
+    /// The kind that it seems to be of.
+    pub(crate) transport: &'static str,
+}
+
 /// Where an image is.
 #[derive(Clone)]
 pub(crate) enum ImagePlace {
@@ -290,11 +302,22 @@ impl ImagePlace {
     }
 
     fn file(&self, store: &Store, files: &Directory, path: &str) -> Result<Vec<u8>, BuildError> {
-        let blob = Self::find(files, path).ok_or_else(|| self.damaged(format!("it has no `{path}`")))?;
+        let blob = Self::find(files, path).ok_or_else(|| self.lacks(files, path))?;
         if blob.size > MAX_DOCUMENT_BYTES {
             return Err(self.damaged(format!("`{path}` is longer than {MAX_DOCUMENT_BYTES} bytes")));
         }
         Ok(store.load(&blob, MAX_DOCUMENT_BYTES)?)
+    }
+
+    /// What an archive is not read for that has no file of this name at its top: it may be of the other kind.
+    fn lacks(&self, files: &Directory, path: &str) -> BuildError {
+        let transport = match self {
+            Self::Archive { is_docker: true, .. } if Self::find(files, "index.json").is_some() => "oci-archive",
+            Self::Archive { is_docker: false, .. } if Self::find(files, "manifest.json").is_some() => "docker-archive",
+            _ => return self.damaged(format!("it has no `{path}`")),
+        };
+        let other = OtherArchive { path: path.to_owned(), place: self.place(), transport };
+        BuildError::Image { place: self.place(), source: Box::new(other) }
     }
 
     /// Puts a blob into the store that an archive of a layout has.

@@ -88,7 +88,7 @@ pub use builder::{Builder, Built, Mode};
 pub use checkout::{Force, Place, checkout, clean_checkout};
 pub use convert::{Converted, convert_image};
 pub use engine::{Engine, Saved};
-pub use error::BuildError;
+pub use error::{BuildError, article};
 pub use event::{Event, Observer};
 pub use export::{Destination, DestinationError, Part, Whole, export_artifact, export_image, write_tarball};
 pub use graph::{deps_of, needs_of};

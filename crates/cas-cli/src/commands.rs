@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use cas_build::{
     Artifact, BuildError, Builder, Built, Event, Image, ImageRegistries, LOCK_FILE, MANIFEST_FILE, Mode, Observer,
-    Output, SecretSources, Taints, Trials, Workspace, find_artifact, find_image, healing, row_needs, write_tarball,
+    Output, SecretSources, Taints, Trials, Workspace, article, find_artifact, find_image, healing, row_needs,
+    write_tarball,
 };
 use cas_config::{Fetch, Label, LockChange, Pattern, RootSource, Target, TargetKind, Toolchain};
 use cas_fetch::{Fetcher, npm_registry as fetch_npm_registry};
@@ -554,7 +555,8 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
 fn note_others(workspace: &Workspace, labels: &[Label]) {
     for (label, target) in labels.iter().filter_map(|label| Some((label, workspace.target(label)?))) {
         if !matches!(target.kind, TargetKind::Test(_)) {
-            render::note(&format!("note: `{label}` is no test but a {}: it is built", target.kind.name()));
+            let kind = target.kind.name();
+            render::note(&format!("note: `{label}` is no test but {} {kind}: it is built", article(kind)));
         }
     }
 }

@@ -92,11 +92,17 @@ pub(crate) fn convert(global: &Global, args: &ConvertArgs) -> Result<Exit, Failu
             args.compression
         ));
     }
+    if converted.is_already {
+        render::note(&format!("all layers have the format `{}` already, and stay as they are", args.compression));
+    }
     export_image(&store, &converted.image, &destination)?;
     let (before, after) = (image.document().digest, converted.image.document().digest);
     let rows = [json!({ "name": image.reference, "from": before.to_string(), "digest": after.to_string() })];
     print_beside(global, &destination, &rows, |row| {
         let (name, from, to) = (text(&row["name"]), text(&row["from"]), text(&row["digest"]));
+        if from == to {
+            return format!("{name} {from}");
+        }
         format!("{name} {from} is {to} now; signatures and other referrers name the former")
     })?;
     Ok(Exit::Done)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cas_build::{BuildError, Workspace};
+use cas_build::{BuildError, LOCK_FILE, MANIFEST_FILE, Workspace};
 use cas_config::TargetKind;
 use cas_snapshot::{Places, Standing};
 use cas_tree::RelPath;
@@ -44,9 +44,14 @@ pub(crate) fn check_secrets(workspace: &Workspace, secrets: &[(String, PathBuf)]
     Ok(())
 }
 
-/// Warns of reports that would be inputs of the next build.
+/// Refuses reports in the place of what says what to build, and warns of those that would be inputs of the next build.
 pub(crate) fn check_reports(workspace: &Workspace, reports: &[&Path], here: &Path) -> Result<(), Failure> {
     for report in reports {
+        if is_definition(workspace, &here.join(report)) {
+            let message =
+                format!("`{}` would be replaced: it is a file that the workspace is read from", report.display());
+            return Err(Failure::Usable(message, format!("write it to `{OUTPUT_FOLDER}/`, or name another file")));
+        }
         if is_input(workspace, &here.join(report))? {
             render::note(&format!(
                 "warning: `{}` is a file of the workspace: what it says makes steps of its package run again",
@@ -56,6 +61,18 @@ pub(crate) fn check_reports(workspace: &Workspace, reports: &[&Path], here: &Pat
         }
     }
     Ok(())
+}
+
+/// Whether a place, or what a link there leads to, is a `cas.toml` or the lock of the workspace.
+fn is_definition(workspace: &Workspace, path: &Path) -> bool {
+    let whole = cas_fs::canonicalize(path).ok().or_else(|| {
+        // There is no such file yet.
+        Some(cas_fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?))
+    });
+    whole.is_some_and(|whole| {
+        let is_manifest = whole.starts_with(&workspace.root) && whole.file_name() == Some(MANIFEST_FILE.as_ref());
+        is_manifest || whole == workspace.root.join(LOCK_FILE)
+    })
 }
 
 /// Whether a place belongs to the files of the workspace.

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use cas_build::RunChanges;
+use cas_build::{RunChanges, article};
 use cas_config::Label;
 use cas_sandbox::{Ending, Health, MAX_PORTS, Network, Port, Volume};
 
@@ -76,7 +76,10 @@ pub(crate) fn refuse(args: &RunImageArgs, label: &Label, kind: &str) -> Result<(
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
-        Some((option, _)) => Err(Failure::Usage(format!("`{option}` is for images, and `{label}` is a {kind}"))),
+        Some((option, _)) => {
+            let article = article(kind);
+            Err(Failure::Usage(format!("`{option}` is for images, and `{label}` is {article} {kind}")))
+        }
     }
 }
 
