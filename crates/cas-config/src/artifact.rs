@@ -162,17 +162,6 @@ impl Checker {
         }
     }
 
-    /// The label of one target.
-    fn one_target(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
-        let found = self.located(text)?;
-        if matches!(found.value, Reference::Dependencies(_)) {
-            let finding = Diagnostic::new(format!("`{}` stands for many targets", text.get_ref()), text.span());
-            self.report(finding.with_hint("name each of them"));
-            return None;
-        }
-        Some(found)
-    }
-
     fn media_type(&mut self, text: &raw::Text) -> String {
         if !is_media_type(text.get_ref()) {
             let finding = Diagnostic::new(format!("`{}` is not a media type", text.get_ref()), text.span());

@@ -174,7 +174,7 @@ impl Checker {
             let from = section.into_inner().from.map_or_else(Vec::new, |from| {
                 let span = from.span();
                 let texts = from.into_inner().into_vec();
-                texts.iter().filter_map(|text| self.reference(text, span.clone())).collect()
+                texts.iter().filter_map(|text| self.one_reference(text, span.clone())).collect()
             });
             self.add(&mut targets, &name, TargetKind::Npm(Npm { from }));
         }
@@ -269,8 +269,8 @@ impl Checker {
     }
 
     fn image_source(&mut self, text: &raw::Text) -> Option<RootSource> {
-        if text.get_ref().starts_with(['/', ':']) {
-            return self.located(text).map(RootSource::Target);
+        if text.get_ref().starts_with(['/', ':', '^']) {
+            return self.one_target(text).map(RootSource::Target);
         }
         match text.get_ref().parse() {
             Ok(source) => Some(RootSource::Place(source)),
@@ -287,7 +287,7 @@ impl Checker {
         match section.into_inner() {
             raw::Addition { from: Some(from), path, to: Some(to), link: None, target: None } => {
                 let path = path.as_ref().and_then(|text| self.path(text));
-                let (from, to) = (self.located(&from)?, self.absolute(&to)?);
+                let (from, to) = (self.one_target(&from)?, self.absolute(&to)?);
                 Some(Addition::Outputs(ImageLayer {
                     from: LayerSource::Outputs(from),
                     path,
@@ -445,6 +445,21 @@ impl Checker {
 
     pub(crate) fn located(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
         self.reference(text.get_ref(), text.span())
+    }
+
+    /// The label of one target, where `^name` would stand for any number of them.
+    pub(crate) fn one_target(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
+        self.one_reference(text.get_ref(), text.span())
+    }
+
+    pub(crate) fn one_reference(&mut self, text: &str, span: Range<usize>) -> Option<Located<Reference>> {
+        let found = self.reference(text, span)?;
+        if matches!(found.value, Reference::Dependencies(_)) {
+            let finding = Diagnostic::new(format!("`{text}` stands for many targets"), found.span);
+            self.report(finding.with_hint("name each of them"));
+            return None;
+        }
+        Some(found)
     }
 
     pub(crate) fn reference(&mut self, text: &str, span: Range<usize>) -> Option<Located<Reference>> {
@@ -673,6 +688,33 @@ from = ":build"
             assert_eq!(
                 (at, finding.message.as_str(), finding.hint.as_deref().unwrap_or_default()),
                 (place, message, hint),
+                "{text}"
+            );
+        }
+    }
+
+    /// `^name` is for `deps` alone: everywhere else a place has one target.
+    #[test]
+    fn what_stands_for_many_targets_is_no_single_one() {
+        let debian = "debian = { suite = \"s\", packages = [] }";
+        for text in [
+            "[image.a]\nbase = \"^build\"".to_owned(),
+            "[image.a]\nlayers = [{ from = \"^build\", to = \"/\" }]".to_owned(),
+            "[artifact.a]\ntype = \"a/b\"\nsubject = \"^build\"".to_owned(),
+            "[artifact.a]\ntype = \"a/b\"\nfiles = [{ from = \"^build\" }]".to_owned(),
+            "[artifact.a]\ntype = \"a/b\"\nconfig = { from = \"^build\", media_type = \"a/b\" }".to_owned(),
+            "[toolchain.a]\nimage = \"^build\"".to_owned(),
+            format!("[toolchain.a]\n{debian}\nadd = [{{ from = \"^build\", to = \"/x\" }}]"),
+            "[command.a]\nrun = \"x\"\ntoolchain = \"^build\"".to_owned(),
+            "[defaults]\ntoolchain = \"^build\"".to_owned(),
+            "[npm.a]\nfrom = \"^build\"".to_owned(),
+        ] {
+            let findings = Manifest::parse(&text).expect_err(&text);
+            let finding = &findings[0];
+            let at = finding.span.clone().map(|span| &text[span]).unwrap_or_default();
+            assert_eq!(
+                (at, finding.message.as_str(), finding.hint.as_deref()),
+                ("\"^build\"", "`^build` stands for many targets", Some("name each of them")),
                 "{text}"
             );
         }

@@ -113,7 +113,7 @@ impl Checker {
 
     /// The image or toolchain below.
     fn base(&mut self, text: &raw::Text) -> Option<Located<Reference>> {
-        let Some((name, image)) = image_of_others(text.get_ref()) else { return self.located(text) };
+        let Some((name, image)) = image_of_others(text.get_ref()) else { return self.one_target(text) };
         let message = format!("`{}` is an image of others, and `base` takes those by a toolchain", text.get_ref());
         let hint = format!("write `[toolchain.{name}]` with `image = \"{image}\"`, and here `base = \":{name}\"`");
         self.report(Diagnostic::new(message, text.span()).with_hint(hint));
@@ -173,7 +173,7 @@ impl Checker {
         };
         let to = self.absolute(&layer.to);
         let from = match (layer.from, layer.files) {
-            (Some(from), None) => LayerSource::Outputs(self.located(&from)?),
+            (Some(from), None) => LayerSource::Outputs(self.one_target(&from)?),
             (None, Some(files)) => {
                 if let Some(span) = purpose {
                     let finding = Diagnostic::new("`for` selects packages of a lockfile, not files", span);

@@ -272,7 +272,7 @@ impl Checker {
                 let hint = format!("name at least one and at most {MAX_TOOLCHAINS}");
                 self.report(Diagnostic::new(message, span.clone()).with_hint(hint));
             }
-            texts.iter().filter_map(|text| self.reference(text, span.clone())).collect()
+            texts.iter().filter_map(|text| self.one_reference(text, span.clone())).collect()
         });
         let deps = section.deps.map(|deps| deps.iter().filter_map(|text| self.located(text)).collect());
         let outputs = section.outputs.map(|outputs| self.outputs(&outputs));
