@@ -240,6 +240,8 @@ fn steps_and_npm_packages_give_files() {
         [npm.tarball]\n[artifact.all]\ntype = \"a/b\"\n\
         files = [{ from = \":only\" }, { from = \":build\", path = \"dist/sub\" }, { from = \":build\", path = \"one\", title = \"1\" }, { from = \":tarball\" }]\n\
         config = { from = \":build\", path = \"one\", media_type = \"text/plain\" }\n\
+        [artifact.less]\ntype = \"a/b\"\nfiles = [{ from = \":build\", path = \"dist/sub\", exclude = [\"**/l\"] }]\n\
+        [image.less-too]\nlayers = [{ from = \":build\", exclude = [\"one\", \"dist/*/l\"], to = \"/\" }]\n\
         [artifact.link]\ntype = \"a/b\"\nfiles = [{ from = \":build\", path = \"dist/sub/l\" }]\n";
     let files = [("f", "f\n"), ("package.json", r#"{"name":"@x/y","version":"1.2.3"}"#)];
     let Some(home) = Home::with_busybox(manifest, &files) else { return };
@@ -254,8 +256,13 @@ fn steps_and_npm_packages_give_files() {
     let tarball = fs::read(home.workspace().join("cas-out/tarball/x-y-1.2.3.tgz")).unwrap();
     assert_eq!(layers[3]["digest"], named("", &tarball)["digest"]);
     let packed = blob_path(&home.workspace().join("cas-out/all"), &layers[1]);
-    let listed = Command::new("tar").arg("tzf").arg(packed).output().unwrap();
-    assert_eq!(text(&listed.stdout), "sub/\nsub/l\nsub/x\n");
+    let listed = |packed| text(&Command::new("tar").arg("tzf").arg(packed).output().unwrap().stdout);
+    assert_eq!(listed(packed), "sub/\nsub/l\nsub/x\n");
+    done(&home, &["build", ":less", ":less-too"]);
+    for (name, expected) in [("less", "sub/\nsub/x\n"), ("less-too", "dist/\ndist/sub/\ndist/sub/x\n")] {
+        let files = &inspect(&home, &format!(":{name}"))["manifest"]["layers"];
+        assert_eq!(listed(blob_path(&home.workspace().join("cas-out").join(name), &files[0])), expected, "{name}");
+    }
     let refused = home.cas(&["build", ":link"]);
     let said = "error: `dist/sub/l` of `//:build` is a symbolic link, and an artifact is of files and folders";
     assert_eq!(
@@ -288,7 +295,7 @@ fn artifacts_of_which_a_build_gives_others_are_affected() {
     let Some(home) = Home::with_busybox(manifest, &files) else { return };
     home.git(&["init", "--quiet"]);
     type Edit = fn(&Home);
-    let rows: [(&str, Edit, &[&str], &str); 10] = [
+    let rows: [(&str, Edit, &[&str], &str); 11] = [
         ("a file of nobody", |home| home.write("else", "other\n"), &[], ""),
         ("a source of its part", |home| home.write("src/a", "A\n"), &["made"], "through //:build"),
         ("a source of another part", |home| home.write("src/b", "B\n"), &[], ""),
@@ -299,6 +306,12 @@ fn artifacts_of_which_a_build_gives_others_are_affected() {
         (
             "a title",
             |home| home.edit("cas.toml", "{ path = \"docs\" }", "{ path = \"docs\", title = \"d\" }"),
+            &["own"],
+            "definition files 0",
+        ),
+        (
+            "what is left out of it",
+            |home| home.edit("cas.toml", "{ path = \"docs\"", "{ path = \"docs\", exclude = [\"docs/a\"]"),
             &["own"],
             "definition files 0",
         ),

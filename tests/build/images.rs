@@ -387,6 +387,7 @@ fn own_files_are_a_layer_without_a_step() {
         "app/cas.toml",
         "[image.all]\nlayers = [{ files = [\"src/**\", \"run\"], to = \"/app\" }]\n\
          [image.part]\nlayers = [{ files = [\"src/**\"], path = \"src\", to = \"/srv\" }]\n\
+         [image.less]\nlayers = [{ files = [\"src\", \"run\"], exclude = [\"src/deep\", \"**/*.map\", \"no\"], to = \"/app\" }]\n\
          [image.none]\nlayers = [{ files = [\"no/**\"], to = \"/\" }]\n\
          [image.both]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nlayers = [{ files = [\"run\"], to = \"/\" }]\n",
     );
@@ -403,6 +404,19 @@ fn own_files_are_a_layer_without_a_step() {
     };
     assert_eq!(names("//app:all"), ["app/run", "app/src/a.js", "app/src/deep/b.js"]);
     assert_eq!(names("//app:part"), ["srv/a.js", "srv/deep/b.js"]);
+    // What is left out is no part of it, whatever becomes of it.
+    home.write("app/src/a.js.map", "1");
+    let less = names("//app:less");
+    let before = layers(&home, "//app:less");
+    home.write("app/src/a.js.map", "2");
+    home.write("app/src/deep/b.js", "other");
+    assert_eq!(
+        (less, names("//app:less")),
+        (vec!["app/run".to_owned(), "app/src/a.js".to_owned()], vec!["app/run".to_owned(), "app/src/a.js".to_owned()])
+    );
+    assert_eq!(layers(&home, "//app:less"), before);
+    fs::remove_file(home.workspace().join("app/src/a.js.map")).unwrap();
+    home.write("app/src/deep/b.js", "b");
     let none = home.cas(&["build", "//app:none"]);
     assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
     assert!(text(&none.stderr).contains("`no/**`"), "{}", text(&none.stderr));
@@ -441,7 +455,8 @@ fn what_own_files_become_is_known_to_affected() {
         text(&output.stdout)
     };
     assert_eq!(affected(), "");
-    for other in [image("b", "a", ""), image("a", "b", ", split = false"), image("a", "c", "")] {
+    let less = ", exclude = [\"b/f\"]";
+    for other in [image("b", "a", ""), image("a", "b", ", split = false"), image("a", "c", ""), image("a", "b", less)] {
         home.write("cas.toml", &other);
         assert!(affected().contains("//:i"), "{other}");
     }

@@ -21,7 +21,7 @@ use crate::export::keep_whole;
 use crate::graph::{Graph, TargetId};
 use crate::inputs::{Sources, in_package};
 use crate::layer::LayerError;
-use crate::part::package_of;
+use crate::part::{package_of, without};
 use crate::stamp::Told;
 use crate::{Artifact, ArtifactPart, BuildError, Builder, Files, Output, Taints, artifact_record, image, layer, stamp};
 
@@ -73,6 +73,7 @@ pub(crate) fn own_picked(
     sources: &Sources<'_>,
     package: Option<&RelPath>,
     path: &RelPath,
+    exclude: &[String],
 ) -> Result<Picked, BuildError> {
     let mut pattern = String::new();
     for character in path.to_string().chars() {
@@ -81,7 +82,7 @@ pub(crate) fn own_picked(
         }
         pattern.push(character);
     }
-    sources.own_picked(package, &[pattern])
+    sources.own_picked(package, &[pattern], exclude)
 }
 
 /// Where in the outputs of a step a file of an artifact is: what is said, else the only one that there is.
@@ -118,14 +119,14 @@ impl Builder<'_> {
         let mut found = Vec::new();
         for source in artifact.sources() {
             found.push(match source {
-                ArtifactSource::Outputs { path, .. } => {
+                ArtifactSource::Outputs { path, exclude, .. } => {
                     let (from, output) = outputs.next().expect("each has a need");
-                    of_output(store, from, output, path.as_ref())?
+                    of_output(store, from, output, path.as_ref(), exclude)?
                 }
-                ArtifactSource::Own(path) => {
+                ArtifactSource::Own { path, exclude } => {
                     let sources = self.sources(shared);
                     let package = label.package.as_ref();
-                    let files = sources.kept(&own_picked(&sources, package, path)?)?;
+                    let files = sources.kept(&own_picked(&sources, package, path, exclude)?)?;
                     at(&label.to_string(), &files, &in_package(package, path))?
                 }
             });
@@ -253,7 +254,13 @@ fn by_sha256(store: &Store, blob: &Descriptor) -> Result<Descriptor, StoreError>
 }
 
 /// What an output gives to an artifact, or a part of it.
-fn of_output(store: &Store, from: &str, output: &Output, path: Option<&RelPath>) -> Result<Found, BuildError> {
+fn of_output(
+    store: &Store,
+    from: &str,
+    output: &Output,
+    path: Option<&RelPath>,
+    exclude: &[String],
+) -> Result<Found, BuildError> {
     let whole = |name: &str, blob: &Descriptor| match path {
         None => Ok(Found { name: name.as_bytes().to_vec(), content: Content::File(*blob) }),
         Some(path) => Err(BuildError::NoSuchOutput { label: from.to_owned(), path: path.to_string() }),
@@ -264,12 +271,18 @@ fn of_output(store: &Store, from: &str, output: &Output, path: Option<&RelPath>)
             keep_whole(store, &tarball.recipe)?;
             whole(&tarball.file_name, &tarball.recipe.blob)
         }
-        Output::Files(files) => at(from, files.tree(store)?, &place_of(from, files, path)?),
+        Output::Files(files) => {
+            let tree = without(files.tree(store)?, package_of(from).as_ref(), exclude)?;
+            at(from, &tree, &place_of(from, files, path)?)
+        }
         Output::Package(package) => match path {
-            Some(path) => at(from, &package.tree, path),
+            Some(path) => at(from, &without(&package.tree, None, exclude)?, path),
             None => {
                 let name = from.rsplit_once(':').map_or(from, |(_, name)| name);
-                Ok(Found { name: name.as_bytes().to_vec(), content: Content::Folder(package.tree.clone()) })
+                Ok(Found {
+                    name: name.as_bytes().to_vec(),
+                    content: Content::Folder(without(&package.tree, None, exclude)?),
+                })
             }
         },
         Output::Toolchain(_) | Output::Image(_) | Output::Artifact(_) | Output::Packages(_) | Output::Crates(_) => {

@@ -12,6 +12,7 @@ use crate::artifact::{own_picked, place_of};
 use crate::builder::Shared;
 use crate::graph::TargetId;
 use crate::outline::{Found, name_of, stand_in, whole_name};
+use crate::part::{package_of, without};
 use crate::trace::Trace;
 use crate::{Artifact, BuildError, Builder, Output, Taints, stamp};
 
@@ -45,19 +46,22 @@ impl Builder<'_> {
                 false => ("config", String::new()),
             };
             let ((from, output), path) = match source {
-                ArtifactSource::Own(path) => {
+                ArtifactSource::Own { path, exclude } => {
                     let sources = self.sources(shared);
-                    let picked = own_picked(&sources, label.package.as_ref(), path)?;
-                    words.add(kind, which, format!("own {path} {said}"));
+                    let picked = own_picked(&sources, label.package.as_ref(), path, exclude)?;
+                    words.add(kind, which, format!("own {path} {said}{}", without_words(exclude)));
                     words.add_files(sources.snapshot.listing(&picked)?);
                     continue;
                 }
-                ArtifactSource::Outputs { path, .. } => (outputs.next().expect("each has a need"), path),
+                ArtifactSource::Outputs { path, exclude, .. } => {
+                    (outputs.next().expect("each has a need"), (path, exclude))
+                }
             };
+            let (path, exclude) = path;
             taints.extend(&Taints::of([&output]));
             let shown = path.as_ref().map_or_else(String::new, ToString::to_string);
-            words.add(kind, which, format!("{from} {shown} {said}"));
-            let part = self.artifact_part(&from, &output, path.as_ref())?;
+            words.add(kind, which, format!("{from} {shown} {said}{}", without_words(exclude)));
+            let part = self.artifact_part(&from, &output, path.as_ref(), exclude)?;
             parts.entry(from).or_default().push_str(&format!("{part} "));
         }
         if let Some((from, output)) = artifact.subject.as_ref().and_then(|_| outputs.next()) {
@@ -75,13 +79,20 @@ impl Builder<'_> {
     }
 
     /// Names the part of an output that an artifact takes, or all of it where nobody has it.
-    fn artifact_part(&self, from: &str, output: &Output, path: Option<&RelPath>) -> Result<String, BuildError> {
+    fn artifact_part(
+        &self,
+        from: &str,
+        output: &Output,
+        path: Option<&RelPath>,
+        exclude: &[String],
+    ) -> Result<String, BuildError> {
         let Output::Files(files) = output else { return Ok(whole_name(output)) };
         let tree = files.tree(self.store)?;
         if tree.is_empty() {
             return Ok(whole_name(output));
         }
         let place = place_of(from, files, path)?;
+        let tree = &without(tree, package_of(from).as_ref(), exclude)?;
         let function = self.workspace.section.digest_function;
         if let Some(folder) = tree.subtree(&place) {
             return Ok(folder.encode(function).map_err(StoreError::from)?.root.to_string());
@@ -89,6 +100,11 @@ impl Builder<'_> {
         // Of something else whoever builds it is told.
         Ok(tree.get_file(&place).map_or_else(|| whole_name(output), |(_, blob)| blob.to_string()))
     }
+}
+
+/// What is told of globs of what is left out, where there are some.
+fn without_words(exclude: &[String]) -> String {
+    if exclude.is_empty() { String::new() } else { format!(" without {exclude:?}") }
 }
 
 /// An artifact that is a name and nothing else.

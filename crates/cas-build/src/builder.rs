@@ -476,7 +476,8 @@ impl Builder<'_> {
                         }
                         LayerSource::Files(patterns) => {
                             let sources = self.sources(shared);
-                            image::Given::Files(sources.kept(&sources.own_picked(label.package.as_ref(), patterns)?)?)
+                            let picked = sources.own_picked(label.package.as_ref(), patterns, &layer.exclude)?;
+                            image::Given::Files(sources.kept(&picked)?)
                         }
                     });
                 }

@@ -271,8 +271,7 @@ impl Sources<'_> {
             return Ok(*known);
         }
         let inputs = self.workspace.section.inputs.clone();
-        let selection =
-            Selection { package: None, other_packages: Vec::new(), inputs: Some(Vec::new()), workspace_inputs: inputs };
+        let selection = Selection { inputs: Some(Vec::new()), workspace_inputs: inputs, ..Selection::default() };
         let shared = self.snapshot.select(&selection)?;
         let is_in_package = |path: RelPath| {
             let mut above = path.parent();
@@ -401,7 +400,7 @@ impl Sources<'_> {
         if let Some(picked) = known().get(&key) {
             return Ok(picked.clone());
         }
-        let picked = self.selected(package, inputs.cloned(), self.workspace.section.inputs.clone())?;
+        let picked = self.selected(package, inputs.cloned(), Vec::new(), self.workspace.section.inputs.clone())?;
         known().insert(key, picked.clone());
         Ok(picked)
     }
@@ -410,13 +409,15 @@ impl Sources<'_> {
         &self,
         package: Option<&RelPath>,
         inputs: Option<Vec<String>>,
+        exclude: Vec<String>,
         workspace_inputs: Vec<String>,
     ) -> Result<Picked, BuildError> {
         let nested = self.known.nested.get_or_init(|| nested(self.workspace));
         let package = package.cloned();
         // A folder above is another package, too, but its files are not below this one.
         let other_packages = nested.get(&package).cloned().unwrap_or_default();
-        let selected = self.snapshot.select(&Selection { package, other_packages, inputs, workspace_inputs })?;
+        let selected =
+            self.snapshot.select(&Selection { package, other_packages, inputs, exclude, workspace_inputs })?;
         let checked_out = self.known.checked_out.get_or_init(|| match self.snapshot.has_repository() {
             // There `.gitignore` says what is no source.
             true => Vec::new(),
@@ -426,8 +427,13 @@ impl Sources<'_> {
     }
 
     /// Files of a package that match patterns, without those that the workspace gives to all.
-    pub(crate) fn own_picked(&self, package: Option<&RelPath>, patterns: &[String]) -> Result<Picked, BuildError> {
-        self.selected(package, Some(patterns.to_vec()), Vec::new())
+    pub(crate) fn own_picked(
+        &self,
+        package: Option<&RelPath>,
+        patterns: &[String],
+        exclude: &[String],
+    ) -> Result<Picked, BuildError> {
+        self.selected(package, Some(patterns.to_vec()), exclude.to_vec(), Vec::new())
     }
 
     /// The files at these paths, with their content in the store; those that the snapshot lacks are left out.

@@ -474,11 +474,12 @@ impl Builder<'_> {
         for (index, layer) in image.layers.iter().enumerate() {
             let rest = format!("{:?} {:?} {} {:?}", layer.path, layer.to, layer.production, layer.rights);
             let rest = if layer.is_whole { format!("{rest} whole") } else { rest };
+            let rest = if layer.exclude.is_empty() { rest } else { format!("{rest} without {:?}", layer.exclude) };
             let (from, output) = match &layer.from {
                 LayerSource::Outputs(_) => outputs.next().expect("each has a need"),
                 LayerSource::Files(patterns) => {
                     let sources = self.sources(shared);
-                    let picked = sources.own_picked(label.package.as_ref(), patterns)?;
+                    let picked = sources.own_picked(label.package.as_ref(), patterns, &layer.exclude)?;
                     words.add("layer", index.to_string(), format!("files {patterns:?} {rest}"));
                     words.add_files(sources.snapshot.listing(&picked)?);
                     continue;

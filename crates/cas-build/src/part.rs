@@ -2,6 +2,7 @@
 
 use cas_config::{ImageLayer, Label};
 use cas_npm::Part;
+use cas_snapshot::Globs;
 use cas_store::Store;
 use cas_tree::{Directory, Metadata, Node, RelPath};
 
@@ -31,7 +32,7 @@ impl Context<'_> {
         wanted: &ImageLayer,
     ) -> Result<(Directory, Option<RelPath>), BuildError> {
         let to = wanted.to.as_ref();
-        let whole = |tree: &Directory| Ok((placed(tree, to)?, to.cloned()));
+        let whole = |tree: &Directory| Ok((placed(&without(tree, None, &wanted.exclude)?, to)?, to.cloned()));
         match output {
             Output::Download(download) => {
                 let mut tree = Directory::root();
@@ -71,6 +72,7 @@ pub(crate) fn files_at(
     wanted_part: &ImageLayer,
 ) -> Result<(Directory, Option<RelPath>), BuildError> {
     let package = package_of(from);
+    let outputs = &without(outputs, package.as_ref(), &wanted_part.exclude)?;
     let wanted = match (&package, &wanted_part.path) {
         (None, path) => path.clone(),
         (Some(package), None) => Some(package.clone()),
@@ -100,6 +102,41 @@ pub(crate) fn files_at(
     }
 }
 
+/// A tree without what globs match, which are of paths in the package; folders of which nothing is left go too.
+pub(crate) fn without(
+    tree: &Directory,
+    package: Option<&RelPath>,
+    exclude: &[String],
+) -> Result<Directory, BuildError> {
+    let mut left = tree.clone();
+    if exclude.is_empty() {
+        return Ok(left);
+    }
+    let globs = Globs::new(exclude)?;
+    let mut last: Option<RelPath> = None;
+    for (path, _) in tree.walk() {
+        let below = match package {
+            Some(package) => path.strip_prefix(package),
+            None => Some(path.clone()),
+        };
+        let is_gone = last.as_ref().is_some_and(|last| path.strip_prefix(last).is_some());
+        if is_gone || !below.is_some_and(|below| globs.matches(below.as_bytes())) {
+            continue;
+        }
+        left.remove(&path);
+        let mut above = path.parent();
+        while let Some(folder) = above.filter(|folder| Some(folder) != package) {
+            if left.get_directory(&folder).is_none_or(|folder| !folder.is_empty()) {
+                break;
+            }
+            left.remove(&folder);
+            above = folder.parent();
+        }
+        last = Some(path);
+    }
+    Ok(left)
+}
+
 /// The package of a label, as it is told; `None` for the root.
 pub(crate) fn package_of(label: &str) -> Option<RelPath> {
     let (package, _) = label.strip_prefix("//")?.split_once(':')?;
@@ -112,5 +149,47 @@ fn place(to: Option<&RelPath>, file_name: &str) -> RelPath {
     match to {
         None => name,
         Some(to) => to.join_path(&name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_blob::Descriptor;
+    use cas_digest::DigestFunction;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_takes_its_folders_along() {
+        let blob = Descriptor::empty(DigestFunction::Sha256);
+        for (package, exclude, expected) in [
+            (None, &[][..], "app dist.map app/a app/a/x app/a/x.map app/b app/b/y.map empty"),
+            (None, &["**/*.map"], "app app/a app/a/x empty"),
+            (None, &["app/a"], "app app/b app/b/y.map dist.map empty"),
+            (None, &["app/a/*", "app/b/**"], "dist.map empty"),
+            (None, &["empty"], "app app/a app/a/x app/a/x.map app/b app/b/y.map dist.map"),
+            (Some("app"), &["a"], "app app/b app/b/y.map dist.map empty"),
+            // The package itself stays, and what is no part of it.
+            (Some("app"), &["**"], "app dist.map empty"),
+            (Some("app"), &["*.map"], "app app/a app/a/x app/a/x.map app/b app/b/y.map dist.map empty"),
+        ] {
+            let mut tree = Directory::root();
+            let parents = Metadata::root_owned(0o755);
+            for name in ["app/a/x", "app/a/x.map", "app/b/y.map", "dist.map"] {
+                let path = RelPath::new(name).expect("it is a path");
+                tree.insert(&path, Node::file(blob, 0o644), &parents).expect("no name is below a file");
+            }
+            let empty = Node::Directory(Directory::root().into());
+            tree.insert(&RelPath::new("empty").expect("it is a path"), empty, &parents).expect("nothing is there");
+            let package = package.map(|package| RelPath::new(package).expect("it is a path"));
+            let exclude: Vec<String> = exclude.iter().map(|text| (*text).to_owned()).collect();
+            let left = without(&tree, package.as_ref(), &exclude).expect("they are patterns");
+            let mut names: Vec<String> = left.walk().map(|(path, _)| path.to_string()).collect();
+            let mut expected: Vec<&str> = expected.split(' ').collect();
+            names.sort();
+            expected.sort_unstable();
+            assert_eq!(names, expected, "{package:?} {exclude:?}");
+        }
+        assert!(without(&Directory::root(), None, &["{a".to_owned()]).is_err());
     }
 }

@@ -62,9 +62,16 @@ pub enum ArtifactSource {
         from: Located<Reference>,
         /// Which part.
         path: Option<RelPath>,
+        /// Globs over paths in their package, of what is left out of a folder.
+        exclude: Vec<String>,
     },
     /// A file or folder of the package itself.
-    Own(RelPath),
+    Own {
+        /// Which.
+        path: RelPath,
+        /// Globs over paths in the package, of what is left out of a folder.
+        exclude: Vec<String>,
+    },
 }
 
 impl ArtifactSource {
@@ -73,7 +80,7 @@ impl ArtifactSource {
     pub const fn outputs(&self) -> Option<&Located<Reference>> {
         match self {
             Self::Outputs { from, .. } => Some(from),
-            Self::Own(_) => None,
+            Self::Own { .. } => None,
         }
     }
 }
@@ -114,7 +121,7 @@ impl Checker {
 
     fn artifact_file(&mut self, file: Spanned<raw::ArtifactFile>) -> Option<ArtifactFile> {
         let span = file.span();
-        let raw::ArtifactFile { from, path, media_type, title, annotations } = file.into_inner();
+        let raw::ArtifactFile { from, path, exclude, media_type, title, annotations } = file.into_inner();
         if let Some(key) = annotations.keys().find(|key| key.get_ref() == TITLE_ANNOTATION) {
             let finding = Diagnostic::new(format!("`{TITLE_ANNOTATION}` is the title of the file"), key.span());
             self.report(finding.with_hint("write `title = \"…\"` in place of the annotation"));
@@ -122,7 +129,8 @@ impl Checker {
         let annotations = self.annotations(annotations);
         let media_type = media_type.map(|text| self.media_type(&text));
         let title = title.and_then(|text| self.title(&text));
-        let source = self.artifact_source(from, path, span)?;
+        let exclude = self.exclude(exclude);
+        let source = self.artifact_source(from, path, exclude, span)?;
         Some(ArtifactFile { source, media_type, title, annotations })
     }
 
@@ -134,7 +142,7 @@ impl Checker {
             let finding = Diagnostic::new("an artifact with the configuration of an image would be one", text.span());
             self.report(finding.with_hint("write `[image.NAME]`, or a media type of your own"));
         }
-        let source = self.artifact_source(from, path, span)?;
+        let source = self.artifact_source(from, path, Vec::new(), span)?;
         Some(ArtifactConfig { source, media_type })
     }
 
@@ -142,6 +150,7 @@ impl Checker {
         &mut self,
         from: Option<raw::Text>,
         path: Option<raw::Text>,
+        exclude: Vec<String>,
         span: std::ops::Range<usize>,
     ) -> Option<ArtifactSource> {
         let is_own = from.is_none();
@@ -149,8 +158,8 @@ impl Checker {
         let has_path = path.is_some();
         let path = path.and_then(|text| self.path(&text));
         match (from, path) {
-            (Some(from), path) => Some(ArtifactSource::Outputs { from: from?, path }),
-            (None, Some(path)) => Some(ArtifactSource::Own(path)),
+            (Some(from), path) => Some(ArtifactSource::Outputs { from: from?, path, exclude }),
+            (None, Some(path)) => Some(ArtifactSource::Own { path, exclude }),
             (None, None) => {
                 if is_own && !has_path {
                     let finding = Diagnostic::new("a file of an artifact says nothing of what it is", span);
@@ -208,7 +217,7 @@ mod tests {
         };
         assert_eq!((path.to_string().as_str(), media_type.as_deref()), ("dist/a.json", Some("application/json")));
         assert_eq!((title.as_ref().map(ToString::to_string), annotations.len()), (Some("docs/a".to_owned()), 1));
-        assert!(matches!(&read.files[1].source, ArtifactSource::Own(path) if path.to_string() == "LICENSE"));
+        assert!(matches!(&read.files[1].source, ArtifactSource::Own { path, .. } if path.to_string() == "LICENSE"));
         let named: Vec<String> = read.references().map(|reference| format!("{:?}", reference.value)).collect();
         assert_eq!(named.len(), 2, "{named:?}");
         assert_eq!(read.config.map(|config| config.media_type).as_deref(), Some("application/vnd.c+json"));

@@ -291,6 +291,7 @@ impl Checker {
                 Some(Addition::Outputs(ImageLayer {
                     from: LayerSource::Outputs(from),
                     path,
+                    exclude: Vec::new(),
                     to,
                     production: false,
                     rights: Rights::default(),

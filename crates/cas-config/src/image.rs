@@ -93,6 +93,11 @@ fn duration(text: &str) -> Option<u64> {
     (total > 0).then_some(total)
 }
 
+/// Whether a pattern looks like one of an ignore file that takes another one back. A name that begins so is written `\\!`.
+fn is_negative(pattern: &str) -> bool {
+    pattern.starts_with('!')
+}
+
 impl Checker {
     pub(crate) fn image(&mut self, section: raw::Image) -> Image {
         let base = section.base.and_then(|text| self.base(&text));
@@ -171,6 +176,7 @@ impl Checker {
             directory_mode: layer.dir_mode.as_ref().and_then(|text| self.mode(text)),
             owner: layer.owner.as_ref().and_then(|text| self.owner(text)),
         };
+        let exclude = self.exclude(layer.exclude);
         let to = self.absolute(&layer.to);
         let from = match (layer.from, layer.files) {
             (Some(from), None) => LayerSource::Outputs(self.one_target(&from)?),
@@ -178,6 +184,10 @@ impl Checker {
                 if let Some(span) = purpose {
                     let finding = Diagnostic::new("`for` selects packages of a lockfile, not files", span);
                     self.report(finding.with_hint("leave it out"));
+                }
+                if let Some(pattern) = files.get_ref().iter().find(|pattern| is_negative(pattern)) {
+                    let finding = Diagnostic::new(format!("`{pattern}` is a pattern of what is there"), files.span());
+                    self.report(finding.with_hint(format!("write `exclude = [\"{}\"]`", &pattern[1..])));
                 }
                 if files.get_ref().is_empty() {
                     let finding = Diagnostic::new("a layer of no files", files.span());
@@ -200,7 +210,23 @@ impl Checker {
         };
         let to = to?;
         let is_whole = layer.split == Some(false);
-        Some(ImageLayer { from, path, to, production, rights, is_whole })
+        Some(ImageLayer { from, path, exclude, to, production, rights, is_whole })
+    }
+
+    /// Globs of what is left out.
+    pub(crate) fn exclude(&mut self, texts: Vec<raw::Text>) -> Vec<String> {
+        for text in &texts {
+            let pattern = text.get_ref();
+            if is_negative(pattern) {
+                let finding = Diagnostic::new(format!("`{pattern}` has a `!` too many"), text.span());
+                self.report(finding.with_hint("`exclude` says what is left out: leave the `!` out, too"));
+            } else if pattern.trim_matches(['.', '/']).is_empty() || pattern.starts_with('/') {
+                let finding =
+                    Diagnostic::new(format!("`{pattern}` is no pattern of paths in the package"), text.span());
+                self.report(finding.with_hint("write one as `**/*.map` or `dist/tests`"));
+            }
+        }
+        texts.into_iter().map(Spanned::into_inner).collect()
     }
 
     /// Rights as chmod(1) has them, in octal.
@@ -535,6 +561,24 @@ config = { entrypoint = [], volumes = ["/data/", "/a", "/a"], stop_signal = "SIG
                 "\"4294967295\"",
                 "`4294967295` is not an owner",
                 "write `user`, `user:group`, `1000` or `1000:1000`",
+            ),
+            (
+                layer("exclude = [\"!*.map\"]"),
+                "\"!*.map\"",
+                "`!*.map` has a `!` too many",
+                "`exclude` says what is left out: leave the `!` out, too",
+            ),
+            (
+                layer("exclude = [\"/dist\"]"),
+                "\"/dist\"",
+                "`/dist` is no pattern of paths in the package",
+                "write one as `**/*.map` or `dist/tests`",
+            ),
+            (
+                "layers = [{ files = [\"src\", \"!src/x\"], to = \"/\" }]".to_owned(),
+                "[\"src\", \"!src/x\"]",
+                "`!src/x` is a pattern of what is there",
+                "write `exclude = [\"src/x\"]`",
             ),
             (
                 config("user = \"a:b:c\""),

@@ -295,6 +295,8 @@ pub struct ImageLayer {
     pub from: LayerSource,
     /// Part of it, a path in its package.
     pub path: Option<RelPath>,
+    /// Globs over paths in its package, of what is left out.
+    pub exclude: Vec<String>,
     /// Where they go; `None` for the root.
     pub to: Option<RelPath>,
     /// Which part of a lockfile: that of `production`.

@@ -180,6 +180,8 @@ pub(crate) struct Image {
 pub(crate) struct Layer {
     pub(crate) from: Option<Text>,
     pub(crate) files: Option<Spanned<Vec<String>>>,
+    #[serde(default)]
+    pub(crate) exclude: Vec<Text>,
     pub(crate) path: Option<Text>,
     pub(crate) to: Text,
     #[serde(rename = "for")]
@@ -240,6 +242,8 @@ pub(crate) struct Artifact {
 pub(crate) struct ArtifactFile {
     pub(crate) from: Option<Text>,
     pub(crate) path: Option<Text>,
+    #[serde(default)]
+    pub(crate) exclude: Vec<Text>,
     pub(crate) media_type: Option<Text>,
     pub(crate) title: Option<Text>,
     #[serde(default)]

@@ -39,7 +39,7 @@ pub use lookout::Lookout;
 pub use notes::Note;
 pub use revised::{KeepContent, Revised};
 pub use revision::{Revision, RevisionError};
-pub use select::Selection;
+pub use select::{Globs, Selection};
 pub use snapshot::{Options, Picked, Snapshot};
 pub use stamp::Trust;
 pub use standing::{Places, Standing};

@@ -21,8 +21,36 @@ pub struct Selection {
     pub other_packages: Vec<RelPath>,
     /// Globs over the package's files; `None` selects all of them.
     pub inputs: Option<Vec<String>>,
+    /// Globs over the package's files that leave some of them out. They need not match anything.
+    pub exclude: Vec<String>,
     /// Globs over the whole workspace, added to them.
     pub workspace_inputs: Vec<String>,
+}
+
+/// Globs over paths, as those of a selection: each stands for what it matches and for all below that.
+pub struct Globs(Vec<Pattern>);
+
+impl Globs {
+    /// Reads globs.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Pattern`] for the first that is none.
+    pub fn new(patterns: &[String]) -> Result<Self, SnapshotError> {
+        patterns.iter().map(|text| Pattern::new(text)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether one of them matches a path, or a folder above it.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(path))
+    }
+}
+
+impl std::fmt::Debug for Globs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|pattern| &pattern.text)).finish()
+    }
 }
 
 pub(crate) struct Pattern {
@@ -79,6 +107,11 @@ impl Snapshot {
                 }
                 other => other,
             })?;
+        }
+        if !selection.exclude.is_empty() {
+            let globs = Globs::new(&selection.exclude)?;
+            let prefix = if package.is_empty() { 0 } else { package.len() + 1 };
+            picked.retain(|index| !globs.matches(&self.path_bytes(self.files[*index as usize])[prefix..]));
         }
         if !selection.workspace_inputs.is_empty() {
             let mut known = self.everywhere.lock().unwrap_or_else(PoisonError::into_inner);
