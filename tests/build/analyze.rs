@@ -371,6 +371,92 @@ fn what_a_later_layer_removes_is_told_and_a_secret_never() {
 }
 
 #[test]
+fn an_image_is_told_its_repositories_and_what_changes_nothing() {
+    let base = vec![
+        folder("app"),
+        file("app/same", noise(1, 9000)),
+        file("app/other", noise(2, 3000)),
+        folder("app/.git"),
+        file("app/.git/HEAD", "ref: x"),
+        file("app/.git/objects/aa", noise(3, 50_000)),
+        file("app/.gitignore", "x"),
+        file("srv/.svn/wc.db", noise(4, 700)),
+    ];
+    let again = vec![file("app/same", noise(1, 9000)), file("app/other", noise(2, 3000)).with_mode(0o600)];
+    let (_home, report, saved) = advised(&[base, again]);
+    expect(
+        &saved,
+        &[
+            ("overwritten layer 1, nothing changed", takes(9000)),
+            ("overwritten layer 1, rights and owners alone", takes(3000)),
+            ("version-control app/.git", takes(6) + takes(50_000)),
+            ("version-control srv/.svn", takes(700)),
+        ],
+    );
+    assert_eq!(report["layers"][0]["version_control_bytes"], json!(takes(6) + takes(50_000) + takes(700)));
+    assert_eq!(report["layers"][0]["made_by_cas"], json!(false));
+}
+
+#[test]
+fn what_a_configuration_tells_is_found_and_not_shown() {
+    let home = Home::new("[workspace]\n");
+    write(&home, "image", &[vec![file("a", "1")]], |config| {
+        config["config"]["Env"] = json!(["PATH=/bin", format!("API_KEY={SECRET}")]);
+        config["config"]["Labels"] = json!({ "<b>_TOKEN": SECRET });
+        config["config"]["Cmd"] = json!(["x", format!("--url=https://me:{SECRET}@host")]);
+        config["history"] = json!([
+            { "created_by": format!("|1 NPM_TOKEN={SECRET} /bin/sh -c npm ci") },
+            { "created_by": "ENV A=b", "empty_layer": true },
+        ]);
+    });
+    let report = analyze(&home, "image");
+    let told: Vec<String> = report["told_secrets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| format!("{} {}", one["place"], one["name"]))
+        .collect();
+    assert_eq!(
+        told,
+        [r#""Env" "API_KEY""#, r#""Labels" "<b>_TOKEN""#, r#""command-line" "Cmd""#, r#""history" "0 NPM_TOKEN""#]
+    );
+    let lines = run(&home, &["image", "analyze", "oci:image", "--html", "page.html"], 0);
+    let page = home.read("page.html");
+    for shown in [&lines, &page, &report.to_string()] {
+        assert!(shown.contains("NPM_TOKEN=*** /bin/sh -c npm ci") && !shown.contains(SECRET), "{shown}");
+        assert!(shown.contains("Env API_KEY: its name is one of a secret"), "{shown}");
+    }
+    assert!(lines.contains("\nwarning: told-secret, history 0 NPM_TOKEN: its name is one of a secret\n"), "{lines}");
+    assert!(page.contains("told-secret: Labels &lt;b&gt;_TOKEN") && !page.contains("<b>"), "{page}");
+}
+
+/// What the store made of a `cas.toml` is advised on in its words, here and where its images went.
+#[test]
+fn layers_of_a_workspace_are_advised_on_in_its_words() {
+    let home = Home::new(
+        "[workspace]\n[image.i]\nlayers = [{ files = [\"app\"], to = \"/app\" }, { files = [\"app/x\"], to = \"/app\", path = \"app\" }]\n",
+    );
+    home.write("app/.env", "TOKEN=abc\n");
+    home.write("app/__pycache__/x", "1");
+    home.write("app/x", "1");
+    run(&home, &["image", "export", "//:i", "oci:out:v1"], 0);
+    for name in ["//:i", "oci:out:v1"] {
+        let report = run(&home, &["image", "analyze", name, "--format", "json"], 0);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["layers"][0]["made_by_cas"], json!(true), "{name}");
+        let all = report["advice"].as_array().unwrap();
+        assert_eq!(all.len(), 2, "{report}");
+        for advice in all {
+            let change = advice["change"].as_str().unwrap();
+            assert!(
+                change.contains("leave it out with `exclude` of the entry of `layers` with files of `//:i`"),
+                "{change}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_image_with_compilers_is_told_of_them() {
     let packages = [("libc6", "2.36"), ("gcc-12", "12.2"), ("libc6-dev", "2.36"), ("make", "4.3")];
     let base = vec![

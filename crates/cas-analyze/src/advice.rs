@@ -9,13 +9,18 @@ use cas_tree::{Metadata, Node, RelPath};
 
 use crate::image::{Fate, Image, Skipped, What};
 use crate::package::{Packages, development_folders};
-use crate::rules::{cache, documentation, is_build_package, tool_folder};
+use crate::rules::{cache, documentation, is_build_package, repository, tool_folder};
 use crate::secret::SecretKind;
+use crate::told::{Place, ToldSecret};
 
 /// Shorter files are no duplicates that are worth a link.
 const MIN_DUPLICATE_BYTES: u64 = 4096;
 /// Longer targets of links need a header of their own.
 const MAX_TARGET_BYTES: usize = 100;
+/// End of the subject of what is overwritten by the same.
+const NOTHING: &str = "nothing changed";
+/// The same of what has the content that it had.
+const RIGHTS: &str = "rights and owners alone";
 /// How many names are told in a sentence.
 const MAX_NAMES: usize = 12;
 
@@ -47,9 +52,11 @@ impl Level {
 #[expect(missing_docs, reason = "docs/formats/image-analyze.md has the table")]
 pub enum AdviceKind {
     Secret,
+    ToldSecret,
     Removed,
     Overwritten,
     Cache,
+    VersionControl,
     Development,
     BuildTools,
     Duplicate,
@@ -62,9 +69,11 @@ impl AdviceKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Secret => "secret",
+            Self::ToldSecret => "told-secret",
             Self::Removed => "removed",
             Self::Overwritten => "overwritten",
             Self::Cache => "cache",
+            Self::VersionControl => "version-control",
             Self::Development => "development",
             Self::BuildTools => "build-tools",
             Self::Duplicate => "duplicate",
@@ -76,7 +85,7 @@ impl AdviceKind {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            Self::Secret => Level::Warning,
+            Self::Secret | Self::ToldSecret => Level::Warning,
             Self::Documentation => Level::Hint,
             _ => Level::Waste,
         }
@@ -183,6 +192,8 @@ pub(crate) fn advise(image: &Image, packages: &Packages, visible: &[(RelPath, us
     for (path, number) in &files {
         if let Some(owner) = cache(path) {
             claims.claim(AdviceKind::Cache, owner, *number);
+        } else if let Some(folder) = repository(path) {
+            claims.claim(AdviceKind::VersionControl, folder, *number);
         }
     }
     let (development, build_tools) = for_building(image, packages, &files, &mut skipped);
@@ -217,19 +228,59 @@ pub(crate) fn advise(image: &Image, packages: &Packages, visible: &[(RelPath, us
         })
         .collect();
     if !links.is_empty() {
+        let is_own = links.iter().all(|(number, ..)| image.layers[image.entries[*number].layer].is_own);
         let entries = links.into_iter().filter_map(|(number, kind, target)| {
             let entry = &image.entries[number];
             let bytes = entry.bytes - entry.header_bytes;
             Some(Removal { layer: entry.layer, path: entry.path.clone()?, bytes, link: Some((kind, target)) })
         });
-        let change = "keep one of the paths and make the others links to it, or copy the files once".to_owned();
+        let change = match is_own {
+            true => "name the files in one entry of `layers` alone, or let the step make links in place of copies",
+            false => "keep one of the paths and make the others links to it, or copy the files once",
+        };
+        let change = change.to_owned();
         let subject = "files with equal content".to_owned();
         advice.push(finished(image, AdviceKind::Duplicate, subject, change, entries.collect()));
     }
+    sort(&mut advice);
+    Advised { advice, skipped, duplicates, development, build_tools: tools }
+}
+
+/// What matters most first.
+pub(crate) fn sort(advice: &mut [Advice]) {
     advice.sort_by_key(|advice| {
         (advice.kind.level(), std::cmp::Reverse(advice.saves_bytes), advice.kind, advice.subject.clone())
     });
-    Advised { advice, skipped, duplicates, development, build_tools: tools }
+}
+
+/// What to do about a secret that the configuration tells; `is_own` where a `cas.toml` says what that is.
+pub(crate) fn telling(secret: &ToldSecret, is_own: bool) -> Advice {
+    let change = match (secret.place, is_own) {
+        (Place::Variable, true) => "take it out of `env` of `config`, here or where the base has it",
+        (Place::Variable, false) => "take it out of `ENV`",
+        (Place::Label, true) => "take it out of `labels` of `config`, here or where the base has it",
+        (Place::Label, false) => "take it out of `LABEL`",
+        (Place::CommandLine, true) => {
+            "take it out of `entrypoint`, `cmd` or `healthcheck` of `config`, here or where the base has it"
+        }
+        (Place::CommandLine, false) => "take it out of `ENTRYPOINT`, `CMD` or `HEALTHCHECK`",
+        (Place::History, _) => {
+            "build the image that tells it without it: `RUN --mount=type=secret` in place of `ARG` and `ENV`"
+        }
+    };
+    let then = match secret.place {
+        Place::History => "replace it, when the image has left the house",
+        _ => "give it to the program when it starts; replace it, when the image has left the house",
+    };
+    let place = secret.place.name();
+    Advice {
+        kind: AdviceKind::ToldSecret,
+        subject: format!("{place} {}: {}", secret.name, secret.kind.describe()),
+        change: format!("{change}; {then}"),
+        saves_bytes: 0,
+        saves_compressed_bytes: 0,
+        entries: Vec::new(),
+    }
 }
 
 fn finished(image: &Image, kind: AdviceKind, subject: String, change: String, mut entries: Vec<Removal>) -> Advice {
@@ -258,9 +309,10 @@ fn lost(image: &Image, claims: &mut Claims) {
             Fate::Removed { layer } => claims.claim(AdviceKind::Removed, format!("layer {layer}"), number),
             Fate::Overwritten(by) => {
                 let layer = image.entries[by].layer;
-                let subject = match (content(image, number), content(image, by)) {
-                    (Some(one), Some(other)) if one == other => format!("layer {layer}, rights and owners alone"),
-                    _ => format!("layer {layer}"),
+                let subject = match changed(image, number, by) {
+                    Changed::Nothing => format!("layer {layer}, {NOTHING}"),
+                    Changed::Rights => format!("layer {layer}, {RIGHTS}"),
+                    Changed::Content => format!("layer {layer}"),
                 };
                 claims.claim(AdviceKind::Overwritten, subject, number);
             }
@@ -274,6 +326,36 @@ fn lost(image: &Image, claims: &mut Claims) {
         if let (1, Some(Some(position))) = (positions.len(), positions.first()) {
             claims.put(*position, *whiteout);
         }
+    }
+}
+
+/// What an entry does to the one in whose place it stands.
+enum Changed {
+    Nothing,
+    /// Rights, owners and extended attributes.
+    Rights,
+    Content,
+}
+
+fn changed(image: &Image, old: usize, new: usize) -> Changed {
+    let node = |number: usize| match &image.entries[image.entries[number].source].what {
+        What::Node(node) => Some(node),
+        _ => None,
+    };
+    // What was below a folder and has another name is another file.
+    let name = |number: usize| image.entries[number].path.as_ref().map(RelPath::name);
+    let (Some(one), Some(other)) = (node(old).filter(|_| name(old) == name(new)), node(new)) else {
+        return Changed::Content;
+    };
+    let is_same = match (one, other) {
+        (Node::File { blob: one, .. }, Node::File { blob: other, .. }) => one == other,
+        (Node::Symlink { target: one, .. }, Node::Symlink { target: other, .. }) => one == other,
+        _ => false,
+    };
+    match is_same {
+        true if one.metadata() == other.metadata() => Changed::Nothing,
+        true => Changed::Rights,
+        false => Changed::Content,
     }
 }
 
@@ -380,18 +462,111 @@ fn all_duplicates(image: &Image, files: &[&(RelPath, usize)]) -> BTreeMap<usize,
     found
 }
 
+/// What to do, in the words of those who made the layers: of `cas.toml`, or else of a Dockerfile.
 fn change(image: &Image, packages: &Packages, kind: AdviceKind, subject: &str, set: &BTreeSet<usize>) -> String {
+    let is_hidden = set.iter().any(|number| matches!(image.entries[*number].fate, Fate::Removed { .. }));
+    let hidden = match kind {
+        AdviceKind::Secret if is_hidden => "a later layer removes it, but whoever has the image can read it; ",
+        _ => "",
+    };
+    let is_own = |number: &usize| image.layers[image.entries[*number].layer].is_own;
+    let change = match (set.iter().all(is_own), set.iter().any(is_own)) {
+        (true, _) => own_change(image, packages, kind, subject, set),
+        (false, true) => format!(
+            "in layers of `cas.toml`: {}. In layers of others: {}",
+            own_change(image, packages, kind, subject, set),
+            others_change(packages, kind, subject, set)
+        ),
+        (false, false) => {
+            // What `cas` put over a file of the base is the part that can be changed here.
+            let by = set.iter().find_map(|number| match image.entries[*number].fate {
+                Fate::Overwritten(by) => Some(by),
+                _ => None,
+            });
+            match by.filter(|by| kind == AdviceKind::Overwritten && is_own(by)) {
+                Some(_) if subject.ends_with(NOTHING) => {
+                    "leave it out with `exclude` of the entry of `layers`: the base has the same file".to_owned()
+                }
+                Some(_) => {
+                    "choose a `base` without it, or leave it out with `exclude` of the entry of `layers` and keep \
+                            the one of the base: both are in the image"
+                        .to_owned()
+                }
+                None => others_change(packages, kind, subject, set),
+            }
+        }
+    };
+    format!("{hidden}{change}")
+}
+
+/// What to do in the words of `cas.toml`.
+fn own_change(image: &Image, packages: &Packages, kind: AdviceKind, subject: &str, set: &BTreeSet<usize>) -> String {
+    let entry = entry_of(image, set);
+    match kind {
+        AdviceKind::Secret => format!(
+            "leave it out with `exclude` of {entry}, or do not make it: a step reads it as one of its `secrets`, the program \
+             gets it when it starts; replace it, when the image has left the house"
+        ),
+        AdviceKind::Removed => format!("leave it out with `exclude` of {entry}"),
+        AdviceKind::Overwritten if subject.ends_with(NOTHING) => {
+            format!("leave it out with `exclude` of {entry}, or of the later one: both have the same file")
+        }
+        AdviceKind::Overwritten if subject.ends_with(RIGHTS) => format!(
+            "write `mode`, `dir_mode` and `owner` at {entry}, and leave the later one out: other rights in another layer copy \
+             the whole file"
+        ),
+        AdviceKind::Overwritten => {
+            format!("leave it out with `exclude` or `path` of {entry}: what is below another file is never seen")
+        }
+        AdviceKind::Cache => format!(
+            "leave it out with `exclude` of {entry}, or name it in `cache` or `scratch` of the step, in place of `outputs`"
+        ),
+        AdviceKind::VersionControl => format!(
+            "leave it out with `exclude = [\"**/{}\"]` of {entry}: whoever has the image has all that ever was in the repository",
+            subject.rsplit('/').next().unwrap_or(subject)
+        ),
+        AdviceKind::Development => {
+            format!("write `for = \"production\"` at {entry}: without {}", names(packages, set, subject))
+        }
+        AdviceKind::BuildTools => format!(
+            "give the image a `base` of its own with fewer `packages`, where nothing needs them when it runs: without {}",
+            names(packages, set, subject)
+        ),
+        AdviceKind::Documentation => {
+            format!("leave it out with `exclude` of {entry}, or take a smaller `base`, where nobody reads it in there")
+        }
+        AdviceKind::Duplicate | AdviceKind::ToldSecret => String::new(),
+    }
+}
+
+/// The entries of `layers` that layers were made of, as the history has them.
+fn entry_of(image: &Image, set: &BTreeSet<usize>) -> String {
+    let layers: BTreeSet<usize> = set.iter().map(|number| image.entries[*number].layer).collect();
+    let label = |layer: &usize| {
+        let by = image.layers[*layer].created_by.strip_prefix("cas ")?;
+        let label = by.split(' ').next().filter(|label| label.starts_with("//"))?;
+        Some(format!("`{label}`"))
+    };
+    let labels: BTreeSet<String> = layers.iter().filter_map(label).take(MAX_NAMES).collect();
+    match labels.len() {
+        0 => "the entry of `layers`".to_owned(),
+        _ => format!("the entry of `layers` with files of {}", labels.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// What to do in the words of a Dockerfile.
+fn others_change(packages: &Packages, kind: AdviceKind, subject: &str, set: &BTreeSet<usize>) -> String {
     match kind {
         AdviceKind::Secret => {
-            let is_hidden = set.iter().any(|number| matches!(image.entries[*number].fate, Fate::Removed { .. }));
-            let hidden = if is_hidden { "a later layer removes it, but whoever has the image can read it; " } else { "" };
-            format!(
-                "{hidden}leave it out of every layer: mount it while the step runs, or give it to the program when it starts; \
-                 replace it, when the image has left the house"
-            )
+            "leave it out of every layer: mount it while the step runs, or give it to the program when it starts; \
+             replace it, when the image has left the house"
+                .to_owned()
         }
         AdviceKind::Removed => "remove it in the step that makes it, or do not make it".to_owned(),
-        AdviceKind::Overwritten if subject.ends_with("alone") => {
+        AdviceKind::Overwritten if subject.ends_with(NOTHING) => {
+            "write the file once: the same one, with the same rights, is in both layers".to_owned()
+        }
+        AdviceKind::Overwritten if subject.ends_with(RIGHTS) => {
             "set rights and owners where the file is made (`COPY --chmod --chown`, or in the same step): \
              changing them in another layer copies the whole file"
                 .to_owned()
@@ -409,6 +584,9 @@ fn change(image: &Image, packages: &Packages, kind: AdviceKind, subject: &str, s
             _ => "install with `PYTHONDONTWRITEBYTECODE=1`, where a slower first start is fine",
         }
         .to_owned(),
+        AdviceKind::VersionControl => {
+            "name it in `.dockerignore`: whoever has the image has all that ever was in the repository".to_owned()
+        }
         AdviceKind::Development => {
             format!("install with `npm ci --omit=dev`: without {}", names(packages, set, subject))
         }
@@ -416,7 +594,7 @@ fn change(image: &Image, packages: &Packages, kind: AdviceKind, subject: &str, s
             "build in another stage and copy what it gives, where nothing needs them when it runs: without {}",
             names(packages, set, subject)
         ),
-        AdviceKind::Duplicate => String::new(),
+        AdviceKind::Duplicate | AdviceKind::ToldSecret => String::new(),
         AdviceKind::Documentation => {
             "leave it out, where nobody reads it in there (`path-exclude` of dpkg, `--setopt=tsflags=nodocs` of dnf)".to_owned()
         }

@@ -68,6 +68,8 @@ pub struct LayerFacts {
     pub diff_id: String,
     /// What made it, as the configuration has it.
     pub created_by: String,
+    /// Whether it was made by `cas` of what a `cas.toml` says.
+    pub is_own: bool,
     /// Length of its blob.
     pub compressed_bytes: u64,
     /// Length of its archive.

@@ -18,6 +18,7 @@ mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use advice::{Advice, AdviceKind, Level, LinkKind, Removal};
 pub use config::ConfigChange;
@@ -28,3 +29,4 @@ pub use package::Package;
 pub use report::{LayerReport, PackageShare, Report, SecretFile, analyze};
 pub use rules::{Want, wanted};
 pub use secret::SecretKind;
+pub use told::{Guesses, Place, ToldKind, ToldSecret, masked, told_secrets};

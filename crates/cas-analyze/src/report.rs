@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cas_tree::RelPath;
 
-use crate::advice::{Advice, advise, secrets};
+use crate::advice::{Advice, advise, secrets, sort, telling};
 use crate::image::{Fate, Image, LayerFacts, Skipped};
 use crate::package::Packages;
-use crate::rules::{cache, documentation};
+use crate::rules::{cache, documentation, repository};
 use crate::secret::SecretKind;
+use crate::told::ToldSecret;
 
 /// What an image holds and wastes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Report {
     pub unowned_bytes: u64,
     /// By layer and path.
     pub secrets: Vec<SecretFile>,
+    /// Secrets that the configuration seems to tell, in its order.
+    pub told: Vec<ToldSecret>,
     /// What matters most first.
     pub advice: Vec<Advice>,
     /// What was not parsed.
@@ -34,6 +37,14 @@ impl Report {
         self.advice.iter().fold((0, 0), |(bytes, compressed), advice| {
             (bytes + advice.saves_bytes, compressed + advice.saves_compressed_bytes)
         })
+    }
+
+    /// Adds what was found in the configuration, with what to do about each.
+    pub fn add_told(&mut self, told: Vec<ToldSecret>) {
+        let is_own = self.layers.iter().any(|layer| layer.facts.is_own);
+        self.advice.extend(told.iter().map(|secret| telling(secret, is_own)));
+        sort(&mut self.advice);
+        self.told.extend(told);
     }
 }
 
@@ -52,6 +63,8 @@ pub struct LayerReport {
     pub duplicate_bytes: u64,
     /// Caches of package managers.
     pub cache_bytes: u64,
+    /// What programs for version control keep.
+    pub version_control_bytes: u64,
     /// Compilers and what goes with them.
     pub build_tool_bytes: u64,
     /// npm packages for development.
@@ -142,6 +155,7 @@ pub fn analyze(image: &Image) -> Report {
             }
         };
         add(cache(path).is_some(), &|layer| &mut layer.cache_bytes);
+        add(repository(path).is_some(), &|layer| &mut layer.version_control_bytes);
         add(documentation(path).is_some(), &|layer| &mut layer.documentation_bytes);
         add(advised.development.contains(number), &|layer| &mut layer.development_bytes);
         add(advised.build_tools.contains(number), &|layer| &mut layer.build_tool_bytes);
@@ -177,6 +191,7 @@ pub fn analyze(image: &Image) -> Report {
         packages: shares,
         unowned_bytes,
         secrets: found,
+        told: Vec::new(),
         advice: advised.advice,
         skipped: skipped.into_values().collect(),
     }

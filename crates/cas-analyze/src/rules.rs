@@ -116,6 +116,23 @@ pub(crate) fn cache(path: &RelPath) -> Option<&'static str> {
     found.map(|(_, owner)| *owner)
 }
 
+/// Folders in which programs for version control keep what a repository has.
+const REPOSITORIES: [&str; 3] = [".git", ".hg", ".svn"];
+
+/// The folder of a repository that a file is in.
+pub(crate) fn repository(path: &RelPath) -> Option<&str> {
+    let text = text(path);
+    let mut end = 0;
+    for part in text.split('/') {
+        end += part.len();
+        if end < text.len() && REPOSITORIES.contains(&part) {
+            return Some(&text[..end]);
+        }
+        end += 1;
+    }
+    None
+}
+
 /// Packages of compilers and what goes with them.
 const BUILD_TOOLS: [&str; 25] = [
     "autoconf",
@@ -209,6 +226,17 @@ mod tests {
             ("usr/share/man", None),
         ] {
             assert_eq!(documentation(&path(text)), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("app/.git/HEAD", Some("app/.git")),
+            (".svn/x", Some(".svn")),
+            ("a/.hg/store/.git/x", Some("a/.hg")),
+            // A file that leads to a repository elsewhere, and what only begins so.
+            ("app/.git", None),
+            ("app/.github/x", None),
+            ("app/x.git/HEAD", None),
+        ] {
+            assert_eq!(repository(&path(text)), expected, "{text}");
         }
         for (text, expected) in [
             ("app/node_modules/a/package.json", Some("app/node_modules/a")),

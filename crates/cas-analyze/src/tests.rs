@@ -212,6 +212,86 @@ fn packages_are_read_from_their_databases() {
     );
 }
 
+/// Of what is overwritten it is told what is other: all, rights alone, or nothing.
+#[test]
+fn what_an_entry_changes_is_told() {
+    let node = |mode: u32, uid: u32, content: &str| {
+        let blob = Descriptor::of(DigestFunction::Sha256, content.as_bytes());
+        let metadata = Metadata { mode, uid, ..Metadata::root_owned(mode) };
+        What::Node(Node::file(blob, mode).with_metadata(metadata))
+    };
+    let link = |target: &str| What::Node(Node::symlink(target));
+    for (lower, upper, expected) in [
+        (node(0o644, 0, "x"), node(0o644, 0, "x"), "layer 1, nothing changed"),
+        (node(0o644, 0, "x"), node(0o755, 0, "x"), "layer 1, rights and owners alone"),
+        (node(0o644, 0, "x"), node(0o644, 7, "x"), "layer 1, rights and owners alone"),
+        (node(0o644, 0, "x"), node(0o644, 0, "y"), "layer 1"),
+        (link("x"), link("x"), "layer 1, nothing changed"),
+        (link("x"), link("y"), "layer 1"),
+        (link("x"), node(0o644, 0, "x"), "layer 1"),
+    ] {
+        let mut image = Image::new();
+        for what in [lower, upper] {
+            image.begin_layer();
+            image.add(entry("a/b", what, 0, b"")).expect("it has a place");
+            image.end_layer(LayerFacts { bytes: 2048, ..LayerFacts::default() });
+        }
+        let report = analyze(&image);
+        let told: Vec<&str> = report.advice.iter().map(|advice| &*advice.subject).collect();
+        assert_eq!(told, [expected]);
+    }
+    // A folder gives way to a file with the content of one that was in it.
+    let report = analyze(&image("f a/b=1, -, f a=1").expect("it has a place"));
+    assert_eq!(report.advice[0].subject, "layer 1");
+}
+
+/// Layers that `cas` made are made again by other words of `cas.toml`, those of others by a Dockerfile.
+#[test]
+fn advice_speaks_the_language_of_whoever_made_the_layers() {
+    let kinds = "f app/.git/HEAD=ref, f app/.env=A=1, f root/.npm/_cacache/x=1, f usr/share/doc/a/b=1, f app/x=1";
+    for (lower_is_own, upper_is_own, own, others) in
+        [(true, true, true, false), (false, false, false, true), (false, true, true, false), (true, false, true, false)]
+    {
+        let mut image = Image::new();
+        for (text, is_own) in [(kinds, lower_is_own), ("f app/x=2", upper_is_own)] {
+            image.begin_layer();
+            for entry in text.split(", ").map(parse) {
+                image.add(entry).expect("it has a place");
+            }
+            let created_by = if is_own { "cas //app:build (root.2)".to_owned() } else { "COPY . .".to_owned() };
+            image.end_layer(LayerFacts { created_by, is_own, ..LayerFacts::default() });
+        }
+        let report = analyze(&image);
+        for advice in &report.advice {
+            let kind = advice.kind;
+            let (wants_own, wants_others) = match kind {
+                AdviceKind::Overwritten => (own, others),
+                _ => (lower_is_own, !lower_is_own),
+            };
+            let has_own = advice.change.contains("`exclude") && advice.change.contains("`layers`");
+            let told = (has_own, advice.change.contains("`//app:build`"));
+            let is_named = wants_own && (kind != AdviceKind::Overwritten || lower_is_own);
+            assert_eq!(told, (wants_own, is_named), "{kind:?}: {}", advice.change);
+            let words = [".dockerignore", "mount it while", "npm cache clean", "path-exclude", "write the file once"];
+            let has_others = words.iter().any(|word| advice.change.contains(word));
+            assert_eq!(has_others, wants_others, "{kind:?}: {}", advice.change);
+        }
+        assert_eq!(report.advice.len(), 5, "{:?}", report.advice);
+        assert!(report.layers[0].version_control_bytes > 0);
+    }
+    // Both together.
+    let mut image = Image::new();
+    for is_own in [true, false] {
+        image.begin_layer();
+        image.add(file(&format!("srv/.git/{is_own}"), "1")).expect("it has a place");
+        image.end_layer(LayerFacts { is_own, ..LayerFacts::default() });
+    }
+    let report = analyze(&image);
+    let change = &report.advice[0].change;
+    assert!(change.contains("`exclude = [\"**/.git\"]`") && change.contains(".dockerignore"), "{change}");
+    assert_eq!((report.advice[0].kind, &*report.advice[0].subject), (AdviceKind::VersionControl, "srv/.git"));
+}
+
 #[test]
 fn what_is_too_long_is_not_parsed_and_that_is_said() {
     let mut image = Image::new();

@@ -126,10 +126,13 @@ impl ImageContent {
                     })?
                 }
             };
+            let created_by = history.get(index).cloned().unwrap_or_default();
             image.end_layer(LayerFacts {
                 digest: layer.blob.digest.to_string(),
                 diff_id: layer.diff_id.to_string(),
-                created_by: history.get(index).cloned().unwrap_or_default(),
+                // What the store has no recipe of may have been made by others in other stores.
+                is_own: layer.recipe.is_some() || created_by.starts_with("cas //"),
+                created_by,
                 compressed_bytes: layer.blob.size,
                 bytes,
             });

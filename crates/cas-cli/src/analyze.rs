@@ -1,7 +1,8 @@
 //! `cas image analyze`: what an image holds and wastes, as lines and as JSON. The page is made in `analyze_page`.
 
-use cas_analyze::{Advice, LayerReport, Report, analyze};
+use cas_analyze::{Advice, Guesses, LayerReport, Report, analyze, masked, told_secrets};
 use cas_build::{ImageContent, write_file};
+use cas_config::{is_secret_like, token_in, without_tokens};
 use serde_json::{Value, json};
 
 use crate::analyze_page::page;
@@ -12,6 +13,8 @@ use crate::image_look::{look, plain, shown};
 use crate::render::{self, Failure, counted};
 use crate::store::size;
 
+/// What is taken for a secret in a configuration, as for steps.
+const GUESSES: Guesses = Guesses { is_secret_name: is_secret_like, token_in, without_tokens };
 /// How many packages are told on lines.
 const MAX_PACKAGES: usize = 20;
 /// How many entries of a piece of advice are told on lines.
@@ -21,7 +24,8 @@ pub(crate) fn run(global: &Global, args: &AnalyzeArgs) -> Result<Exit, Failure> 
     let store = open_store(global)?;
     let mut work = || {
         let content = look(global, &store, &args.image, &args.look)?;
-        let report = analyze(&content.read(&store)?);
+        let mut report = analyze(&content.read(&store)?);
+        report.add_told(told_secrets(&content.config, &GUESSES));
         Ok((content, report))
     };
     let (content, report) = healed(&store, &mut work)?;
@@ -41,6 +45,11 @@ pub(crate) fn platform(content: &ImageContent) -> String {
     let part = |key: &str| content.config[key].as_str().filter(|text| !text.is_empty());
     let parts = [part("os"), part("architecture"), part("variant")];
     plain(&parts.into_iter().flatten().collect::<Vec<_>>().join("/"))
+}
+
+/// What made a layer, without the values of secrets.
+pub(crate) fn made_by(layer: &LayerReport) -> String {
+    masked(&layer.facts.created_by, &GUESSES)
 }
 
 /// Entries, uncompressed and compressed bytes of all layers.
@@ -63,6 +72,7 @@ pub(crate) fn shares(layer: &LayerReport) -> Vec<(&'static str, u64)> {
         ("removed later", layer.removed_bytes),
         ("duplicates", layer.duplicate_bytes),
         ("caches", layer.cache_bytes),
+        ("version control", layer.version_control_bytes),
         ("build tools", layer.build_tool_bytes),
         ("for development", layer.development_bytes),
         ("documentation", layer.documentation_bytes),
@@ -88,7 +98,7 @@ fn lines(content: &ImageContent, report: &Report) -> Vec<String> {
         let (bytes, compressed) = (size(facts.bytes), size(facts.compressed_bytes));
         lines.push(format!("layer {index}: {bytes}, {compressed} compressed, {}{told}", entries(layer.entry_count)));
         if !facts.created_by.is_empty() {
-            lines.push(format!("  {}", plain(&facts.created_by)));
+            lines.push(format!("  {}", plain(&made_by(layer))));
         }
     }
     for package in report.packages.iter().take(MAX_PACKAGES) {
@@ -126,10 +136,14 @@ fn lines(content: &ImageContent, report: &Report) -> Vec<String> {
 }
 
 fn advise(lines: &mut Vec<String>, advice: &Advice) {
+    let (level, kind) = (advice.kind.level().name(), advice.kind.name());
+    if advice.entries.is_empty() {
+        lines.push(format!("{level}: {kind}, {}", plain(&advice.subject)));
+        lines.push(format!("  {}", plain(&advice.change)));
+        return;
+    }
     lines.push(format!(
-        "{}: {}, {}: saves {} ({} bytes, about {} compressed) with {}",
-        advice.kind.level().name(),
-        advice.kind.name(),
+        "{level}: {kind}, {}: saves {} ({} bytes, about {} compressed) with {}",
         plain(&advice.subject),
         size(advice.saves_bytes),
         advice.saves_bytes,
@@ -156,7 +170,8 @@ fn document(content: &ImageContent, report: &Report) -> Value {
         json!({
             "digest": layer.facts.digest,
             "diff_id": layer.facts.diff_id,
-            "created_by": layer.facts.created_by,
+            "created_by": made_by(layer),
+            "made_by_cas": layer.facts.is_own,
             "entries": layer.entry_count,
             "bytes": layer.facts.bytes,
             "compressed_bytes": layer.facts.compressed_bytes,
@@ -164,6 +179,7 @@ fn document(content: &ImageContent, report: &Report) -> Value {
             "removed_bytes": layer.removed_bytes,
             "duplicate_bytes": layer.duplicate_bytes,
             "cache_bytes": layer.cache_bytes,
+            "version_control_bytes": layer.version_control_bytes,
             "build_tool_bytes": layer.build_tool_bytes,
             "development_bytes": layer.development_bytes,
             "documentation_bytes": layer.documentation_bytes,
@@ -177,6 +193,10 @@ fn document(content: &ImageContent, report: &Report) -> Value {
     let secrets = report.secrets.iter().map(|secret| {
         json!({ "layer": secret.layer, "path": shown(secret.path.as_bytes()), "kind": secret.kind.name(),
                 "visible": secret.is_visible })
+    });
+    let told = report.told.iter().map(|secret| {
+        json!({ "place": secret.place.name(), "name": plain(&secret.name), "kind": secret.kind.name(),
+                "what": secret.kind.describe() })
     });
     let advice = |advice: &Advice| {
         let entries = advice.entries.iter().map(|entry| {
@@ -207,6 +227,7 @@ fn document(content: &ImageContent, report: &Report) -> Value {
         "layers": report.layers.iter().map(layer).collect::<Vec<_>>(),
         "packages": packages.collect::<Vec<_>>(),
         "secrets": secrets.collect::<Vec<_>>(),
+        "told_secrets": told.collect::<Vec<_>>(),
         "advice": report.advice.iter().map(advice).collect::<Vec<_>>(),
         "skipped": skipped.collect::<Vec<_>>(),
     })

@@ -3,7 +3,7 @@
 use cas_analyze::{Advice, Report};
 use cas_build::ImageContent;
 
-use crate::analyze::{entries, percent, platform, shares, totals};
+use crate::analyze::{entries, made_by, percent, platform, shares, totals};
 use crate::image_look::{plain, shown};
 use crate::store::size;
 
@@ -65,7 +65,7 @@ pub(crate) fn page(content: &ImageContent, report: &Report) -> String {
         let told: Vec<String> = shares(layer).iter().map(|(what, bytes)| format!("{} {what}", size(*bytes))).collect();
         page.push_str(&format!(
             "<tr><td>{index}<br><code>{}</code></td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>\n",
-            escaped(&layer.facts.created_by),
+            escaped(&made_by(layer)),
             size(layer.facts.bytes),
             size(layer.facts.compressed_bytes),
             layer.entry_count,
@@ -115,6 +115,14 @@ pub(crate) fn page(content: &ImageContent, report: &Report) -> String {
 
 fn section(page: &mut String, advice: &Advice) {
     let level = advice.kind.level().name();
+    if advice.entries.is_empty() {
+        let (subject, change) = (escaped(&advice.subject), escaped(&advice.change));
+        let kind = advice.kind.name();
+        page.push_str(&format!(
+            "<section class=\"{level}\">\n<h3>{kind}: {subject}</h3>\n<p>{change}</p>\n</section>\n"
+        ));
+        return;
+    }
     page.push_str(&format!(
         "<section class=\"{level}\">\n<h3>{}: {}</h3>\n<p>{}</p>\n<p>Saves {} ({} bytes), about {} compressed.</p>\n\
          <details><summary>{}</summary>\n<table>\n",
