@@ -373,6 +373,46 @@ fn what_was_built_is_told_to_whoever_comes_after() {
     assert_eq!(fs::read(&metadata).unwrap(), before);
 }
 
+/// Images that nobody asked for are not warned of, and what an image takes over counts as its own.
+#[test]
+fn what_engines_and_people_see_in_an_image_is_warned_of_where_it_is_built() {
+    let layers = |count: usize, name: &str| {
+        let layers: Vec<String> =
+            (0..count).map(|at| format!("{{ from = \":data\", to = \"/{name}{at}\" }}")).collect();
+        format!("layers = [{}]\n", layers.join(", "))
+    };
+    let home = home(&format!(
+        "[image.plain]\n{}[image.many]\nbase = \":plain\"\n{}[image.few]\nbase = \":plain\"\nmax_layers = 20\n{}\
+         [image.checked]\nformat = \"docker\"\nconfig = {{ healthcheck = {{ test = \"true\" }}, env = {{ API_KEY = \"x\" }} }}\n\
+         [image.inherits]\nbase = \":checked\"\n\
+         [image.ends]\nbase = \":checked\"\nconfig = {{ healthcheck = {{ test = [\"NONE\"] }}, env = {{ API_KEY = \"$KEY\" }} }}\n",
+        layers(100, "a"),
+        layers(28, "b"),
+        layers(27, "b")
+    ));
+    let key = |label: &str| {
+        format!("warning: `API_KEY` looks like a secret, and whoever has the image `//:{label}` can read it")
+    };
+    let check =
+        "warning: `//:inherits` has a `healthcheck` and the format of OCI, which knows none: podman leaves it out";
+    let many = "warning: `//:many` has 128 layers, and engines take at most 127";
+    for (asked, expected) in [
+        (&[":plain"][..], vec![]),
+        (&[":few"], vec![]),
+        (&[":many"], vec![many.to_owned()]),
+        (&[":checked"], vec![key("checked")]),
+        (&[":inherits"], vec![key("inherits"), check.to_owned()]),
+        (&[":ends"], vec![]),
+        (&[], vec![key("checked"), key("inherits"), check.to_owned(), many.to_owned()]),
+    ] {
+        let built = home.cas(&[&["build"], asked].concat());
+        assert_eq!(built.status.code(), Some(0), "{}", text(&built.stderr));
+        let stderr = text(&built.stderr);
+        let told: Vec<&str> = stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert_eq!(told, expected, "{asked:?}");
+    }
+}
+
 /// Layers of an image, as its manifest has them.
 fn layers(home: &Home, image: &str) -> Vec<Value> {
     inspect(home, image)["manifest"]["layers"].as_array().unwrap().clone()

@@ -14,7 +14,7 @@ use crate::render::{self, Failure, counted};
 use crate::store::size;
 
 /// What is taken for a secret in a configuration, as for steps.
-const GUESSES: Guesses = Guesses { is_secret_name: is_secret_like, token_in, without_tokens };
+pub(crate) const GUESSES: Guesses = Guesses { is_secret_name: is_secret_like, token_in, without_tokens };
 /// How many packages are told on lines.
 const MAX_PACKAGES: usize = 20;
 /// How many entries of a piece of advice are told on lines.

@@ -537,6 +537,11 @@ fn build(global: &Global, args: &StepArgs, work: Work) -> Result<Exit, Failure> 
     }
     let failures: Vec<(Label, Failure)> = failures.into_iter().map(|(label, error)| (label, error.into())).collect();
     progress.rest();
+    let made = outputs.values().filter_map(|output| match output {
+        Output::Image(image) => Some(&**image),
+        _ => None,
+    });
+    remarks::tell_images(&store, made);
     let damaged = store.quarantined();
     if damaged > 0 {
         let what = render::counted(damaged, "damaged object");
