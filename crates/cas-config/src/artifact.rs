@@ -233,7 +233,12 @@ mod tests {
         let name = "write a name, or a path without `..` that does not begin with `/`";
         let file = |text: &str| format!("type = \"a/b\"\nfiles = [{{ {text} }}]");
         for (text, place, message, hint) in [
-            ("files = []".to_owned(), "[artifact.a]", "missing field `type`", ""),
+            (
+                "files = []".to_owned(),
+                "[artifact.a]",
+                "`type` is missing",
+                "write `type = \"application/vnd.example.report.v1\"`, what it is",
+            ),
             ("type = \"report\"".to_owned(), "\"report\"", "`report` is not a media type", media_type),
             (
                 "type = \"text/plain; q=1\"".to_owned(),

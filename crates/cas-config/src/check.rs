@@ -1,6 +1,6 @@
 //! From the text of `cas.toml` to its values: every error has its place, and all of them are told.
 //!
-//! Not here: what steps (`step`), images (`image`), artifacts (`artifact`) and programs that stay (`run`) say of themselves.
+//! Not here: what the parser says (`explain`), what steps (`step`), images (`image`), artifacts (`artifact`) and programs that stay (`run`) say of themselves.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,22 +11,19 @@ use cas_tree::RelPath;
 use toml::Spanned;
 
 use crate::diagnostic::Diagnostic;
+use crate::explain::explain;
 use crate::label::{Reference, is_target_name};
 use crate::manifest::{
     Addition, Debian, DebianArchive, Fetch, Host, ImageLayer, ImageRoot, LayerSource, Located, LockfileKind,
     MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Rights, RootSource, Target, TargetKind, Toolchain, WorkspaceSection,
 };
 use crate::moment::parse_moment;
-use crate::nearest::nearest;
 use crate::raw;
 use crate::step::Defaults;
 use crate::version::is_version;
 
 /// Most archives that a toolchain's packages come from.
 const MAX_ARCHIVES: usize = 16;
-
-/// Words of the design that this version does not know yet: they deserve another answer than "unknown".
-const LATER: [&str; 8] = ["dockerfile", "exec", "image", "network", "platforms", "policy", "publish", "remote"];
 
 impl Manifest {
     /// Parses and checks the `cas.toml` of a workspace's root.
@@ -62,39 +59,6 @@ impl Manifest {
             Err(checker.findings)
         }
     }
-}
-
-/// The parser's error as a finding: for an unknown key with the nearest known one.
-fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
-    let span = error.span().unwrap_or(0..0);
-    let message = error.message();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    if message.starts_with("unknown field")
-        && let Some((word, known)) = quoted.split_first()
-    {
-        if LATER.contains(word) {
-            return Diagnostic::new(format!("`{word}` is not available in this version of cas"), span)
-                .with_hint("remove it");
-        }
-        let finding = Diagnostic::new(format!("unknown key `{word}`"), span);
-        return match nearest(word, known.iter().copied()) {
-            Some(near) => finding.with_hint(format!("did you mean `{near}`?")),
-            None => finding.with_hint(format!("known here: {}", known.join(", "))),
-        };
-    }
-    let written = text.get(span.clone()).unwrap_or_default();
-    // The parser calls a date of TOML a map.
-    if message.contains("expected a string") && written.parse::<toml::value::Datetime>().is_ok() {
-        return Diagnostic::new("a date is a text here", span).with_hint(format!("write `\"{written}\"`"));
-    }
-    if message.starts_with("invalid type: string ") && message.ends_with("expected a sequence") {
-        let words = written.trim_matches(['"', '\'']).split_whitespace().map(|word| format!("\"{word}\""));
-        let words = words.collect::<Vec<_>>().join(", ");
-        let words = if words.is_empty() { "\"…\"" } else { &words };
-        return Diagnostic::new("a text, where a list of texts is wanted", span)
-            .with_hint(format!("write a list: `[{words}]`"));
-    }
-    Diagnostic::new(message.trim().replace('\n', "; "), span)
 }
 
 #[derive(Default)]

@@ -8,6 +8,7 @@
 mod artifact;
 mod check;
 mod diagnostic;
+mod explain;
 mod image;
 mod label;
 mod lock;
