@@ -1,0 +1,1 @@
+4cv6YJ8Un5tuJc3qaXmfNyIEuipgd13CZlh2MLyZXFAEsi8tnv654dqOL1AJTCWXqr7ZVsLseFgQlp2E2+fBBw==
