@@ -416,6 +416,98 @@ fn debian() {
     });
 }
 
+/// Whatever is done to a file, a bundle or a signature: nothing is read that is written in another way, and nothing is
+/// accepted that was not signed.
+#[test]
+fn keys_and_signatures() {
+    use cas_sign::{
+        Bundle, Envelope, PrivateKey, PrivateKeyFile, PublicKey, SimplePayload, SimpleSignature, Statement,
+    };
+    macro_rules! data {
+        ($name:literal) => {
+            include_bytes!(concat!("../../testdata/signing/", $name)).to_vec()
+        };
+    }
+    let open = |text: Vec<u8>| PrivateKeyFile::parse(&text).unwrap().open(None).unwrap();
+    let keys = [open(data!("ed25519.pem")), open(data!("p256.pem"))];
+    let files = [data!("ed25519.pem"), data!("p256.pem"), data!("ed25519.sigstore.pem"), data!("p256.cosign.pem")];
+    fuzz("private-key", &files, |bytes| {
+        if let Ok(PrivateKeyFile::Plain(key)) = PrivateKeyFile::parse(bytes) {
+            assert!(PrivateKeyFile::parse(key.to_pem().as_bytes()).is_ok());
+        }
+    });
+    fuzz("pkcs8", &keys.each_ref().map(|key| key.to_pkcs8_der().to_vec()), |bytes| {
+        if let Ok(key) = PrivateKey::from_pkcs8_der(bytes) {
+            let again = PrivateKey::from_pkcs8_der(&key.to_pkcs8_der()).unwrap();
+            assert_eq!(again.public_key(), key.public_key());
+        }
+    });
+    fuzz("public-key", &[data!("ed25519.pub"), data!("p256.pub")], |bytes| {
+        if let Ok(key) = PublicKey::from_pem(bytes) {
+            assert_eq!(PublicKey::from_pem(key.to_pem().as_bytes()).unwrap(), key);
+        }
+    });
+    fuzz("spki", &keys.each_ref().map(|key| key.public_key().to_spki_der()), |bytes| {
+        if let Ok(key) = PublicKey::from_spki_der(bytes) {
+            assert_eq!(key.to_spki_der(), bytes, "one form alone");
+        }
+    });
+    for key in &keys {
+        let right = key.sign(b"message");
+        let name = format!("signature-{}", key.public_key().algorithm());
+        fuzz(&name, std::slice::from_ref(&right), |bytes| {
+            assert_eq!(key.public_key().verify(b"message", bytes).is_ok(), bytes == right, "{bytes:?}");
+        });
+    }
+    fuzz("statement", &[data!("statement.json")], |bytes| {
+        if let Ok(statement) = Statement::decode(bytes) {
+            assert_eq!(Statement::decode(statement.encode().as_bytes()).unwrap(), statement);
+        }
+    });
+    let bundles = [data!("ed25519.bundle.json"), data!("p256.bundle.json"), data!("p256.high.bundle.json")];
+    let envelopes = bundles.each_ref().map(|bytes| Bundle::decode(bytes).unwrap().envelope().encode().into_bytes());
+    fuzz("envelope", &envelopes, |bytes| {
+        if let Ok(envelope) = Envelope::decode(bytes) {
+            assert_eq!(Envelope::decode(envelope.encode().as_bytes()).unwrap(), envelope);
+        }
+    });
+    let trusted = |(name, key): (&str, &PrivateKey)| cas_sign::TrustedKey {
+        name: name.to_owned(),
+        key: key.public_key().clone(),
+        not_before: None,
+        not_after: None,
+    };
+    let set = cas_sign::KeySet::new(["a", "b"].into_iter().zip(&keys).map(trusted).collect()).unwrap();
+    let artifact = [format!("sha256:{}", "ab".repeat(32)).parse().unwrap()];
+    let annotations = BTreeMap::new();
+    let expected = cas_sign::Expectation {
+        artifact: &artifact,
+        predicate_type: cas_sign::SIGN_PREDICATE,
+        repository: None,
+        annotations: &annotations,
+        threshold: std::num::NonZeroUsize::MIN,
+        now: 0,
+    };
+    let signed = Statement::decode(&data!("statement.json")).unwrap();
+    for bundle in &bundles {
+        assert!(cas_sign::verify_bundles(&set, &expected, [bundle]).is_ok());
+    }
+    fuzz("bundle", &bundles, |bytes| match cas_sign::verify_bundles(&set, &expected, [bytes]) {
+        Ok(verified) => assert_eq!(verified.accepted[0].statement.as_ref(), Some(&signed)),
+        Err(error) => drop((error.to_string(), error.hint())),
+    });
+    let payload = data!("simple.json");
+    let signature = text(&data!("p256.simple.sig"));
+    let expected = cas_sign::Expectation { repository: Some("registry.example/app"), ..expected };
+    fuzz("simple-signing", std::slice::from_ref(&payload), |bytes| {
+        if let Ok(read) = SimplePayload::decode(bytes) {
+            assert_eq!(SimplePayload::decode(read.encode().as_bytes()).unwrap(), read);
+        }
+        let candidate = SimpleSignature { payload: bytes, signature: &signature };
+        assert_eq!(cas_sign::verify_simple(&set, &expected, [candidate]).is_ok(), bytes == payload);
+    });
+}
+
 #[test]
 fn configuration() {
     let manifest = b"[workspace]\nmembers = [\"a/*\"]\n[toolchain.t]\ndebian = { suite = \"s\", packages = [\"p\"], mirror = \"http://x\" }\n\
