@@ -420,7 +420,7 @@ fn debian() {
 /// accepted that was not signed.
 #[test]
 fn keys_and_signatures() {
-    use cas_sign::{
+    use cas_attest::{
         Bundle, Envelope, PrivateKey, PrivateKeyFile, PublicKey, SimplePayload, SimpleSignature, Statement,
     };
     macro_rules! data {
@@ -471,18 +471,18 @@ fn keys_and_signatures() {
             assert_eq!(Envelope::decode(envelope.encode().as_bytes()).unwrap(), envelope);
         }
     });
-    let trusted = |(name, key): (&str, &PrivateKey)| cas_sign::TrustedKey {
+    let trusted = |(name, key): (&str, &PrivateKey)| cas_attest::TrustedKey {
         name: name.to_owned(),
         key: key.public_key().clone(),
         not_before: None,
         not_after: None,
     };
-    let set = cas_sign::KeySet::new(["a", "b"].into_iter().zip(&keys).map(trusted).collect()).unwrap();
+    let set = cas_attest::KeySet::new(["a", "b"].into_iter().zip(&keys).map(trusted).collect()).unwrap();
     let artifact = [format!("sha256:{}", "ab".repeat(32)).parse().unwrap()];
     let annotations = BTreeMap::new();
-    let expected = cas_sign::Expectation {
+    let expected = cas_attest::Expectation {
         artifact: &artifact,
-        predicate_type: cas_sign::SIGN_PREDICATE,
+        predicate_type: cas_attest::SIGN_PREDICATE,
         repository: None,
         annotations: &annotations,
         threshold: std::num::NonZeroUsize::MIN,
@@ -490,21 +490,21 @@ fn keys_and_signatures() {
     };
     let signed = Statement::decode(&data!("statement.json")).unwrap();
     for bundle in &bundles {
-        assert!(cas_sign::verify_bundles(&set, &expected, [bundle]).is_ok());
+        assert!(cas_attest::verify_bundles(&set, &expected, [bundle]).is_ok());
     }
-    fuzz("bundle", &bundles, |bytes| match cas_sign::verify_bundles(&set, &expected, [bytes]) {
+    fuzz("bundle", &bundles, |bytes| match cas_attest::verify_bundles(&set, &expected, [bytes]) {
         Ok(verified) => assert_eq!(verified.accepted[0].statement.as_ref(), Some(&signed)),
         Err(error) => drop((error.to_string(), error.hint())),
     });
     let payload = data!("simple.json");
     let signature = text(&data!("p256.simple.sig"));
-    let expected = cas_sign::Expectation { repository: Some("registry.example/app"), ..expected };
+    let expected = cas_attest::Expectation { repository: Some("registry.example/app"), ..expected };
     fuzz("simple-signing", std::slice::from_ref(&payload), |bytes| {
         if let Ok(read) = SimplePayload::decode(bytes) {
             assert_eq!(SimplePayload::decode(read.encode().as_bytes()).unwrap(), read);
         }
         let candidate = SimpleSignature { payload: bytes, signature: &signature };
-        assert_eq!(cas_sign::verify_simple(&set, &expected, [candidate]).is_ok(), bytes == payload);
+        assert_eq!(cas_attest::verify_simple(&set, &expected, [candidate]).is_ok(), bytes == payload);
     });
 }
 

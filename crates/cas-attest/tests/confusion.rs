@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use cas_digest::{Digest, DigestFunction};
-use cas_sign::{
+use cas_attest::{
     Bundle, Envelope, Expectation, KeyAlgorithm, KeySet, KeySetError, MAX_CANDIDATES, PrivateKey, Rejection,
     SIGN_PREDICATE, SPDX_PREDICATE, STATEMENT_PAYLOAD_TYPE, SimplePayload, SimpleSignature, SimpleType, Statement,
     Subject, TrustedKey, Verified, VerifyError, verify_bundles, verify_simple,
 };
+use cas_digest::{Digest, DigestFunction};
 
 const NOW: i64 = 1_000;
 const HIGH: &str = include_str!("../../../testdata/signing/p256.high.bundle.json");
@@ -283,7 +283,7 @@ fn a_key_counts_once() {
         assert_eq!(answer.is_ok(), right, "{answer:?}");
     }
     // Two forms of one ECDSA signature.
-    let p256 = cas_sign::PublicKey::from_pem(P256.as_bytes()).unwrap();
+    let p256 = cas_attest::PublicKey::from_pem(P256.as_bytes()).unwrap();
     let p256 = TrustedKey { name: "p256".to_owned(), key: p256, not_before: None, not_after: None };
     let keys = KeySet::new(vec![p256, trusted("alice", &world.alice)]).unwrap();
     let artifact = [format!("sha256:{}", "ab".repeat(32)).parse().unwrap()];

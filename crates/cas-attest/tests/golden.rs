@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cas_sign::{
+use cas_attest::{
     Bundle, KeyError, KeyLabel, PrivateKey, PrivateKeyFile, PublicKey, SimplePayload, SimpleType, Statement, Subject,
 };
 
