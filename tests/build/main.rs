@@ -26,6 +26,7 @@ mod images;
 mod init;
 mod npm;
 mod pnpm;
+mod provenance;
 mod push;
 mod random;
 mod registry;

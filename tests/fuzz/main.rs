@@ -728,6 +728,47 @@ fn git_repositories() {
     });
 }
 
+#[test]
+fn provenance_and_what_it_names() {
+    use cas_attest::{Input, LOCAL_BUILDER, Provenance};
+    let set = |text: &str| std::collections::BTreeSet::from([text.to_owned()]);
+    let provenance = Provenance {
+        target: "//a:b".to_owned(),
+        actions: [("//a:c".to_owned(), "blake3:00/7".to_owned())].into(),
+        codecs: set("zstd"),
+        digest_function: "blake3".to_owned(),
+        hosts: set("//:host"),
+        incremental: set("//a:d"),
+        sandboxes: set("none"),
+        inputs: [Input {
+            kind: "npm".to_owned(),
+            name: "a@1".to_owned(),
+            digests: [("sha256".to_owned(), "00".repeat(32))].into(),
+            size: 7,
+            uri: Some("pkg:npm/a@1".to_owned()),
+        }]
+        .into(),
+        builder: LOCAL_BUILDER.to_owned(),
+        version: "1".to_owned(),
+    };
+    fuzz("provenance", &[provenance.encode().into_bytes()], |bytes| match Provenance::decode(bytes) {
+        // What is read is written, and read again as the same.
+        Ok(read) => assert_eq!(Provenance::decode(read.encode().as_bytes()).unwrap(), read),
+        Err(error) => drop(error.to_string()),
+    });
+    let digest = format!("\n\x40{}\x10\x07", "0".repeat(64)).into_bytes();
+    let field = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, u8::try_from(bytes.len()).unwrap()][..], bytes].concat();
+    let action = [field(1, &digest), field(2, &digest)].concat();
+    let node = [field(1, b"name"), field(2, &digest)].concat();
+    let directory = [field(1, &node), field(2, &node)].concat();
+    let function = DigestFunction::Blake3;
+    assert!(cas_action::action_parts(&action, function).is_some());
+    assert!(cas_action::directory_parts(&directory, function).is_some_and(|parts| !parts.files.is_empty()));
+    fuzz("action-parts", &[action, directory], |bytes| {
+        drop((cas_action::action_parts(bytes, function), cas_action::directory_parts(bytes, function)));
+    });
+}
+
 /// Records with a right checksum and wrong content: what a writer of another version, or a hand, may leave.
 #[test]
 fn messages_of_watchers() {

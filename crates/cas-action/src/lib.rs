@@ -7,11 +7,13 @@
 //!
 //! Not here: sending anything anywhere, running (`cas-sandbox`), storing (`cas-store`).
 
+mod contents;
 mod messages;
 mod project;
 mod result;
 mod step;
 
+pub use contents::{ActionParts, DirectoryParts, action_parts, directory_parts};
 pub use project::{EncodedBlob, ProjectError, Projection, project};
 pub use result::{DecodeResultError, EncodedResult, decode_result, encode_result};
 pub use step::{EncodedStep, Step};

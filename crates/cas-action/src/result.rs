@@ -168,7 +168,7 @@ fn tree(directory: &Directory, function: DigestFunction) -> Result<(Descriptor, 
     Ok((projection.root, (Descriptor::of(function, &bytes), bytes)))
 }
 
-fn descriptor(digest: Option<&messages::Digest>, function: DigestFunction) -> Option<Descriptor> {
+pub(crate) fn descriptor(digest: Option<&messages::Digest>, function: DigestFunction) -> Option<Descriptor> {
     let digest = digest?;
     let size = u64::try_from(digest.size_bytes).ok()?;
     Some(Descriptor { digest: Digest::from_hex(function, &digest.hash).ok()?, size })

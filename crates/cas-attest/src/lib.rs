@@ -5,7 +5,7 @@
 //! nothing, and there is no way to ask without naming the predicate type. [`SimplePayload`] is cosign's older form.
 //!
 //! Not here: files, registries, clocks and randomness, which callers bring; certificates and transparency logs.
-//! Format: docs/formats/signing.md.
+//! Formats: docs/formats/signing.md and provenance.md.
 
 mod bundle;
 mod dsse;
@@ -14,6 +14,7 @@ mod error;
 mod json;
 mod keys;
 mod policy;
+mod provenance;
 mod simple;
 mod statement;
 
@@ -30,6 +31,7 @@ pub use policy::{
     Acceptance, Expectation, KeySet, KeySetError, MAX_CANDIDATES, MAX_KEYS, Rejected, Rejection, SimpleSignature,
     TrustedKey, Verified, VerifyError, verify_bundles, verify_simple,
 };
+pub use provenance::{BUILD_TYPE, Input, LOCAL_BUILDER, Provenance};
 pub use simple::{SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, SimplePayload, SimpleType, attestation_tag, signature_tag};
 pub use statement::{
     CYCLONEDX_PREDICATE, PROVENANCE_PREDICATE, SIGN_PREDICATE, SPDX_PREDICATE, STATEMENT_PAYLOAD_TYPE, STATEMENT_TYPE,

@@ -16,6 +16,7 @@ use cas_tar::{Compression, ReadTarError, ReadTarLimits, decompress, read_tree};
 use cas_tree::{Directory, Metadata, Node, RelPath};
 use rayon::prelude::*;
 
+use crate::download::{fetch_pinned, stored};
 use crate::inputs::{Sources, in_package};
 use crate::modules::read_lockfile;
 use crate::outline::stand_in;
@@ -150,14 +151,7 @@ impl<'a> Registries<'a> {
             return Ok(stand_in(self.function, "cargo-crate", &key));
         }
         let what = format!("{} {}", one.name, one.version);
-        let url = self.address(lockfile, one)?;
-        let fetched = crate::download::fetch_pinned(store, self.fetcher, self.function, &url, one.checksum);
-        let blob = fetched.map_err(|error| match error {
-            BuildError::Fetch(source) if source.is_not_found() => {
-                BuildError::NotInRegistry { package: what.clone(), path: lockfile.to_owned(), source }
-            }
-            other => other,
-        })?;
+        let blob = self.archive(lockfile, one)?;
         let damaged =
             |source: Box<dyn std::error::Error + Send + Sync>| BuildError::Package { package: what.clone(), source };
         let file = store.open_blob(&blob).map_err(StoreError::from)?;
@@ -183,6 +177,22 @@ impl<'a> Registries<'a> {
         let name = store.put_tree(&vendored(&content, checksum), self.function)?;
         store.put_memo("cargo-crate", key.as_bytes(), name.to_string().as_bytes())?;
         Ok(name)
+    }
+
+    /// The archive of a crate, from the store if it is there.
+    pub(crate) fn archive(&self, lockfile: &str, one: &LockedCrate) -> Result<Descriptor, BuildError> {
+        let store = self.sources.store;
+        if let Some(blob) = stored(store, self.function, one.checksum)? {
+            return Ok(blob);
+        }
+        let url = self.address(lockfile, one)?;
+        fetch_pinned(store, self.fetcher, self.function, &url, one.checksum).map_err(|error| match error {
+            BuildError::Fetch(source) if source.is_not_found() => {
+                let package = format!("{} {}", one.name, one.version);
+                BuildError::NotInRegistry { package, path: lockfile.to_owned(), source }
+            }
+            other => other,
+        })
     }
 
     /// Where the archive of a crate is.

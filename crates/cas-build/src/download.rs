@@ -7,11 +7,29 @@ use cas_store::{Store, StoreError};
 
 use crate::{BuildError, npm};
 
+/// Kind of the memos of downloads.
+const MEMO: &str = "download";
+
 /// Name of what is downloaded from an address.
 pub(crate) fn file_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     let last = path.rsplit('/').next().filter(|name| cas_tree::Name::new(name).is_ok());
     last.unwrap_or("download").to_owned()
+}
+
+/// A file that was downloaded before and is still in the store.
+pub(crate) fn stored(
+    store: &Store,
+    function: DigestFunction,
+    digest: cas_digest::Digest,
+) -> Result<Option<Descriptor>, BuildError> {
+    // A memo remembers the size that had this digest.
+    let known = store.memo(MEMO, digest.to_string().as_bytes())?;
+    let blob = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
+    match blob {
+        Some(blob) if store.contains(&blob)? => Ok(Some(store.name_with(function, &blob)?)),
+        _ => Ok(None),
+    }
 }
 
 /// A file by address and digest, from the store if it is there; its size is not announced.
@@ -22,14 +40,8 @@ pub(crate) fn fetch_pinned(
     url: &str,
     digest: cas_digest::Digest,
 ) -> Result<Descriptor, BuildError> {
-    // A memo remembers the size that had this digest.
-    let key = digest.to_string();
-    let known = store.memo("download", key.as_bytes())?;
-    let blob = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
-    if let Some(blob) = blob
-        && store.contains(&blob)?
-    {
-        return Ok(store.name_with(function, &blob)?);
+    if let Some(blob) = stored(store, function, digest)? {
+        return Ok(blob);
     }
     let mut body = fetcher.get(url)?;
     let (blob, named) = store.put_with_alias(function, digest.function(), &mut body).map_err(|error| match error {
@@ -41,6 +53,6 @@ pub(crate) fn fetch_pinned(
         let source = cas_blob::VerifyError::Digest { expected, actual: named.digest };
         return Err(BuildError::Mismatch { url: cas_fetch::redact(url), source: source.into() });
     }
-    store.put_memo("download", key.as_bytes(), named.to_string().as_bytes())?;
+    store.put_memo(MEMO, digest.to_string().as_bytes(), named.to_string().as_bytes())?;
     Ok(blob)
 }

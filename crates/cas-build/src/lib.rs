@@ -61,6 +61,7 @@ mod output;
 mod over;
 mod part;
 mod platforms;
+mod provenance;
 mod recent;
 mod record;
 mod resources;
@@ -106,6 +107,7 @@ pub use output::{
     Artifact, ArtifactPart, Crates, Download, Files, Image, ImageIndex, ImageLayer, Output, Package, Packages, Taints,
     Tarball,
 };
+pub use provenance::{Absent, Described, absent_of};
 pub use run::{Ran, RunChanges, RunEvent, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};

@@ -22,7 +22,7 @@ use crate::{BuildError, Packages, Workspace};
 /// What a package of the workspace reaches.
 #[derive(Debug)]
 pub(crate) struct Subset {
-    layout: Layout,
+    pub(crate) layout: Layout,
     /// Names it, and the trees of its packages.
     pub(crate) name: Digest,
 }

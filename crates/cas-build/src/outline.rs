@@ -408,12 +408,8 @@ impl Builder<'_> {
     fn pinned_file(&self, url: &str, digest: Digest) -> Result<Found, BuildError> {
         let function = self.workspace.section.digest_function;
         let pin = digest.to_string();
-        let known = self.store.memo("download", pin.as_bytes())?;
-        let known = known.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<Descriptor>().ok());
-        let blob = match known {
-            Some(blob) if self.store.contains(&blob)? => self.store.name_with(function, &blob)?,
-            _ => stand_in(function, "download", &pin),
-        };
+        let stored = crate::download::stored(self.store, function, digest)?;
+        let blob = stored.unwrap_or_else(|| stand_in(function, "download", &pin));
         let file_name = crate::download::file_name(url);
         let mut words = Trace::default();
         words.add("pin", "", pin);

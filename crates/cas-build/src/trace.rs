@@ -76,6 +76,12 @@ impl Trace {
         }
     }
 
+    /// The paths of its files and links.
+    pub(crate) fn file_paths(&self) -> impl Iterator<Item = RelPath> + '_ {
+        let files = self.0.keys().filter(|(kind, _)| kind == "file");
+        files.filter_map(|(_, path)| RelPath::new(path.as_bytes()).ok())
+    }
+
     /// Adds the parts of another one.
     pub(crate) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);

@@ -137,6 +137,11 @@ pub(crate) enum Command {
     /// was. A tag that names something else is not moved: versions (`1.2.3`) and commits never, others with `--move-tag`. `latest` is
     /// set beside another tag alone. Credentials are those of docker and podman.
     Push(PushArgs),
+    /// Tell what an image, artifact or tarball was made of, as a statement to be signed; or look whether all of that is there
+    ///
+    /// The target is built first. Told are the actions of its steps and every input with its SHA-256: files, packages, images,
+    /// downloads. There are no times, paths of the machine, variables or arguments in it.
+    Provenance(crate::provenance::ProvenanceArgs),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),

@@ -71,6 +71,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Lock(args) => lock(&global, &args),
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image::run(&global, command),
+        Command::Provenance(args) => crate::provenance::run(&global, &args),
         Command::Push(args) => crate::push::run(&global, &args),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),

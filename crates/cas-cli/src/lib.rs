@@ -23,6 +23,7 @@ mod own_files;
 mod pages;
 mod place;
 mod progress;
+mod provenance;
 mod push;
 mod rebuild;
 mod remarks;
