@@ -161,13 +161,15 @@ impl Fetcher {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        // Fails when another thread, or the program itself, was first; that one is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        cas_tls::choose_provider();
+        let mut builder = Client::builder()
             .user_agent(concat!("cas/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(READ_TIMEOUT)
-            .build()?;
+            .timeout(READ_TIMEOUT);
+        if let Some(roots) = cas_tls::own_roots()? {
+            builder = builder.tls_certs_only(roots);
+        }
+        let client = builder.build()?;
         Ok(self.client.get_or_init(|| client))
     }
 }
