@@ -187,3 +187,49 @@ fn a_real_registry_takes_it_and_skopeo_reads_it_back() {
         assert_eq!(index["manifests"][0]["digest"], found["results"][0]["digest"], "{path}");
     }
 }
+
+#[test]
+fn destinations_have_the_words_of_the_workspace() {
+    let (home, fake) = (home(), FakeRegistry::start(Gate::Open));
+    let to = |rest: &str| format!("{}/{rest}", fake.address());
+    for (rest, said) in [
+        ("a:{version}", "nothing says it"),
+        ("a:{git.sha}", "error:"),
+        ("a:{verson}", "known are `{name}`"),
+        ("a:{version", "write words as `{version}`"),
+    ] {
+        ends(&home, &["push", ":one", &to(rest)], 2, &[said]);
+    }
+    home.write("package.json", r#"{ "name": "web", "version": "1.4.0" }"#);
+    home.write(".gitignore", "cas-out\n");
+    if Command::new("git").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: git is missing");
+        return;
+    }
+    let git = |arguments: &[&str]| crate::stamps::git(&home, arguments);
+    git(&["init", "-q"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "one"]);
+    let commit = git(&["rev-parse", "HEAD"]);
+    let run = |arguments: &[&str]| {
+        let mut command = home.command(&[&["--format", "json"], arguments].concat());
+        let output = command.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    let places = ["{name}:{version}", "{name}:{git.sha}", "b/{name}:git-{git.short}"].map(to);
+    let (code, stdout) = run(&["push", ":one", &places[0], &places[1], &places[2]]);
+    assert_eq!(code, Some(0), "{stdout}");
+    let pushed: Value = serde_json::from_str(&stdout).unwrap();
+    let found: Vec<&str> =
+        pushed["results"].as_array().unwrap().iter().map(|row| row["destination"].as_str().unwrap()).collect();
+    let expected = [to("one:1.4.0"), to(&format!("one:{commit}")), to(&format!("b/one:git-{}", &commit[..12]))];
+    assert_eq!(found, expected);
+    // What is in no commit has the name of none.
+    home.write("site/index.html", "<p>two</p>\n");
+    let (code, told) = run(&["push", ":one", &places[1]]);
+    assert!(code == Some(2) && told.contains("changes beside it"), "{told}");
+    // A version with what tells of the build is no tag.
+    home.write("package.json", r#"{ "name": "web", "version": "1.4.0+3.g00" }"#);
+    let (code, told) = run(&["push", ":one", &places[0]]);
+    assert!(code == Some(2) && told.contains("`1.4.0+3.g00`"), "{told}");
+}

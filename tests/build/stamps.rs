@@ -10,7 +10,7 @@ const IMAGES: &str = "[workspace]\n[command.build]\ntoolchain = \":sh\"\noutputs
     [image.plain]\nlayers = [{ from = \":build\", to = \"/\" }]\n\
     [image.stamped]\nlayers = [{ from = \":build\", to = \"/\" }]\nstamp = [\"version\", \"revision\"]\n";
 
-fn git(home: &Home, arguments: &[&str]) -> String {
+pub(crate) fn git(home: &Home, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     command.args(["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgSign=false"]).args(arguments);
     command

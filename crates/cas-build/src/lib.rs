@@ -111,6 +111,7 @@ pub use provenance::{Absent, Described, absent_of};
 pub use run::{Ran, RunChanges, RunEvent, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};
+pub use stamp::{commit_of, version_of};
 pub use step::Origin;
 pub use toolchain::Toolchain;
 pub use trace::{Difference, What};

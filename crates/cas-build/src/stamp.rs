@@ -122,6 +122,29 @@ fn own_versions(workspace: &Workspace, label: &Label) -> Vec<(&'static str, Stri
     own.into_iter().chain(npm.map(|version| ("package.json", version.to_owned()))).collect()
 }
 
+/// The version of a target's package, as images tell it.
+///
+/// # Errors
+///
+/// [`BuildError::NoVersion`], [`BuildError::TwoOwnVersions`].
+pub fn version_of(
+    workspace: &Workspace,
+    variables: &BTreeMap<String, String>,
+    label: &Label,
+) -> Result<String, BuildError> {
+    version(workspace, label, Head::of(&workspace.root, variables).ok().as_ref())
+}
+
+/// The commit that the working tree is at, and whether that has something else.
+///
+/// # Errors
+///
+/// [`BuildError::Revision`] where there is none.
+pub fn commit_of(workspace: &Workspace, variables: &BTreeMap<String, String>) -> Result<(String, bool), BuildError> {
+    let head = Head::of(&workspace.root, variables).map_err(BuildError::Revision)?;
+    Ok((head.commit, head.is_changed))
+}
+
 /// What is told of the commit that the working tree is at.
 fn revision(head: &Head) -> String {
     format!("{}{}", head.commit, if head.is_changed { CHANGED } else { "" })

@@ -638,7 +638,7 @@ pub(crate) struct ConvertArgs {
 pub(crate) struct PushArgs {
     /// Image or artifact: a target as `:name` or `//package:name`, or what is in the store by name
     pub(crate) image: String,
-    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag
+    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag; `{version}`, `{git.sha}`, `{git.short}` and `{name}` are those of the target
     #[arg(required = true)]
     pub(crate) destinations: Vec<String>,
     /// A tag that may be moved, if it is no version and no commit; can be given several times

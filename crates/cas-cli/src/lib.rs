@@ -33,6 +33,7 @@ mod run_image;
 mod screen;
 mod signals;
 mod store;
+mod template;
 mod test;
 mod timeline;
 mod watch;

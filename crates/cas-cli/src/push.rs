@@ -15,9 +15,11 @@ use crate::args::{Global, PushArgs};
 use crate::commands::{Named, build_options, cancel_on_signals, logins, named, open_store, print, text};
 use crate::exit::Exit;
 use crate::render::{self, Failure};
+use crate::template;
 
 pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
-    let targets = Target::parse_all(args.destinations.iter().map(String::as_str))
+    let destinations = template::destinations(global, &args.image, &args.destinations)?;
+    let targets = Target::parse_all(destinations.iter().map(String::as_str))
         .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
     let tags: Vec<&String> = targets.iter().flat_map(|target| &target.tags).collect();
     if let Some(tag) = args.move_tag.iter().find(|tag| !tags.contains(tag)) {

@@ -10,9 +10,11 @@ mod push;
 mod shipment;
 mod tag;
 mod target;
+mod template;
 
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};
 pub use tag::TagClass;
 pub use target::{ParseTargetError, Target};
+pub use template::{TemplateError, TemplatePart, WORDS, is_template, template_parts};
