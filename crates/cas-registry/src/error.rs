@@ -82,6 +82,16 @@ pub enum RegistryError {
         /// The limit.
         limit: u64,
     },
+    /// What came cannot be meant.
+    #[error("`{origin}` gave {said} for {name}")]
+    Answer {
+        /// What was asked for.
+        name: String,
+        /// The server.
+        origin: String,
+        /// What came.
+        said: String,
+    },
     /// The server names a place for tokens that must not have credentials.
     #[error("`{origin}` wants credentials to be sent to `{realm}`, which is not encrypted")]
     Realm {
@@ -200,6 +210,9 @@ impl RegistryError {
             Self::Content { .. } => "`cas store fsck` looks for damage; build it again".to_owned(),
             Self::Status { .. } | Self::Transport { .. } | Self::Token { .. } => {
                 "try again later; `[mirror]` in `cas.toml` names another place to fetch from".to_owned()
+            }
+            Self::Answer { .. } => {
+                "look at what it says there; another registry, or a proxy, may be in its place".to_owned()
             }
             Self::Interrupted => return None,
         })

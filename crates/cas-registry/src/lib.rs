@@ -17,6 +17,7 @@ mod pause;
 mod pull;
 mod push;
 mod sending;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -57,6 +57,29 @@ fn logins(folder: &tempfile::TempDir, fake: &FakeRegistry, entry: &str) -> Vec<P
 }
 
 #[test]
+fn tags_are_listed_page_by_page_and_lists_have_an_end() {
+    let (fake, repository, _) = registry(Gate::Anonymous);
+    let tags = || run(client().tags(&repository));
+    assert_eq!(tags().expect("nobody knows the repository").len(), 0);
+    fake.put("a/b/tags/list", "application/json", br#"{"name": "a/b", "tags": ["1", "3"]}"#);
+    fake.header("a/b/tags/list", "Link: </v2/a/b/tags/second?last=3>; rel=\"next\"");
+    fake.put("a/b/tags/second?last=3", "application/json", br#"{"name": "a/b", "tags": ["2", "3"]}"#);
+    assert_eq!(tags().expect("it is there").into_iter().collect::<Vec<_>>(), ["1", "2", "3"]);
+    // Some registries say `null` for none.
+    fake.put("a/b/tags/second?last=3", "application/json", br#"{"name": "a/b", "tags": null}"#);
+    assert_eq!(tags().expect("it is there").len(), 2);
+    fake.header("a/b/tags/second?last=3", "Link: </v2/a/b/tags/list>; rel=\"next\"");
+    let error = tags().expect_err("it goes round").to_string();
+    assert!(error.contains("a list without an end"), "{error}");
+    fake.header("a/b/tags/list", "Link: <https://elsewhere.example/v2/a/b/tags/list>; rel=\"next\"");
+    let error = tags().expect_err("it goes elsewhere").to_string();
+    assert!(error.contains("another server"), "{error}");
+    fake.put("a/b/tags/list", "application/json", b"[]");
+    let error = tags().expect_err("it is no list").to_string();
+    assert!(error.contains("no list of tags"), "{error}");
+}
+
+#[test]
 fn a_tag_and_a_digest_give_the_document_and_the_blob_its_bytes() {
     let (fake, repository, blob) = registry(Gate::Open);
     let client = client();

@@ -8,13 +8,17 @@
 mod error;
 mod push;
 mod shipment;
+mod sync_file;
 mod tag;
+mod tag_filter;
 mod target;
 mod template;
 
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};
+pub use sync_file::{MAX_SYNC_FILE_BYTES, MAX_SYNC_LOCK_BYTES, SyncFile, SyncFileError, SyncLock, SyncSection};
 pub use tag::TagClass;
+pub use tag_filter::{Chosen, FilterError, TagFilter, TagRequest};
 pub use target::{ParseTargetError, Target};
 pub use template::{TemplateError, TemplatePart, WORDS, is_template, template_parts};
