@@ -14,6 +14,7 @@ mod json;
 mod layout;
 mod platform;
 mod reference;
+mod tag;
 
 pub use artifact::{
     ArtifactBlob, ArtifactManifest, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, TITLE_ANNOTATION, encode_artifact, is_media_type,
@@ -31,8 +32,9 @@ pub use layout::{IndexEntry, LAYOUT_FILE, LayoutIndex, ParseIndexError};
 pub use platform::{ParsePlatformError, TargetPlatform};
 pub use reference::{
     BadPart, DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, TagKind, digest_of, is_name_with_tag,
-    split_place,
+    is_repository, is_tag, split_place,
 };
+pub use tag::TagClass;
 
 /// Media type of a manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

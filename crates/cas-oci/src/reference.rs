@@ -288,7 +288,7 @@ impl FromStr for Reference {
             true => format!("library/{path}"),
             false => path.to_owned(),
         };
-        if path.len() > MAX_REPOSITORY_BYTES || !path.split('/').all(is_component) {
+        if !is_repository(&path) {
             return Err(bad("path"));
         }
         if tag.is_none() && digest.is_none() {
@@ -313,6 +313,12 @@ pub fn is_name_with_tag(text: &str) -> bool {
     let is_first_host = |part: &str| name != part && part.contains(['.', ':']) && is_host(part);
     let is_part = |(index, part): (usize, &str)| is_component(part) || (index == 0 && is_first_host(part));
     is_tag(tag) && name.len() <= MAX_REPOSITORY_BYTES && name.split('/').enumerate().all(is_part)
+}
+
+/// Whether a text is the path of a repository, without its host.
+#[must_use]
+pub fn is_repository(path: &str) -> bool {
+    path.len() <= MAX_REPOSITORY_BYTES && path.split('/').all(is_component)
 }
 
 fn is_host(host: &str) -> bool {
@@ -345,7 +351,9 @@ fn is_component(text: &str) -> bool {
         })
 }
 
-fn is_tag(text: &str) -> bool {
+/// Whether a text is a tag (OCI distribution-spec 1.1, "Pulling manifests").
+#[must_use]
+pub fn is_tag(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = text.as_bytes();
     bytes.len() <= MAX_TAG_BYTES
