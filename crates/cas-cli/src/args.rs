@@ -142,6 +142,12 @@ pub(crate) enum Command {
     /// The target is built first. Told are the actions of its steps and every input with its SHA-256: files, packages, images,
     /// downloads. There are no times, paths of the machine, variables or arguments in it.
     Provenance(crate::provenance::ProvenanceArgs),
+    /// Serve the store to other programs, until it is interrupted
+    ///
+    /// With `--registry`, a registry of images and artifacts at an address of this machine. What is pushed there is kept in the store, and leaves
+    /// it no more until it is removed. Versions (`1.2.3`) and commits as tags never come to name something else. What was built here is not
+    /// served by itself: `cas push :web 127.0.0.1:5000/web:1.2.3` puts it there. Nobody is asked who they are. The exit code is 0 after a signal.
+    Serve(crate::serve::ServeArgs),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),
@@ -853,7 +859,7 @@ pub(crate) struct LimitArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitValue(pub(crate) Option<u64>);
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| "a size is a number with K, M, G or T, as `20G`".to_owned())?;
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {

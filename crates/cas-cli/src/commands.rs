@@ -73,6 +73,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Image(command) => image::run(&global, command),
         Command::Provenance(args) => crate::provenance::run(&global, &args),
         Command::Push(args) => crate::push::run(&global, &args),
+        Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor::doctor(&global),

@@ -31,6 +31,7 @@ mod render;
 mod run;
 mod run_image;
 mod screen;
+mod serve;
 mod signals;
 mod store;
 mod template;

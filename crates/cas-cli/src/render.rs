@@ -11,6 +11,7 @@ use cas_fs::FsError;
 use cas_init::InitError;
 use cas_registry::RegistryError;
 use cas_sandbox::{SandboxError, StartError};
+use cas_server::ServerError;
 use cas_snapshot::SnapshotError;
 use cas_snapshot::watch::WatchError;
 use cas_store::StoreError;
@@ -42,6 +43,8 @@ pub(crate) enum Failure {
     Arguments(String, Option<String>),
     /// A push did not get where it was to get.
     Sync(SyncError),
+    /// There is no server.
+    Serve(ServerError),
     /// Printing failed.
     Output(io::Error),
 }
@@ -81,6 +84,9 @@ impl Failure {
             Self::Watch(WatchError::Running { .. }) => Exit::Failed,
             Self::Watch(WatchError::Silent { .. } | WatchError::System { .. }) => Exit::Host,
             Self::Sync(error) => exit_of_push(error),
+            Self::Serve(ServerError::Open { .. }) => Exit::Usage,
+            Self::Serve(ServerError::Listen { .. } | ServerError::Runtime(_)) => Exit::Host,
+            Self::Serve(_) => Exit::Store,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Failed,
         }
@@ -341,6 +347,7 @@ fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
         Failure::Build(error) => (error.to_string(), causes(error.as_ref()), error.hint()),
         Failure::Init(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Watch(error) => (error.to_string(), causes(error), error.hint()),
+        Failure::Serve(error) => (error.to_string(), causes(error), error.hint()),
         Failure::Sync(error) => {
             let place = |(place, failure): &(String, Box<SyncError>)| {
                 let words = [failure.to_string()].into_iter().chain(causes(failure.as_ref()));
