@@ -12,6 +12,7 @@ mod bad_input;
 mod bases;
 mod cargo;
 mod configured;
+mod copy;
 mod daily;
 mod example;
 mod exports;

@@ -16,19 +16,19 @@ const MANIFEST: &str = "[workspace]\n\
     [image.one]\nlayers = [{ files = [\"site/**\"], path = \"site\", to = \"/srv\" }]\n\
     [artifact.docs]\ntype = \"application/vnd.example.docs\"\nfiles = [{ path = \"site\" }]\n";
 
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     let home = Home::new(MANIFEST);
     home.write("site/index.html", "<p>one</p>\n");
     home
 }
 
-fn json(home: &Home, arguments: &[&str]) -> Value {
+pub(crate) fn json(home: &Home, arguments: &[&str]) -> Value {
     let output = home.cas(&[&["--format", "json"], arguments].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {}", text(&output.stderr)))
 }
 
 #[track_caller]
-fn ends(home: &Home, arguments: &[&str], code: i32, said: &[&str]) {
+pub(crate) fn ends(home: &Home, arguments: &[&str], code: i32, said: &[&str]) {
     let output = home.cas(arguments);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
@@ -75,7 +75,7 @@ fn tags_are_kept_and_failures_are_told() {
     ends(&home, &["push", ":one", &version, &stable], 0, &["2 blobs", "sent"]);
     home.write("site/index.html", "<p>two</p>\n");
     let before = fake.get("a/manifests/stable");
-    ends(&home, &["push", ":one", &version], 7, &["and versions do not move", "hint: push it under another tag"]);
+    ends(&home, &["push", ":one", &version], 7, &["and versions do not move", "hint: give it another tag"]);
     ends(&home, &["push", ":one", &version, "--move-tag", "1.0.0"], 7, &["and versions do not move"]);
     ends(&home, &["push", ":one", &stable], 7, &["hint: `--move-tag stable` moves it"]);
     ends(&home, &["push", ":one", &latest], 7, &["would get `latest` alone"]);
@@ -98,7 +98,7 @@ fn tags_are_kept_and_failures_are_told() {
     let both = [to("b:2.0.0"), format!("{}/b:2.0.0", other.address())];
     other.fail("PUT /v2/b/manifests/sha256", Fault::Status(400, Vec::new()), 1);
     let push: Vec<&str> = ["push", ":one"].into_iter().chain(both.iter().map(String::as_str)).collect();
-    ends(&home, &push, 4, &["1 of 2 registries have not all of it", "HTTP status 400", "hint: push again"]);
+    ends(&home, &push, 4, &["1 of 2 registries have not all of it", "HTTP status 400", "hint: do it again"]);
     assert!(fake.get("b/manifests/2.0.0").is_none() && other.get("b/manifests/2.0.0").is_none());
     ends(&home, &push, 0, &["0 blobs (0 bytes) sent"]);
     assert!(fake.get("b/manifests/2.0.0").is_some() && other.get("b/manifests/2.0.0").is_some());
@@ -125,7 +125,7 @@ fn secrets_of_registries_are_not_printed() {
 }
 
 /// A registry that ends with the test.
-struct Registry(Child);
+pub(crate) struct Registry(Child);
 
 impl Drop for Registry {
     fn drop(&mut self) {
@@ -136,7 +136,7 @@ impl Drop for Registry {
 
 impl Registry {
     /// Debian's, on a port that is free; `None` where it is not installed.
-    fn start(folder: &Path) -> Option<(Self, String)> {
+    pub(crate) fn start(folder: &Path) -> Option<(Self, String)> {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let data = folder.join("data");
         let text = format!(

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::args_remote::{CopyArgs, TagArgs};
+
 /// A hermetic builder, cache and artifact tool
 ///
 /// Builds what `cas.toml` describes, each step in a sandbox that holds its declared inputs and nothing else, and keeps
@@ -148,6 +150,16 @@ pub(crate) enum Command {
     /// it no more until it is removed. Versions (`1.2.3`) and commits as tags never come to name something else. What was built here is not
     /// served by itself: `cas push :web 127.0.0.1:5000/web:1.2.3` puts it there. Nobody is asked who they are. The exit code is 0 after a signal.
     Serve(crate::serve::ServeArgs),
+    /// Copy an image or artifact from a registry to others
+    ///
+    /// Byte for byte, with all platforms, and without unpacking anything: blobs go from one registry to the other as they come, and are
+    /// compared with their names on the way. What is there is not sent again. Order and tags are those of `push`. Places on this machine,
+    /// as `oci:FOLDER`, go by way of the store. Credentials are those of docker and podman.
+    Copy(CopyArgs),
+    /// Set further tags on what is in a registry
+    ///
+    /// Nothing but the tags is sent. Which of them may move is as with `push`.
+    Tag(TagArgs),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),
@@ -694,7 +706,7 @@ pub(crate) struct LookArgs {
     pub(crate) offline: bool,
 }
 
-fn parse_platform(text: &str) -> Result<cas_oci::TargetPlatform, String> {
+pub(crate) fn parse_platform(text: &str) -> Result<cas_oci::TargetPlatform, String> {
     text.parse().map_err(|error: cas_oci::ParsePlatformError| format!("{error}; {}", error.hint()))
 }
 

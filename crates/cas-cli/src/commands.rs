@@ -74,6 +74,8 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Provenance(args) => crate::provenance::run(&global, &args),
         Command::Push(args) => crate::push::run(&global, &args),
         Command::Serve(args) => crate::serve::run(&global, &args),
+        Command::Copy(args) => crate::copy::copy(&global, &args),
+        Command::Tag(args) => crate::copy::tag(&global, &args),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),
         Command::Doctor => doctor::doctor(&global),

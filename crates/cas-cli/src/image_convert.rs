@@ -21,15 +21,20 @@ use crate::render::{self, Failure};
 
 /// Registries, with the workspace's mirrors where there is one, and the digest function of that.
 pub(crate) fn registries(global: &Global, offline: bool) -> Result<(Arc<ImageRegistries>, DigestFunction), Failure> {
-    let (mirrors, function) = match open_workspace(global) {
-        Ok((workspace, _)) => (workspace.mirrors, workspace.section.digest_function),
-        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {
-            (BTreeMap::new(), DigestFunction::Blake3)
-        }
-        Err(other) => return Err(other),
-    };
+    let (mirrors, function) = mirrors(global)?;
     let client = if offline { Client::offline() } else { Client::new(logins(), mirrors) };
     Ok((Arc::new(ImageRegistries::new(client)), function))
+}
+
+/// The mirrors of the workspace, and its digest function, where there is one.
+pub(crate) fn mirrors(global: &Global) -> Result<(BTreeMap<String, String>, DigestFunction), Failure> {
+    match open_workspace(global) {
+        Ok((workspace, _)) => Ok((workspace.mirrors, workspace.section.digest_function)),
+        Err(Failure::Build(error)) if matches!(*error, BuildError::NoWorkspace { .. }) => {
+            Ok((BTreeMap::new(), DigestFunction::Blake3))
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// A place that holds no image is a wrong name, not a failure of the disk.

@@ -21,11 +21,7 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     let destinations = template::destinations(global, &args.image, &args.destinations)?;
     let targets = Target::parse_all(destinations.iter().map(String::as_str))
         .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
-    let tags: Vec<&String> = targets.iter().flat_map(|target| &target.tags).collect();
-    if let Some(tag) = args.move_tag.iter().find(|tag| !tags.contains(tag)) {
-        let hint = "name a destination with that tag, or leave the option out";
-        return Err(Failure::Usable(format!("`--move-tag {tag}`, and no destination has that tag"), hint.to_owned()));
-    }
+    check_moved(&targets, &args.move_tag)?;
     if args.input.offline {
         return Err(Failure::Usable("a push needs the network".to_owned(), "leave `--offline` out".to_owned()));
     }
@@ -43,14 +39,35 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
     let options = PushOptions { moved: args.move_tag.iter().cloned().collect(), is_dry: args.dry_run };
     let done = push(&client, &shipment, &targets, &options, &|_| ()).map_err(Failure::Sync)?;
-    let rows: Vec<Value> = done.iter().flat_map(|pushed| rows(&name, &digest, pushed, args.dry_run)).collect();
+    print_pushed(global, &name, &digest, &done, args.dry_run, Vec::new())?;
+    Ok(Exit::Done)
+}
+
+/// Refuses a tag to move that nothing gets.
+pub(crate) fn check_moved(targets: &[Target], moved: &[String]) -> Result<(), Failure> {
+    let tags: Vec<&String> = targets.iter().flat_map(|target| &target.tags).collect();
+    let Some(tag) = moved.iter().find(|tag| !tags.contains(tag)) else { return Ok(()) };
+    let hint = "name a destination with that tag, or leave the option out";
+    Err(Failure::Usable(format!("`--move-tag {tag}`, and no destination has that tag"), hint.to_owned()))
+}
+
+/// Prints what registries have now, and rows of other places after theirs.
+pub(crate) fn print_pushed(
+    global: &Global,
+    name: &str,
+    digest: &str,
+    done: &[Pushed],
+    is_dry: bool,
+    others: Vec<Value>,
+) -> Result<(), Failure> {
+    let rows: Vec<Value> = done.iter().flat_map(|pushed| rows(name, digest, pushed, is_dry)).chain(others).collect();
     print(global, &rows, |row| {
         format!("{} {} {}", text(&row["name"]), text(&row["digest"]), text(&row["destination"]))
     })?;
-    for pushed in &done {
-        render::note(&summary(pushed, args.dry_run));
+    for pushed in done {
+        render::note(&summary(pushed, is_dry));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// A row for each tag, or one for what has none.
@@ -93,7 +110,7 @@ fn summary(pushed: &Pushed, is_dry: bool) -> String {
 }
 
 /// What is sent: documents are small and read now, blobs when they are on their way.
-fn shipment(store: &Arc<Store>, whole: Whole<'_>) -> Result<Shipment, Failure> {
+pub(crate) fn shipment(store: &Arc<Store>, whole: Whole<'_>) -> Result<Shipment, Failure> {
     let mut documents = Vec::new();
     for (blob, media_type) in whole.documents() {
         let bytes = store.load(&blob, MAX_DOCUMENT_BYTES)?;

@@ -247,6 +247,8 @@ fn exit_of_push(error: &SyncError) -> Exit {
         SyncError::Registry(error) => exit_of_registry(error),
         SyncError::Taken { .. } | SyncError::OnlyLatest { .. } => Exit::Policy,
         SyncError::Moved { .. } => Exit::Remote,
+        SyncError::Document { .. } | SyncError::Nested { .. } | SyncError::Named { .. } => Exit::Mismatch,
+        SyncError::Platform { .. } => Exit::Usage,
         SyncError::Partial { failures, .. } | SyncError::PartialTags { failures, .. } => {
             failures.first().map_or(Exit::Remote, |(_, failure)| exit_of_push(failure))
         }

@@ -210,7 +210,7 @@ impl Document {
         let media_type = raw.media_type.as_deref().or(media_type);
         let is_index = match (media_type.and_then(is_index), media_type) {
             (Some(is_index), _) => is_index,
-            (_, Some(other)) if other.starts_with(DOCKER_SCHEMA_1) => return Err(ParseDocumentError::Schema1),
+            (_, Some(other)) if is_schema_1(other) => return Err(ParseDocumentError::Schema1),
             // Some servers and layouts do not know what they have.
             (_, None | Some("" | "application/json" | "application/octet-stream" | "text/plain")) => {
                 raw.manifests.is_some()
@@ -245,12 +245,17 @@ impl Document {
 }
 
 /// Whether a media type is of the configuration of an image.
-fn is_config(media_type: &str) -> bool {
+pub(crate) fn is_config(media_type: &str) -> bool {
     [ImageFormat::Oci, ImageFormat::Docker].iter().any(|format| format.config_media_type() == media_type)
 }
 
+/// Whether a media type is of Docker's first manifest.
+pub(crate) fn is_schema_1(media_type: &str) -> bool {
+    media_type.starts_with(DOCKER_SCHEMA_1)
+}
+
 /// Whether a media type is of an index; `None` for what is neither that nor a manifest.
-fn is_index(media_type: &str) -> Option<bool> {
+pub(crate) fn is_index(media_type: &str) -> Option<bool> {
     match media_type {
         MANIFEST_MEDIA_TYPE | DOCKER_MANIFEST_MEDIA_TYPE => Some(false),
         INDEX_MEDIA_TYPE | DOCKER_INDEX_MEDIA_TYPE => Some(true),

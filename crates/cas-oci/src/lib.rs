@@ -12,6 +12,7 @@ mod image;
 mod inherit;
 mod json;
 mod layout;
+mod links;
 mod platform;
 mod reference;
 mod tag;
@@ -29,6 +30,7 @@ pub use image::{
 };
 pub use inherit::{HistoryEntry, Inherited};
 pub use layout::{IndexEntry, LAYOUT_FILE, LayoutIndex, ParseIndexError};
+pub use links::Links;
 pub use platform::{ParsePlatformError, TargetPlatform};
 pub use reference::{
     BadPart, DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, TagKind, digest_of, is_name_with_tag,

@@ -1,6 +1,7 @@
 //! Why something did not reach its places.
 
 use cas_digest::Digest;
+use cas_oci::ParseDocumentError;
 use cas_registry::RegistryError;
 
 use crate::TagClass;
@@ -53,30 +54,82 @@ pub enum SyncError {
         /// How many were to have them.
         all: usize,
     },
+    /// A document that is to be copied cannot be.
+    #[error("`{name}` cannot be copied")]
+    Document {
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<ParseDocumentError>,
+    },
+    /// Documents name each other without end.
+    #[error("`{name}` has documents more than {depth} deep, or more than {count} of them")]
+    Nested {
+        /// What was to be copied.
+        name: String,
+        /// How deep they may be.
+        depth: usize,
+        /// How many there may be.
+        count: usize,
+    },
+    /// The source has something else than its documents name.
+    #[error("`{name}` is not what it is named as: {said}")]
+    Named {
+        /// What was to be copied.
+        name: String,
+        /// What is wrong with it.
+        said: String,
+    },
+    /// There is nothing for a platform.
+    #[error("`{name}` has nothing for `{wanted}`, only for `{known}`")]
+    Platform {
+        /// What was to be copied.
+        name: String,
+        /// What was asked for.
+        wanted: String,
+        /// What there is, with quotes between.
+        known: String,
+    },
     /// No thread could be started.
     #[error("no task could be started")]
     Runtime(#[source] std::io::Error),
 }
 
 impl SyncError {
+    /// What went wrong with a blob: where it comes from another registry, that is told in its own words.
+    pub(crate) fn of_blob(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Content { name, source } => match source.downcast::<Self>() {
+                Ok(own) => own,
+                Err(source) => RegistryError::Content { name, source }.into(),
+            },
+            other => other.into(),
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             // What is there is found again.
             Self::Registry(RegistryError::Transport { .. } | RegistryError::Status { .. }) => {
-                "push again: what is there is not sent again".to_owned()
+                "do it again: what is there is not sent again".to_owned()
             }
             Self::Registry(error) => return error.hint(),
             Self::Taken { class: TagClass::Moving, tag, .. } => {
                 format!("`--move-tag {tag}` moves it: look and write are two requests, so others may come in between")
             }
-            Self::Taken { .. } => {
-                "push it under another tag: whoever has pulled this one has something else".to_owned()
+            Self::Taken { .. } => "give it another tag: whoever has pulled this one has something else".to_owned(),
+            Self::Moved { .. } => "look at it, and do it again".to_owned(),
+            Self::OnlyLatest { repository } => format!("set a version with it: `{repository}:VERSION`"),
+            Self::Partial { .. } | Self::PartialTags { .. } => {
+                "do it again: what is there is not sent again".to_owned()
             }
-            Self::Moved { .. } => "look at it, and push again".to_owned(),
-            Self::OnlyLatest { repository } => format!("push a version with it: `{repository}:VERSION`"),
-            Self::Partial { .. } | Self::PartialTags { .. } => "push again: what is there is not sent again".to_owned(),
+            Self::Document { .. } | Self::Nested { .. } => {
+                "no tag was set; whoever made it can say what it is".to_owned()
+            }
+            Self::Named { .. } => "no tag was set; the registry or a proxy before it is damaged".to_owned(),
+            Self::Platform { .. } => "name another platform, or copy all of it".to_owned(),
             Self::Runtime(_) => return None,
         })
     }

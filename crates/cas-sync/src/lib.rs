@@ -3,17 +3,22 @@
 //! [`push`] brings a [`Shipment`] to [`Target`]s: blobs, then documents by digest, and when all of that is everywhere, tags. What is
 //! there is not sent again, so a push that broke off is made again by pushing. Rules and order: docs/formats/registry.md.
 //!
+//! [`copy`] makes a shipment of what a registry has, whose blobs are read while they are sent; [`tag`] sets tags on what is there.
+//!
 //! Not here: requests (`cas-registry`), what images are made of (`cas-build`).
 
+mod copy;
 mod error;
 mod push;
 mod shipment;
+mod source;
 mod sync_file;
 mod tag;
 mod tag_filter;
 mod target;
 mod template;
 
+pub use copy::{Copied, copy, tag};
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};

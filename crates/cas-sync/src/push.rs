@@ -87,7 +87,7 @@ impl Pushed {
 }
 
 struct Pushing<'a> {
-    runtime: Runtime,
+    runtime: &'a Runtime,
     client: &'a Client,
     shipment: &'a Shipment,
     options: &'a PushOptions,
@@ -107,8 +107,24 @@ pub fn push(
     options: &PushOptions,
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Vec<Pushed>, SyncError> {
+    push_on(&runtime()?, client, shipment, targets, options, told)
+}
+
+pub(crate) fn runtime() -> Result<Runtime, SyncError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let pushing = Pushing { runtime: runtime.map_err(SyncError::Runtime)?, client, shipment, options, told };
+    runtime.map_err(SyncError::Runtime)
+}
+
+/// The same where the client's connections live.
+pub(crate) fn push_on(
+    runtime: &Runtime,
+    client: &Client,
+    shipment: &Shipment,
+    targets: &[Target],
+    options: &PushOptions,
+    told: &(dyn Fn(PushEvent<'_>) + Sync),
+) -> Result<Vec<Pushed>, SyncError> {
+    let pushing = Pushing { runtime, client, shipment, options, told };
     let mut states: Vec<State> = targets.iter().map(|target| State::new(Pushed::new(target))).collect();
     pushing.each(&mut states, |state| pushing.look(&mut state.pushed));
     if let Some(error) = states.iter_mut().find_map(|state| state.failure.take()) {
@@ -240,7 +256,7 @@ impl Pushing<'_> {
             }
             self.client.push_blob(&to.repository, &blob.blob, &blob.content, blob.source.as_ref()).await
         };
-        Ok(self.runtime.block_on(work)?)
+        self.runtime.block_on(work).map_err(SyncError::of_blob)
     }
 
     /// By digest, what is named before what names it.

@@ -1,0 +1,45 @@
+//! The command line of what is done with registries: copies, tags.
+
+use clap::Args;
+
+use crate::args::parse_platform;
+
+#[derive(Args, Debug)]
+pub(crate) struct CopyArgs {
+    /// Where from: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`; `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]`
+    /// or `dir:FOLDER`
+    pub(crate) source: String,
+    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag; a place on this machine as for `image export`
+    #[arg(required = true)]
+    pub(crate) destinations: Vec<String>,
+    /// Of several platforms the one for this alone, as `linux/arm64/v8` [default: all of them, under their index]
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
+    pub(crate) platform: Option<cas_oci::TargetPlatform>,
+    #[command(flatten)]
+    pub(crate) tags: MoveArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TagArgs {
+    /// What gets the tags: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`
+    pub(crate) source: String,
+    /// The tags, alone
+    #[arg(required = true)]
+    pub(crate) new: Vec<String>,
+    #[command(flatten)]
+    pub(crate) tags: MoveArgs,
+}
+
+/// What becomes of tags that are there.
+#[derive(Args, Debug)]
+pub(crate) struct MoveArgs {
+    /// A tag that may be moved, if it is no version and no commit; can be given several times
+    ///
+    /// The tag is looked at and then written, by two requests: registries have no way to do both at once. What others write in
+    /// between is lost.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) move_tag: Vec<String>,
+    /// Look at what is there, and send nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}

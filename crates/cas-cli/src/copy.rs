@@ -1,0 +1,139 @@
+//! `cas copy` and `cas tag`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cas_build::{Destination, Platforms, Whole, export_image};
+use cas_oci::{ImageSource, Reference};
+use cas_registry::Client;
+use cas_sync::{Copied, PushOptions, Target};
+use serde_json::{Value, json};
+
+use crate::args::Global;
+use crate::args_remote::{CopyArgs, MoveArgs, TagArgs};
+use crate::commands::{cancel_on_signals, logins, open_store};
+use crate::exit::Exit;
+use crate::image::destination;
+use crate::image_convert::mirrors;
+use crate::image_look::{fetched, has_transport};
+use crate::push::{check_moved, print_pushed, shipment};
+use crate::render::{self, Failure};
+
+impl MoveArgs {
+    fn options(&self) -> PushOptions {
+        PushOptions { moved: self.move_tag.iter().cloned().collect(), is_dry: self.dry_run }
+    }
+}
+
+/// What a registry has goes straight to others; what has to do with places of this machine goes by way of the store.
+pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
+    let is_place = |text: &&String| has_transport(text) && !text.starts_with("docker://");
+    let (places, names): (Vec<&String>, Vec<&String>) = args.destinations.iter().partition(is_place);
+    let places: Vec<(&String, Destination)> =
+        places.into_iter().map(|text| Ok((text, destination(global, text)?))).collect::<Result<_, Failure>>()?;
+    let targets = Target::parse_all(names.into_iter().map(String::as_str))
+        .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
+    check_moved(&targets, &args.tags.move_tag)?;
+    let copied = match reference(&args.source)? {
+        Some(source) if !targets.is_empty() => Some(straight(global, args, &source, &targets)?),
+        Some(_) => None,
+        None if !targets.is_empty() => Some(stored(global, args, &targets)?),
+        None => None,
+    };
+    let mut rows = Vec::new();
+    for (text, place) in places.iter().filter(|_| !args.tags.dry_run) {
+        rows.push(export(global, args, text, place)?);
+    }
+    let digest = copied.as_ref().map(|copied| copied.root.digest.to_string()).unwrap_or_default();
+    let done = copied.as_ref().map(|copied| &copied.done[..]).unwrap_or_default();
+    print_pushed(global, &args.source, &digest, done, args.tags.dry_run, rows)?;
+    for blob in copied.iter().flat_map(|copied| &copied.elsewhere) {
+        render::note(&format!("layer `{}` is in no registry, and stays where its address says", blob.digest));
+    }
+    Ok(Exit::Done)
+}
+
+/// The name in a registry that a text is; `None` for a place on this machine.
+fn reference(text: &str) -> Result<Option<Reference>, Failure> {
+    if text.starts_with("//") || text.starts_with(':') {
+        let hint = format!("`cas push {text} HOST/NAME:TAG` sends what is built here");
+        return Err(Failure::Usable(format!("`{text}` is a target, and in no registry"), hint));
+    }
+    match text.parse::<ImageSource>() {
+        Ok(ImageSource::Registry(reference)) => Ok(Some(reference)),
+        Ok(_) => Ok(None),
+        Err(_) if has_transport(text) && !text.starts_with("docker://") => Ok(None),
+        Err(error) => Err(Failure::Usable(error.to_string(), error.hint())),
+    }
+}
+
+fn straight(global: &Global, args: &CopyArgs, source: &Reference, targets: &[Target]) -> Result<Copied, Failure> {
+    let (mirrors, _) = mirrors(global)?;
+    let signals = cancel_on_signals()?;
+    let switch = signals.0.clone();
+    let client = Arc::new(Client::new(logins(), mirrors).until(move || switch.is_cancelled()));
+    let options = args.tags.options();
+    cas_sync::copy(&client, source, args.platform.as_ref(), targets, &options, &|_| ()).map_err(Failure::Sync)
+}
+
+fn platforms(args: &CopyArgs) -> Platforms {
+    args.platform.clone().map_or(Platforms::All, Platforms::One)
+}
+
+/// Sends what is in a place of this machine.
+fn stored(global: &Global, args: &CopyArgs, targets: &[Target]) -> Result<Copied, Failure> {
+    let store = Arc::new(open_store(global)?);
+    let image = image(global, args, &store)?;
+    let shipment = shipment(&store, Whole::of_image(&store, &image)?)?;
+    let signals = cancel_on_signals()?;
+    let switch = signals.0.clone();
+    let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
+    let done = cas_sync::push(&client, &shipment, targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
+    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new() })
+}
+
+/// Writes the image to a place of this machine.
+fn export(global: &Global, args: &CopyArgs, text: &str, place: &Destination) -> Result<Value, Failure> {
+    let store = open_store(global)?;
+    let image = image(global, args, &store)?;
+    export_image(&store, &image, place)?;
+    let digest = image.document().digest.to_string();
+    Ok(json!({ "name": args.source, "digest": digest, "destination": text, "dry_run": false }))
+}
+
+fn image(global: &Global, args: &CopyArgs, store: &cas_store::Store) -> Result<cas_build::Image, Failure> {
+    // What the store has by a name is not meant: `cas push` sends that.
+    let text = match reference(&args.source)? {
+        Some(reference) => format!("docker://{reference}"),
+        None => args.source.clone(),
+    };
+    let found = fetched(global, store, &text, &platforms(args), false)?;
+    let found = found.map(|(image, _)| image);
+    found.ok_or_else(|| Failure::Usage(format!("`{}` is no place of an image", args.source)))
+}
+
+pub(crate) fn tag(global: &Global, args: &TagArgs) -> Result<Exit, Failure> {
+    let Some(source) = reference(&args.source)? else {
+        let hint = "`cas image tag` names what is in the store";
+        return Err(Failure::Usable(format!("`{}` is in no registry", args.source), hint.to_owned()));
+    };
+    for tag in &args.new {
+        // With any name before it, it is one or not.
+        let is_tag = format!("{}:{tag}", source.repository).parse::<Reference>();
+        if is_tag.is_err() || tag.contains('@') {
+            let hint = "write the tag alone: at most 128 letters, digits, `.`, `_` and `-`";
+            return Err(Failure::Usable(format!("`{tag}` is not a tag"), hint.to_owned()));
+        }
+    }
+    let targets = [Target { repository: source.repository.clone(), tags: args.new.clone() }];
+    check_moved(&targets, &args.tags.move_tag)?;
+    let signals = cancel_on_signals()?;
+    let switch = signals.0.clone();
+    let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
+    let mut new: Vec<String> = Vec::new();
+    args.new.iter().for_each(|tag| new.extend(Some(tag).filter(|tag| !new.contains(tag)).cloned()));
+    let done = cas_sync::tag(&client, &source, &new, &args.tags.options()).map_err(Failure::Sync)?;
+    let digest = done.root.digest.to_string();
+    print_pushed(global, &args.source, &digest, &done.done, args.tags.dry_run, Vec::new())?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,75 @@
+//! What is in a registry goes to others, or gets further tags where it is.
+
+use std::sync::Arc;
+
+use cas_blob::Descriptor;
+use cas_oci::{Reference, TargetPlatform};
+use cas_registry::Client;
+
+use crate::push::{push_on, runtime};
+use crate::source::{alone, find, root};
+use crate::tag::LATEST;
+use crate::{PushEvent, PushOptions, Pushed, Shipment, SyncError, Target};
+
+/// What was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The document that all registries have now.
+    pub root: Descriptor,
+    /// What became of each target.
+    pub done: Vec<Pushed>,
+    /// Layers that are fetched from addresses of their own, which are in no registry and were not looked for.
+    pub elsewhere: Vec<Descriptor>,
+}
+
+/// Sends what a registry has to others, byte for byte: an index with all that it names, or with `platform` the manifest for that
+/// alone. Order and tags are those of [`push`](crate::push).
+///
+/// # Errors
+///
+/// [`SyncError`], as for a push; when the source gives something else than its documents name, no tag is set anywhere.
+pub fn copy(
+    client: &Arc<Client>,
+    source: &Reference,
+    platform: Option<&TargetPlatform>,
+    targets: &[Target],
+    options: &PushOptions,
+    told: &(dyn Fn(PushEvent<'_>) + Sync),
+) -> Result<Copied, SyncError> {
+    only_latest(targets)?;
+    let runtime = runtime()?;
+    let found = runtime.block_on(find(client, source, platform))?;
+    let done = push_on(&runtime, client, &found.shipment, targets, options, told)?;
+    Ok(Copied { root: found.shipment.root().blob, done, elsewhere: found.elsewhere })
+}
+
+/// Sets tags on what a registry has, by the rules of a push. `latest` may stand beside the tag that it was named by.
+///
+/// # Errors
+///
+/// [`SyncError`]
+pub fn tag(client: &Client, source: &Reference, tags: &[String], options: &PushOptions) -> Result<Copied, SyncError> {
+    let own = source.tag.as_ref().filter(|own| source.digest.is_none() && !tags.contains(own));
+    let all = own.into_iter().chain(tags).cloned().collect();
+    let target = Target { repository: source.repository.clone(), tags: all };
+    only_latest(std::slice::from_ref(&target))?;
+    let runtime = runtime()?;
+    let name = source.to_string();
+    let document = alone(&name, runtime.block_on(root(client, source))?)?;
+    let shipment = Shipment { documents: vec![document], blobs: Vec::new() };
+    let mut done = push_on(&runtime, client, &shipment, &[target], options, &|_| ())?;
+    // It is as it was, and nobody has asked for it.
+    done.iter_mut().for_each(|pushed| pushed.tags.retain(|pushed| Some(&pushed.tag) != own));
+    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new() })
+}
+
+/// Refuses, before anything is asked, what could get nothing but `latest`.
+fn only_latest(targets: &[Target]) -> Result<(), SyncError> {
+    match targets.iter().find(|target| target.tags[..] == [LATEST]) {
+        Some(target) => Err(SyncError::OnlyLatest { repository: target.to_string() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

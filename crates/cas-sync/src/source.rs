@@ -1,0 +1,245 @@
+//! What a registry has under a name: documents read, and blobs that are read while they are sent.
+//!
+//! Documents are kept byte for byte, those of an index too, and an index of indexes within limits. A blob is compared with its
+//! name on the way: its last bytes are not handed on before all of it is known to be right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use cas_blob::Descriptor;
+use cas_digest::{Digest, Hasher};
+use cas_oci::{
+    ConfigView, Document, IndexItem, Links, MAX_DOCUMENT_BYTES, Reference, Repository, TargetPlatform, choose,
+};
+use cas_registry::{Client, Content, Fetched, RegistryError};
+use tokio::runtime::Handle;
+
+use crate::{Shipment, ShippedBlob, ShippedDocument, SyncError};
+
+/// Deepest chain of documents: indexes in indexes, and the manifest.
+const MAX_DEPTH: usize = 4;
+/// More documents than anything has.
+const MAX_DOCUMENTS: usize = 4096;
+/// All of them together, which are held until they are sent.
+const MAX_ALL_BYTES: u64 = 256 << 20;
+
+/// What was found under a name.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) shipment: Shipment,
+    /// Layers that are in no registry.
+    pub(crate) elsewhere: Vec<Descriptor>,
+}
+
+/// Reads what a name stands for, or of an index what it has for a platform.
+pub(crate) async fn find(
+    client: &Arc<Client>,
+    reference: &Reference,
+    platform: Option<&TargetPlatform>,
+) -> Result<Found, SyncError> {
+    let name = reference.to_string();
+    let mut reading = Reading { client, repository: &reference.repository, name, all_bytes: 0 };
+    let mut fetched = root(client, reference).await?;
+    let mut told = fetched.media_type.clone();
+    if let Some(wanted) = platform {
+        (fetched, told) = reading.of_platform(fetched, told, wanted).await?;
+    }
+    let (mut documents, mut blobs, mut elsewhere) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    let mut known = BTreeSet::new();
+    // Each is opened before those that it names, and closed after them.
+    let mut open = vec![(reading.opened(fetched, told)?, 0)];
+    known.insert(open[0].0.document.blob.digest);
+    while let Some((last, next)) = open.last_mut() {
+        let Some((blob, media_type)) = last.links.documents.get(*next).cloned() else {
+            let Opened { document, links } = open.pop().expect("it is the last one").0;
+            documents.push(document);
+            // In the order in which they are named.
+            links.blobs.into_iter().for_each(|blob| {
+                let number = blobs.len();
+                blobs.entry(blob).or_insert(number);
+            });
+            elsewhere.extend(links.elsewhere);
+            continue;
+        };
+        *next += 1;
+        if !known.insert(blob.digest) {
+            continue;
+        }
+        if open.len() == MAX_DEPTH || known.len() > MAX_DOCUMENTS {
+            return Err(SyncError::Nested { name: reading.name, depth: MAX_DEPTH, count: MAX_DOCUMENTS });
+        }
+        let fetched = reading.fetched(&blob).await?;
+        open.push((reading.opened(fetched, Some(media_type).filter(|text| !text.is_empty()))?, 0));
+    }
+    let mut blobs: Vec<(Descriptor, usize)> = blobs.into_iter().collect();
+    blobs.sort_by_key(|(_, number)| *number);
+    let blobs = blobs.into_iter().map(|(blob, _)| ShippedBlob {
+        blob,
+        content: content(Arc::clone(client), Handle::current(), reference.repository.clone(), blob),
+        source: Some(reference.repository.clone()),
+    });
+    Ok(Found { shipment: Shipment { documents, blobs: blobs.collect() }, elsewhere: elsewhere.into_iter().collect() })
+}
+
+/// The document that a name stands for now.
+pub(crate) async fn root(client: &Client, reference: &Reference) -> Result<Fetched, RegistryError> {
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => client.document(&reference.repository, digest).await,
+        (None, tag) => client.resolve(&reference.repository, tag.as_deref().unwrap_or_default()).await,
+    }
+}
+
+/// A document as it is sent on, alone.
+pub(crate) fn alone(name: &str, fetched: Fetched) -> Result<ShippedDocument, SyncError> {
+    let told = fetched.media_type.clone();
+    opened(name, fetched, told).map(|opened| opened.document)
+}
+
+struct Opened {
+    document: ShippedDocument,
+    links: Links,
+}
+
+fn opened(name: &str, fetched: Fetched, told: Option<String>) -> Result<Opened, SyncError> {
+    let name = || format!("{name} ({})", fetched.blob.digest);
+    let links = Links::parse(&fetched.bytes, told.as_deref())
+        .map_err(|source| SyncError::Document { name: name(), source: Box::new(source) })?;
+    let media_type = links.media_type.clone();
+    Ok(Opened { document: ShippedDocument { blob: fetched.blob, media_type, bytes: fetched.bytes }, links })
+}
+
+struct Reading<'a> {
+    client: &'a Arc<Client>,
+    repository: &'a Repository,
+    name: String,
+    all_bytes: u64,
+}
+
+impl Reading<'_> {
+    fn opened(&mut self, fetched: Fetched, told: Option<String>) -> Result<Opened, SyncError> {
+        self.all_bytes += fetched.blob.size;
+        if self.all_bytes > MAX_ALL_BYTES {
+            return Err(SyncError::Nested { name: self.name.clone(), depth: MAX_DEPTH, count: MAX_DOCUMENTS });
+        }
+        opened(&self.name, fetched, told)
+    }
+
+    async fn fetched(&self, blob: &Descriptor) -> Result<Fetched, SyncError> {
+        let fetched = self.client.document(self.repository, &blob.digest).await?;
+        if fetched.blob.size == blob.size {
+            return Ok(fetched);
+        }
+        let said = format!("an index names it with {} bytes, and it has {}", blob.size, fetched.blob.size);
+        Err(SyncError::Named { name: format!("{}@{}", self.repository, blob.digest), said })
+    }
+
+    /// The manifest for a platform, and what it is said to be.
+    async fn of_platform(
+        &self,
+        mut fetched: Fetched,
+        mut told: Option<String>,
+        wanted: &TargetPlatform,
+    ) -> Result<(Fetched, Option<String>), SyncError> {
+        let failed = |source| SyncError::Document { name: self.name.clone(), source: Box::new(source) };
+        let refused = |known: Vec<String>| SyncError::Platform {
+            name: self.name.clone(),
+            wanted: wanted.to_string(),
+            known: known.join("`, `"),
+        };
+        for _ in 0..MAX_DEPTH {
+            let manifest = match Document::parse(&fetched.bytes, told.as_deref()).map_err(failed)? {
+                Document::Manifest(manifest) => manifest,
+                Document::Index(items) => {
+                    let found = choose(&items, wanted).ok_or_else(|| refused(platforms(&items)))?;
+                    fetched = self.fetched(&found.blob).await?;
+                    told = Some(found.media_type.clone()).filter(|text| !text.is_empty());
+                    continue;
+                }
+            };
+            let config = self.small(&manifest.config).await?;
+            let own = ConfigView::parse(&config).map_err(failed)?.platform;
+            return if own.runs_where(wanted) { Ok((fetched, told)) } else { Err(refused(vec![own.to_string()])) };
+        }
+        Err(SyncError::Nested { name: self.name.clone(), depth: MAX_DEPTH, count: MAX_DOCUMENTS })
+    }
+
+    /// A configuration, whole.
+    async fn small(&self, blob: &Descriptor) -> Result<Vec<u8>, SyncError> {
+        let name = format!("{}@{}", self.repository, blob.digest);
+        if blob.size > MAX_DOCUMENT_BYTES {
+            let said = format!("it has {} bytes, and is named as a configuration", blob.size);
+            return Err(SyncError::Named { name, said });
+        }
+        let mut body = self.client.blob(self.repository, blob).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.chunk().await? {
+            bytes.extend_from_slice(chunk.as_ref());
+            if bytes.len() as u64 > blob.size {
+                break;
+            }
+        }
+        compare(&name, blob, bytes.len() as u64, &Digest::of(blob.digest.function(), &bytes))?;
+        Ok(bytes)
+    }
+}
+
+fn platforms(items: &[IndexItem]) -> Vec<String> {
+    let images = items.iter().filter(|item| !item.is_attestation);
+    images.filter_map(|item| Some(item.platform.as_ref()?.to_string())).collect()
+}
+
+fn compare(name: &str, blob: &Descriptor, size: u64, digest: &Digest) -> Result<(), SyncError> {
+    let said = match size {
+        size if size > blob.size => format!("it has more than {} bytes", blob.size),
+        size if size < blob.size => format!("it ends after {size} of {} bytes", blob.size),
+        _ if *digest != blob.digest => format!("its bytes are `{digest}`"),
+        _ => return Ok(()),
+    };
+    Err(SyncError::Named { name: name.to_owned(), said })
+}
+
+/// The bytes of a blob, fetched when they are asked for.
+fn content(client: Arc<Client>, runtime: Handle, repository: Repository, blob: Descriptor) -> Content {
+    Arc::new(move |sink| {
+        stream(&client, &runtime, &repository, &blob, sink).map_err(|error| match error {
+            // Who reads has gone, which is no fault of what is read.
+            Streaming::Sink(error) => error,
+            Streaming::Source(error) => io::Error::other(error),
+        })
+    })
+}
+
+enum Streaming {
+    Source(SyncError),
+    Sink(io::Error),
+}
+
+impl<E: Into<SyncError>> From<E> for Streaming {
+    fn from(error: E) -> Self {
+        Self::Source(error.into())
+    }
+}
+
+fn stream(
+    client: &Client,
+    runtime: &Handle,
+    repository: &Repository,
+    blob: &Descriptor,
+    sink: &mut dyn Write,
+) -> Result<(), Streaming> {
+    let mut body = runtime.block_on(client.blob(repository, blob))?;
+    let (mut hasher, mut size, mut held) = (Hasher::new(blob.digest.function()), 0, None);
+    while let Some(chunk) = runtime.block_on(body.chunk())? {
+        size += chunk.as_ref().len() as u64;
+        if size > blob.size {
+            break;
+        }
+        hasher.update(chunk.as_ref());
+        if let Some(before) = held.replace(chunk) {
+            sink.write_all(before.as_ref()).map_err(Streaming::Sink)?;
+        }
+    }
+    compare(&format!("{repository}@{}", blob.digest), blob, size, &hasher.finish())?;
+    held.map_or(Ok(()), |last| sink.write_all(last.as_ref())).map_err(Streaming::Sink)
+}
