@@ -39,6 +39,7 @@ mod since;
 mod stamps;
 mod steps;
 mod store;
+mod sync;
 mod terminal;
 mod test_command;
 mod tiers;

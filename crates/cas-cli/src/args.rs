@@ -160,6 +160,9 @@ pub(crate) enum Command {
     ///
     /// Nothing but the tags is sent. Which of them may move is as with `push`.
     Tag(TagArgs),
+    /// Bring tags from registries to registries as a file says, again and again
+    #[command(subcommand)]
+    Sync(crate::sync::SyncCommand),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),

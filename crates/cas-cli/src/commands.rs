@@ -75,6 +75,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Push(args) => crate::push::run(&global, &args),
         Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Copy(args) => crate::copy::copy(&global, &args),
+        Command::Sync(command) => crate::sync::run(&global, &command),
         Command::Tag(args) => crate::copy::tag(&global, &args),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),

@@ -21,7 +21,7 @@ use crate::render::{self, Failure};
 
 impl MoveArgs {
     fn options(&self) -> PushOptions {
-        PushOptions { moved: self.move_tag.iter().cloned().collect(), is_dry: self.dry_run }
+        PushOptions { moved: self.move_tag.iter().cloned().collect(), is_dry: self.dry_run, ..PushOptions::default() }
     }
 }
 

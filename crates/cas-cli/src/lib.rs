@@ -36,6 +36,7 @@ mod screen;
 mod serve;
 mod signals;
 mod store;
+mod sync;
 mod template;
 mod test;
 mod timeline;

@@ -37,7 +37,8 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     let signals = cancel_on_signals()?;
     let switch = signals.0.clone();
     let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
-    let options = PushOptions { moved: args.move_tag.iter().cloned().collect(), is_dry: args.dry_run };
+    let options =
+        PushOptions { moved: args.move_tag.iter().cloned().collect(), is_dry: args.dry_run, ..PushOptions::default() };
     let done = push(&client, &shipment, &targets, &options, &|_| ()).map_err(Failure::Sync)?;
     print_pushed(global, &name, &digest, &done, args.dry_run, Vec::new())?;
     Ok(Exit::Done)

@@ -242,13 +242,14 @@ fn exit_of_registry(error: &RegistryError) -> Exit {
     }
 }
 
-fn exit_of_push(error: &SyncError) -> Exit {
+pub(crate) fn exit_of_push(error: &SyncError) -> Exit {
     match error {
         SyncError::Registry(error) => exit_of_registry(error),
         SyncError::Taken { .. } | SyncError::OnlyLatest { .. } => Exit::Policy,
         SyncError::Moved { .. } => Exit::Remote,
         SyncError::Document { .. } | SyncError::Nested { .. } | SyncError::Named { .. } => Exit::Mismatch,
-        SyncError::Platform { .. } => Exit::Usage,
+        SyncError::NoTag { .. } => Exit::Remote,
+        SyncError::Platform { .. } | SyncError::Unpinned { .. } => Exit::Usage,
         SyncError::Partial { failures, .. } | SyncError::PartialTags { failures, .. } => {
             failures.first().map_or(Exit::Remote, |(_, failure)| exit_of_push(failure))
         }

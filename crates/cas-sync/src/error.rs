@@ -90,6 +90,20 @@ pub enum SyncError {
         /// What there is, with quotes between.
         known: String,
     },
+    /// Tags are named that are not there.
+    #[error("`{repository}` has no tag `{tags}`")]
+    NoTag {
+        /// The repository.
+        repository: String,
+        /// The tags, with quotes between.
+        tags: String,
+    },
+    /// A section of a file has no pins, or other words than they were made for.
+    #[error("nothing is pinned of `{repository}` as the file has it")]
+    Unpinned {
+        /// The repository.
+        repository: String,
+    },
     /// No thread could be started.
     #[error("no task could be started")]
     Runtime(#[source] std::io::Error),
@@ -130,6 +144,8 @@ impl SyncError {
             }
             Self::Named { .. } => "no tag was set; the registry or a proxy before it is damaged".to_owned(),
             Self::Platform { .. } => "name another platform, or copy all of it".to_owned(),
+            Self::NoTag { .. } => "look at the tags that are there, or leave it out of the file".to_owned(),
+            Self::Unpinned { .. } => "`cas sync plan FILE` pins it".to_owned(),
             Self::Runtime(_) => return None,
         })
     }

@@ -5,6 +5,8 @@
 //!
 //! [`copy`] makes a shipment of what a registry has, whose blobs are read while they are sent; [`tag`] sets tags on what is there.
 //!
+//! What a [`SyncFile`] says is pinned ([`resolve_sync`]), looked at ([`look_sync`]) and brought ([`apply_sync`]).
+//!
 //! Not here: requests (`cas-registry`), what images are made of (`cas-build`).
 
 mod copy;
@@ -12,6 +14,7 @@ mod error;
 mod push;
 mod shipment;
 mod source;
+mod sync;
 mod sync_file;
 mod tag;
 mod tag_filter;
@@ -22,6 +25,7 @@ pub use copy::{Copied, copy, tag};
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};
+pub use sync::{ItemState, SyncItem, SyncOutcome, apply_sync, look_sync, resolve_sync, sync_items};
 pub use sync_file::{MAX_SYNC_FILE_BYTES, MAX_SYNC_LOCK_BYTES, SyncFile, SyncFileError, SyncLock, SyncSection};
 pub use tag::TagClass;
 pub use tag_filter::{Chosen, FilterError, TagFilter, TagRequest};

@@ -20,6 +20,8 @@ pub struct PushOptions {
     pub moved: BTreeSet<String>,
     /// Nothing is sent.
     pub is_dry: bool,
+    /// Whether the repository gets other tags beside these, so that `latest` is not alone.
+    pub is_beside: bool,
 }
 
 /// Something to say while a push lasts.
@@ -185,7 +187,7 @@ impl Pushing<'_> {
     /// What becomes of the tags.
     fn look(&self, pushed: &mut Pushed) -> Result<(), SyncError> {
         let Target { repository, tags } = &pushed.target;
-        if tags[..] == [LATEST] {
+        if tags[..] == [LATEST] && !self.options.is_beside {
             return Err(SyncError::OnlyLatest { repository: repository.to_string() });
         }
         for tag in tags {

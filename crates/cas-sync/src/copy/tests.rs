@@ -247,7 +247,7 @@ fn tags_are_set_on_what_is_there_by_the_rules_of_a_push() {
     let (fake, text) = filled(Gate::Anonymous, false);
     let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect::<Vec<_>>();
     let set = |rest: &str, names: &[&str], moved: &[&str]| {
-        let options = PushOptions { moved: tags(moved).into_iter().collect(), is_dry: false };
+        let options = PushOptions { moved: tags(moved).into_iter().collect(), is_dry: false, ..PushOptions::default() };
         tag(&client(), &reference(&fake, rest), &tags(names), &options)
     };
     let done = set("src:1", &["1.0.0", "stable", "latest"], &[]).expect("they are new");

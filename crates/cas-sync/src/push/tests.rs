@@ -85,8 +85,11 @@ fn tags_move_when_somebody_says_so_and_versions_never() {
     let fake = FakeRegistry::start(Gate::Open);
     let (old, new) = (shipment("old"), shipment("new"));
     pushed(&old, &[target(&fake, "a", &["1.0.0", "stable", "4f2a9c1"])], &PushOptions::default()).expect("it is new");
-    let moving =
-        |tags: &[&str]| PushOptions { moved: tags.iter().map(|tag| (*tag).to_owned()).collect(), is_dry: false };
+    let moving = |tags: &[&str]| PushOptions {
+        moved: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        is_dry: false,
+        ..PushOptions::default()
+    };
     let before = writes(&fake).len();
     for (tag, moved, class) in [
         ("1.0.0", &[][..], TagClass::Version),
