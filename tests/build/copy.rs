@@ -228,7 +228,7 @@ fn real_registries_take_copies_and_skopeo_reads_them_back() {
             continue;
         }
         let copy = folders[1].path().join(name);
-        let copied = Command::new("skopeo")
+        let copied = crate::push::skopeo(folders[1].path())
             .args(["copy", "--all", "--src-tls-verify=false", &format!("docker://{to}/a/{name}:latest")])
             .arg(format!("oci:{}:x", copy.display()))
             .output()

@@ -156,6 +156,15 @@ impl Registry {
     }
 }
 
+/// skopeo with logins of its own: those of the machine may be somebody else's.
+pub(crate) fn skopeo(folder: &Path) -> Command {
+    let logins = folder.join("no-logins.json");
+    fs::write(&logins, "{}").unwrap();
+    let mut command = Command::new("skopeo");
+    command.env("REGISTRY_AUTH_FILE", logins);
+    command
+}
+
 #[test]
 fn a_real_registry_takes_it_and_skopeo_reads_it_back() {
     let home = home();
@@ -177,7 +186,7 @@ fn a_real_registry_takes_it_and_skopeo_reads_it_back() {
             continue;
         }
         let copy = folder.path().join(path.replace('/', "-"));
-        let copied = Command::new("skopeo")
+        let copied = skopeo(folder.path())
             .args(["copy", "--all", "--src-tls-verify=false", &format!("docker://{address}/{path}:stable")])
             .arg(format!("oci:{}:x", copy.display()))
             .output()

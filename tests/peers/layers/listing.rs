@@ -176,7 +176,14 @@ pub(super) fn of_folder(root: &Path, without: &[&str]) -> BTreeMap<String, Strin
     let mut names: BTreeMap<(u64, u64), String> = BTreeMap::new();
     let mut pending: Vec<PathBuf> = vec![root.to_path_buf()];
     while let Some(folder) = pending.pop() {
-        let mut paths: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let Ok(entries) = fs::read_dir(&folder) else {
+            lines.insert(
+                escape(folder.strip_prefix(root).unwrap().as_os_str().as_bytes()) + "/",
+                "a folder that may not be read".to_owned(),
+            );
+            continue;
+        };
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         for path in paths {
             let name = escape(path.strip_prefix(root).unwrap().as_os_str().as_bytes());
@@ -185,7 +192,10 @@ pub(super) fn of_folder(root: &Path, without: &[&str]) -> BTreeMap<String, Strin
             }
             let metadata = fs::symlink_metadata(&path).unwrap();
             let kind = metadata.file_type();
-            let content = if kind.is_file() {
+            let content = if kind.is_file() && fs::File::open(&path).is_err() {
+                // As its mode says, to whoever is not root.
+                format!("file {} that may not be read", metadata.len())
+            } else if kind.is_file() {
                 let (digest, length) = digest_of(&path);
                 format!("file {length} {}", digest.to_hex())
             } else if kind.is_symlink() {
