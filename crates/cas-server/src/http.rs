@@ -40,13 +40,16 @@ const DRAINED_TIME: Duration = Duration::from_secs(5);
 /// When a client that has to wait may come again.
 const RETRY_SECONDS: u64 = 30;
 
+/// Gets what failed on this side.
+pub(crate) type Told = Box<dyn Fn(&dyn std::error::Error) + Send + Sync>;
+
 /// What answers requests.
 pub(crate) struct Service {
     pub(crate) registry: Arc<Registry>,
     /// Whether only this machine is to ask.
     pub(crate) is_local: bool,
     /// Told what failed on this side.
-    pub(crate) told: Box<dyn Fn(&dyn std::error::Error) + Send + Sync>,
+    pub(crate) told: Told,
 }
 
 type Answer = Result<Response, Refusal>;

@@ -29,7 +29,8 @@ pub(crate) fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let last = if last.is_empty() { Some(u64::MAX) } else { number(last) };
     match last {
         None => Wanted::Whole,
-        Some(last) if last < first => Wanted::Whole,
+        // It may be ignored or refused; whoever sent it wants no whole blob.
+        Some(last) if last < first => Wanted::Nothing,
         Some(_) if first >= size => Wanted::Nothing,
         Some(last) => Wanted::Part(first, last.min(size - 1)),
     }
@@ -67,7 +68,7 @@ mod tests {
             ("bytes=-30", 10, Wanted::Part(0, 9)),
             ("bytes=-0", 10, Wanted::Nothing),
             ("bytes=-1", 0, Wanted::Nothing),
-            ("bytes=5-4", 10, Wanted::Whole),
+            ("bytes=5-4", 10, Wanted::Nothing),
             ("bytes=0-1,3-4", 10, Wanted::Whole),
             ("bytes=+1-2", 10, Wanted::Whole),
             ("bytes=a-b", 10, Wanted::Whole),

@@ -91,7 +91,8 @@ impl Registry {
             return Ok(());
         }
         let mut known = BTreeSet::new();
-        for (name, manifest) in lock(&self.catalog).manifests()? {
+        let manifests = lock(&self.catalog).manifests()?;
+        for (name, manifest) in manifests {
             known.insert(pin_name(&name, &manifest.digest));
             if !self.store.has_pin(&pin_name(&name, &manifest.digest))? {
                 let needs = lock(&self.catalog).needs(&name, &manifest.digest)?;
