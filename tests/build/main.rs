@@ -34,6 +34,7 @@ mod registry;
 mod roots;
 mod run_image;
 mod secrets;
+mod serve;
 mod shapes;
 mod since;
 mod stamps;

@@ -509,6 +509,24 @@ fn keys_and_signatures() {
 }
 
 #[test]
+fn requests_to_the_registry() {
+    let hex = "6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f";
+    let requests = [
+        format!("/v2/a/b/blobs/sha256:{hex}\nbytes=5-99\nbytes 0-9/*"),
+        "/v2/a/tags/list?n=5&last=a%2Fb\nbytes=-5\n0-9".to_owned(),
+        format!("/v2/a/blobs/uploads/{}?digest=sha256%3A{hex}\nbytes=5-\n10-19", &hex[..32]),
+        format!("/v2/a/manifests/sha256:{hex}?tag=a&tag=b\n\n"),
+    ];
+    fuzz("registry-request", &requests.map(String::into_bytes), cas_server::fuzzing::request);
+    let blob = format!(r#"{{"mediaType":"a/b","digest":"sha256:{hex}","size":5,"urls":["x"]}}"#);
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"artifactType":"a/b","config":{blob},"layers":[{blob}],"subject":{blob},"annotations":{{"a":"b"}}}}"#
+    );
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{blob}],"mediaType":"x"}}"#);
+    fuzz("registry-manifest", &[manifest.into_bytes(), index.into_bytes()], cas_server::fuzzing::manifest);
+}
+
+#[test]
 fn configuration() {
     let manifest = b"[workspace]\nmembers = [\"a/*\"]\n[toolchain.t]\ndebian = { suite = \"s\", packages = [\"p\"], mirror = \"http://x\" }\n\
         [fetch.f]\nurl = \"https://x/y\"\nsha256 = \"6667b2d1aab6a00caa5aee5af8ad9f1465e567abf1c209d15727d57b3e8f6e5f\"\n[fetch.g]\nnpm = \"@a/b@1.0.0\"\n\

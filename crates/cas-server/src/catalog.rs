@@ -87,7 +87,7 @@ impl Catalog {
             connection.pragma_query_value(None, name, |row| row.get(0))
         };
         connection.pragma_update(None, "journal_mode", "WAL").map_err(in_use)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(in_use)?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(in_use)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(in_use)?;
         let version = number(&transaction, "user_version")?;
         let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -101,6 +101,12 @@ impl Catalog {
         }
         transaction.commit().map_err(in_use)?;
         Ok((Self(connection), is_new))
+    }
+
+    /// Whether what is written next is on the disk before it is told: with all that was written before it, for that is the order of the log.
+    fn flushes(&self, is_flushed: bool) -> Answer<()> {
+        let level = if is_flushed { "FULL" } else { "NORMAL" };
+        Ok(self.0.pragma_update(None, "synchronous", level)?)
     }
 
     fn repository(&self, name: &str) -> Answer<Option<i64>> {
@@ -124,8 +130,9 @@ impl Catalog {
         Ok(size.map(|size| Descriptor { digest: *digest, size }))
     }
 
-    /// A repository has a blob from now on.
+    /// A repository has a blob from now on, as far as power is not lost before a manifest comes.
     pub(crate) fn add_blob(&mut self, name: &str, blob: &Descriptor) -> Answer<()> {
+        self.flushes(false)?;
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let repository = make_repository(&transaction, name)?;
         transaction.prepare_cached("INSERT OR REPLACE INTO blob VALUES(?1, ?2, ?3)")?.execute(params![
@@ -184,6 +191,7 @@ impl Catalog {
     /// A repository has a manifest from now on, and tags name it.
     pub(crate) fn add_manifest(&mut self, name: &str, new: &New<'_>, tags: &[String]) -> Answer<()> {
         let digest = new.kept.blob.digest.to_string();
+        self.flushes(true)?;
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let repository = make_repository(&transaction, name)?;
         transaction.execute(
@@ -215,6 +223,7 @@ impl Catalog {
     /// Removes a tag; whether it was there.
     pub(crate) fn remove_tag(&mut self, name: &str, tag: &str) -> Answer<bool> {
         let Some(repository) = self.repository(name)? else { return Ok(false) };
+        self.flushes(true)?;
         let mut statement = self.0.prepare_cached("DELETE FROM tag WHERE repository = ?1 AND name = ?2")?;
         Ok(statement.execute(params![repository, tag])? > 0)
     }
@@ -222,6 +231,7 @@ impl Catalog {
     /// Removes a manifest and its tags; whether it was there.
     pub(crate) fn remove_manifest(&mut self, name: &str, digest: &Digest) -> Answer<bool> {
         let Some(repository) = self.repository(name)? else { return Ok(false) };
+        self.flushes(true)?;
         let key = params![repository, digest.to_string()];
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let count = transaction.execute("DELETE FROM manifest WHERE repository = ?1 AND digest = ?2", key)?;
