@@ -147,10 +147,19 @@ fn images() {
     assert!(!has_busybox || !can_run() || run("images.md") > 30);
 }
 
+#[test]
+fn serve() {
+    let has_busybox = Path::new("/bin/busybox").exists();
+    if !has_busybox {
+        eprintln!("SKIPPED: the image of the example needs /bin/busybox");
+    }
+    assert!(!has_busybox || !can_run() || run("serve.md") > 10);
+}
+
 /// Pages that come later are run as well, or have no example.
 #[test]
 fn all_pages_are_run() {
-    let run = ["getting-started.md", "concepts.md", "errors.md", "from-turborepo.md", "images.md"];
+    let run = ["getting-started.md", "concepts.md", "errors.md", "from-turborepo.md", "images.md", "serve.md"];
     for entry in fs::read_dir(root().join("docs/book")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if run.contains(&name.as_str()) || !name.ends_with(".md") {
