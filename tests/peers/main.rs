@@ -15,6 +15,7 @@ mod golden_table;
 mod images;
 mod layers;
 mod reapi;
+mod registry;
 mod tars;
 #[path = "../common/toolchain.rs"]
 mod toolchain;

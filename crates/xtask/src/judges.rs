@@ -1,4 +1,5 @@
-//! `cargo xtask test --peers images`: layers before the libraries that clients of images are made of.
+//! `cargo xtask test --peers images`: layers before the libraries that clients of images are made of; `--peers registry`: the
+//! registry before the conformance program of the OCI.
 //!
 //! They are in Go, which not every machine has, and not always a new one; so this is a tier of its own, and says what it skips.
 
@@ -13,6 +14,9 @@ use crate::{arch, peers, test};
 const GO: (u32, u32) = (1, 26);
 /// A client of registries, whose version `go.mod` pins too; its program is `crane`.
 const CRANE: &str = "github.com/google/go-containerregistry/cmd/crane";
+/// What the OCI judges registries with; docs/interop/registry.md has what it said.
+const CONFORMANCE: &str = "github.com/opencontainers/distribution-spec/conformance";
+const CONFORMANCE_VERSION: &str = "v0.0.0-20260831232431-97274622c111";
 /// Leaves out what needs C libraries.
 const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
 
@@ -21,8 +25,12 @@ pub(crate) fn run(group: &str) -> Result<bool, Failure> {
     match group {
         "images" => images(),
         "arch" => arch::run(),
-        "all" => Ok([images()?, arch::run()?].into_iter().all(|success| success)),
-        _ => Err(format!("there is no group `{group}` of peers: `images` and `arch` are, `all` is every one").into()),
+        "registry" => registry(),
+        "all" => Ok([images()?, arch::run()?, registry()?].into_iter().all(|success| success)),
+        _ => Err(format!(
+            "there is no group `{group}` of peers: `images`, `arch` and `registry` are, `all` is every one"
+        )
+        .into()),
     }
 }
 
@@ -35,6 +43,28 @@ fn images() -> Result<bool, Failure> {
     let program = build(&go)?;
     let (success, passed) = test::run_with(&arguments, &[("CAS_JUDGE", program.as_os_str())])?;
     if passed == 0 && success { Err("no judge was asked".into()) } else { Ok(success) }
+}
+
+/// The registry before the conformance program of the OCI.
+fn registry() -> Result<bool, Failure> {
+    let Some(go) = go() else {
+        println!("SKIPPED: the judge of registries needs Go {}.{}", GO.0, GO.1);
+        return Ok(true);
+    };
+    let folder = peers::folder().join(format!("conformance-{CONFORMANCE_VERSION}"));
+    let program = folder.join("conformance");
+    if !program.exists() {
+        std::fs::create_dir_all(&folder)?;
+        println!("peers: building the judge of registries in {}", folder.display());
+        let mut install = Command::new(go);
+        install.arg("install").arg(format!("{CONFORMANCE}@{CONFORMANCE_VERSION}")).env("GOBIN", &folder);
+        if !install.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").status()?.success() {
+            return Err("go install of the judge of registries failed".into());
+        }
+    }
+    let arguments = ["test", "--test", "peers", "--locked", "--", "--ignored", "--nocapture", "registry::"];
+    let (success, passed) = test::run_with(&arguments, &[("CAS_CONFORMANCE", program.as_os_str())])?;
+    if passed == 0 && success { Err("the judge of registries was not asked".into()) } else { Ok(success) }
 }
 
 /// Where a Go that is new enough is.

@@ -25,7 +25,7 @@ usage: cargo xtask <command>
   bumps           count what dependency bumps cost in layers, and write docs/benchmarks/bumps.md
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
-  test --peers GROUP  run the tests of slow peers: `images`, `arch` (another processor), or `all`
+  test --peers GROUP  run the tests of slow peers: `images`, `arch` (another processor), `registry`, or `all`
   vm [KERNEL [ROW]]  run the sandbox on other kernels and in hosts that lack something, in virtual machines
   lint            check formatting, and compile with every warning an error
 ";
