@@ -145,6 +145,13 @@ fn noise(length: u32) -> Vec<u8> {
     (0..length / 4).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
+/// Removes all that nobody needs from the store that is served.
+fn clear(home: &Home) {
+    let mut command = home.command(&["store", "gc", "--min-age", "0s", "--keep", "0s", "--max-size", "0"]);
+    let output = command.env("CAS_HOME", home.folder.path().join("served")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
 fn json(home: &Home, arguments: &[&str]) -> Value {
     let output = home.cas(&[&["--format", "json"], arguments].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {}", text(&output.stderr)))
@@ -193,9 +200,7 @@ fn what_is_pushed_is_read_back_by_us_and_by_skopeo() {
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     // What was pushed is there after the end, and collections of others take nothing of it.
     assert_eq!(served.ends(Signal::TERM), Some(0));
-    let mut gc = home.command(&["store", "gc", "--min-age", "0s", "--keep", "0s", "--max-size", "0"]);
-    let output = gc.env("CAS_HOME", home.folder.path().join("served")).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    clear(&home);
     let served = Served::start(&home, &[]);
     let imported =
         json(&home, &["image", "import", &format!("docker://{}", served.to("a/web:1.0.0")), "--name", "b:1"]);
@@ -223,10 +228,9 @@ fn addresses_of_others_are_not_listened_at_unless_that_is_said() {
         assert!(output.status.code() == Some(code) && stderr.contains(said), "{arguments:?}: {stderr}");
     }
     let file = home.folder.path().join("port");
-    fs::create_dir(home.folder.path().join("served/v1/registry.db-x")).unwrap();
     fs::write(home.folder.path().join("served/v1/registry.db"), [b'x'; 4096]).unwrap();
-    let output = Served::command(&home, &["--listen", "127.0.0.1:0", "--port-file", &file.display().to_string()]);
-    let output = { output }.output().unwrap();
+    let mut command = Served::command(&home, &["--listen", "127.0.0.1:0", "--port-file"]);
+    let output = command.arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("it is no index of a registry"), "{}", text(&output.stderr));
     assert!(!file.exists());
@@ -440,6 +444,26 @@ fn one_blob_is_pushed_by_many_at_once() {
     served.ask("PATCH", &location, "", b"x").is(409, "BLOB_UPLOAD_INVALID");
     stream.write_all(b"67890").unwrap();
     assert_eq!(answer(stream).header("range"), Some("0-9".to_owned()));
+}
+
+/// A blob comes before the manifest that needs it, and others may clear the store in between.
+#[test]
+fn collections_beside_a_server_take_nothing_that_it_got() {
+    let home = home();
+    let served = Served::start(&home, &[]);
+    let digest = served.put_blob("a", &noise(300_000));
+    clear(&home);
+    assert!(served.get(&format!("/v2/a/blobs/{digest}")).body == noise(300_000));
+    let config = format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":300000}}"#);
+    let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#);
+    let typed = format!("Content-Type: {IMAGE}\r\n");
+    let other = served.put_blob("a", b"nobody needs it");
+    assert_eq!(served.ask("PUT", "/v2/a/manifests/x", &typed, manifest.as_bytes()).status, 201);
+    assert_eq!(served.ends(Signal::TERM), Some(0));
+    clear(&home);
+    let served = Served::start(&home, &[]);
+    assert!(served.get(&format!("/v2/a/blobs/{digest}")).body == noise(300_000));
+    served.get(&format!("/v2/a/blobs/{other}")).is(404, "BLOB_UNKNOWN");
 }
 
 #[test]
