@@ -214,15 +214,14 @@ fn what_is_pushed_is_read_back_by_us_and_by_skopeo() {
 #[test]
 fn addresses_of_others_are_not_listened_at_unless_that_is_said() {
     let home = home();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
     for (arguments, code, said) in [
         (&["--listen", "0.0.0.0:0"][..], 2, "hint: `--allow-anyone` lets everybody"),
         (&["--listen", "[::]:0"], 2, "can be reached from other machines"),
         (&["--listen", &taken], 6, "cannot be listened at"),
         (&["--listen", "example.org:1"], 2, "invalid value"),
     ] {
-        let _kept = std::net::TcpListener::bind(&taken);
         let output = Served::command(&home, arguments).output().unwrap();
         let stderr = text(&output.stderr);
         assert!(output.status.code() == Some(code) && stderr.contains(said), "{arguments:?}: {stderr}");
