@@ -28,6 +28,7 @@ mod init;
 mod npm;
 mod pnpm;
 mod provenance;
+mod pull;
 mod push;
 mod random;
 mod registry;

@@ -413,7 +413,7 @@ pub(crate) fn chosen(
 }
 
 /// A configuration is a document too.
-fn checked(origin: &ImagePlace, config: &Descriptor) -> Result<Descriptor, BuildError> {
+pub(crate) fn checked(origin: &ImagePlace, config: &Descriptor) -> Result<Descriptor, BuildError> {
     match config.size > MAX_DOCUMENT_BYTES {
         true => Err(origin.damaged(format!("its configuration is longer than {MAX_DOCUMENT_BYTES} bytes"))),
         false => Ok(*config),

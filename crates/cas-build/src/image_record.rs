@@ -148,15 +148,6 @@ pub fn find_image(store: &Store, name: &str) -> Result<Arc<Image>, BuildError> {
     image.map(Arc::new).ok_or_else(|| BuildError::UnknownImage { name: name.to_owned() })
 }
 
-/// Whether the store has an image of this name.
-///
-/// # Errors
-///
-/// What the store says.
-pub fn is_image_name(store: &Store, name: &str) -> Result<bool, BuildError> {
-    Ok(store.memo(IMAGE_MEMO, name.as_bytes())?.is_some())
-}
-
 /// The images in the store, by name.
 ///
 /// # Errors

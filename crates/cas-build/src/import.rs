@@ -72,7 +72,19 @@ pub fn import_image(
 ) -> Result<Image, BuildError> {
     let origin = ImagePlace::new(source, folder, registries).for_platform(platforms.one());
     let document = origin.resolve(store)?;
-    let image = found(store, &origin, name, &document, platforms, Some(function))?;
+    import_from(store, function, &origin, &document, platforms, name)
+}
+
+/// The same of a document that is known.
+pub(crate) fn import_from(
+    store: &Store,
+    function: DigestFunction,
+    origin: &ImagePlace,
+    document: &Descriptor,
+    platforms: &Platforms,
+    name: &str,
+) -> Result<Image, BuildError> {
+    let image = found(store, origin, name, document, platforms, Some(function))?;
     name_image(store, &image, name)
 }
 

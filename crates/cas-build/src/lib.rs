@@ -62,6 +62,7 @@ mod over;
 mod part;
 mod platforms;
 mod provenance;
+mod pull;
 mod recent;
 mod record;
 mod resources;
@@ -97,7 +98,7 @@ pub use healing::healing;
 pub use history::history_folder;
 pub use image_content::{ImageContent, LayerContent, foreign_image, stored_image};
 pub use image_place::ImageRegistries;
-pub use image_record::{find_image, is_image_name, list_images};
+pub use image_record::{find_image, list_images};
 pub use import::{Platforms, fetch_image, import_image};
 pub use log::Log;
 pub use missed::Missed;
@@ -108,6 +109,7 @@ pub use output::{
     Tarball,
 };
 pub use provenance::{Absent, Described, absent_of};
+pub use pull::{Pulled, pull};
 pub use run::{Ran, RunChanges, RunEvent, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources};
 pub use since::{Affected, AffectedTarget, Cause};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::args_remote::{CopyArgs, TagArgs};
+use crate::args_remote::{CopyArgs, PullArgs, TagArgs};
 
 /// A hermetic builder, cache and artifact tool
 ///
@@ -156,6 +156,12 @@ pub(crate) enum Command {
     /// compared with their names on the way. What is there is not sent again. Order and tags are those of `push`. Places on this machine,
     /// as `oci:FOLDER`, go by way of the store. Credentials are those of docker and podman.
     Copy(CopyArgs),
+    /// Bring images and artifacts from registries into the store
+    ///
+    /// All of it is compared with its digests, and what the store has is not fetched again, so that the same command goes on after it
+    /// was stopped. As `cas image import` does for images, each layer is looked into. `cas run`, `cas image export` and the like take
+    /// it by its name then.
+    Pull(PullArgs),
     /// Set further tags on what is in a registry
     ///
     /// Nothing but the tags is sent. Which of them may move is as with `push`.

@@ -1,4 +1,4 @@
-//! The command line of what is done with registries: copies, tags.
+//! The command line of what is done with registries: copies, pulls, tags.
 
 use clap::Args;
 
@@ -17,6 +17,23 @@ pub(crate) struct CopyArgs {
     pub(crate) platform: Option<cas_oci::TargetPlatform>,
     #[command(flatten)]
     pub(crate) tags: MoveArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// What to bring here: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`; several at once
+    #[arg(required = true)]
+    pub(crate) sources: Vec<String>,
+    /// What it is called in the store, `NAME:TAG` in small letters, in place of what had the name before [default: the name in the
+    /// registry]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Of several platforms the one for this, as `linux/arm64/v8` [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
+    pub(crate) platform: Option<cas_oci::TargetPlatform>,
+    /// All platforms, under their index
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all: bool,
 }
 
 #[derive(Args, Debug)]

@@ -76,6 +76,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Copy(args) => crate::copy::copy(&global, &args),
         Command::Sync(command) => crate::sync::run(&global, &command),
+        Command::Pull(args) => crate::pull::run(&global, &args),
         Command::Tag(args) => crate::copy::tag(&global, &args),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),

@@ -54,7 +54,7 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
 }
 
 /// The name in a registry that a text is; `None` for a place on this machine.
-fn reference(text: &str) -> Result<Option<Reference>, Failure> {
+pub(crate) fn reference(text: &str) -> Result<Option<Reference>, Failure> {
     if text.starts_with("//") || text.starts_with(':') {
         let hint = format!("`cas push {text} HOST/NAME:TAG` sends what is built here");
         return Err(Failure::Usable(format!("`{text}` is a target, and in no registry"), hint));

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use cas_build::{
-    Engine, Image, ImageContent, Platforms, Saved, fetch_image, foreign_image, is_image_name, stored_image,
-};
+use cas_build::{Engine, Image, ImageContent, Platforms, Saved, fetch_image, foreign_image, is_named, stored_image};
 use cas_digest::DigestFunction;
 use cas_oci::{BadPart, ImageSource, is_name_with_tag};
 use cas_store::Store;
@@ -24,7 +22,7 @@ pub(crate) fn found(store: &Store, text: &str) -> Result<Option<(ImageSource, Op
     else {
         // A name that somebody gave an image counts where nothing says that the registry is meant.
         return match source(text)? {
-            Some(ImageSource::Registry(_)) if !has_transport(text) && is_image_name(store, text)? => Ok(None),
+            Some(ImageSource::Registry(_)) if !has_transport(text) && is_named(store, text)? => Ok(None),
             found => Ok(found.map(|source| (source, None))),
         };
     };

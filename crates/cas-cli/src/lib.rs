@@ -26,6 +26,7 @@ mod pages;
 mod place;
 mod progress;
 mod provenance;
+mod pull;
 mod push;
 mod rebuild;
 mod remarks;
