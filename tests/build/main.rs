@@ -25,6 +25,7 @@ mod golden_table;
 mod image_names;
 mod images;
 mod init;
+mod login;
 mod npm;
 mod pnpm;
 mod provenance;

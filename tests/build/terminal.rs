@@ -19,8 +19,8 @@ use crate::Home;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program on a terminal.
-struct Terminal {
-    master: File,
+pub(crate) struct Terminal {
+    pub(crate) master: File,
     child: Child,
     shown: Arc<Mutex<Shown>>,
     reader: JoinHandle<()>,
@@ -33,7 +33,12 @@ struct Shown {
 
 impl Terminal {
     /// Runs the program on a terminal of this size; the terminal controls it, so that Ctrl-C reaches it.
-    fn start(home: &Home, arguments: &[&str], (columns, rows): (u16, u16), variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(
+        home: &Home,
+        arguments: &[&str],
+        (columns, rows): (u16, u16),
+        variables: &[(&str, &str)],
+    ) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -64,7 +69,7 @@ impl Terminal {
     }
 
     /// The screen as soon as it satisfies a condition.
-    fn wait_for(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         let started = Instant::now();
         loop {
             let screen = self.shown.lock().unwrap().screen.screen().contents();
@@ -77,7 +82,7 @@ impl Terminal {
     }
 
     /// Waits for the end: its exit code, the last screen, all bytes.
-    fn end(mut self) -> (Option<i32>, String, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
         let code = self.child.wait().unwrap().code();
         self.reader.join().unwrap();
         let shown = self.shown.lock().unwrap();
@@ -96,7 +101,7 @@ fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
     tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
 }
 
-const XTERM: (&str, &str) = ("TERM", "xterm");
+pub(crate) const XTERM: (&str, &str) = ("TERM", "xterm");
 
 fn sleepers(count: usize, seconds: &str) -> Option<Home> {
     let step = |number| format!("[test.step-{number}]\ntoolchain = \":sh\"\nrun = \"sleep {seconds} # {number}\"\n");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::args_remote::{CopyArgs, PullArgs, TagArgs};
+use crate::args_remote::{CopyArgs, LoginArgs, LogoutArgs, PullArgs, TagArgs};
 
 /// A hermetic builder, cache and artifact tool
 ///
@@ -162,6 +162,15 @@ pub(crate) enum Command {
     /// was stopped. As `cas image import` does for images, each layer is looked into. `cas run`, `cas image export` and the like take
     /// it by its name then.
     Pull(PullArgs),
+    /// Keep the name and the password for a registry
+    ///
+    /// They are tried first. They are kept where docker and podman find them, too: with the helper that is configured for the host, or
+    /// in the first file that is read. The password is asked for at the terminal, or comes with `--password-stdin`.
+    Login(LoginArgs),
+    /// Forget the name and the password for a registry
+    ///
+    /// In all files that are read, and with helpers. Logins for parts of a host stay.
+    Logout(LogoutArgs),
     /// Set further tags on what is in a registry
     ///
     /// Nothing but the tags is sent. Which of them may move is as with `push`.

@@ -1,4 +1,6 @@
-//! The command line of what is done with registries: copies, pulls, tags.
+//! The command line of what is done with registries: copies, pulls, tags, logins.
+
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -59,4 +61,28 @@ pub(crate) struct MoveArgs {
     /// Look at what is there, and send nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LoginArgs {
+    /// The registry, as names of images have it: `ghcr.io`, `docker.io`, `localhost:5000`
+    pub(crate) host: String,
+    /// The account [default: asked for]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Take the password or token from standard input
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// The file of logins [default: `$REGISTRY_AUTH_FILE`, else that of podman]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogoutArgs {
+    /// The registry, as for `login`
+    pub(crate) host: String,
+    /// The file of logins [default: all that are read]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
 }

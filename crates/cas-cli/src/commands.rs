@@ -77,6 +77,8 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Copy(args) => crate::copy::copy(&global, &args),
         Command::Sync(command) => crate::sync::run(&global, &command),
         Command::Pull(args) => crate::pull::run(&global, &args),
+        Command::Login(args) => crate::login::login(&global, &args),
+        Command::Logout(args) => crate::login::logout(&global, &args),
         Command::Tag(args) => crate::copy::tag(&global, &args),
         Command::Store(command) => store::run(&global, command),
         Command::Watch(command) => crate::watch::run(&global, command),

@@ -21,6 +21,7 @@ mod image_names;
 mod init;
 mod junit;
 mod live;
+mod login;
 mod own_files;
 mod pages;
 mod place;

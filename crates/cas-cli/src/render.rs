@@ -237,6 +237,8 @@ fn exit_of_registry(error: &RegistryError) -> Exit {
         RegistryError::Mismatch { .. } | RegistryError::TooLong { .. } => Exit::Mismatch,
         RegistryError::Interrupted => commands::interrupted(),
         RegistryError::Credentials { .. } | RegistryError::Helper { .. } => Exit::Usage,
+        RegistryError::NoFile => Exit::Usage,
+        RegistryError::Write(_) => Exit::Host,
         RegistryError::Content { .. } => Exit::Store,
         _ => Exit::Remote,
     }

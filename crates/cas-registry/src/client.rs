@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::address::Endpoint;
 use crate::challenge::{Challenge, challenges};
 use crate::pause::told;
-use crate::{Access, RegistryError};
+use crate::{Access, Login, RegistryError};
 
 /// How often a request is made before its failure is the answer.
 pub(crate) const ATTEMPTS: u32 = 4;
@@ -39,6 +39,8 @@ pub struct Client {
     /// Files of logins, looked at when a server wants to know who asks.
     pub(crate) logins: Vec<PathBuf>,
     pub(crate) mirrors: BTreeMap<String, String>,
+    /// A login for one server, which counts in place of the files.
+    pub(crate) given: Option<(Endpoint, Login)>,
     stop: Option<Stop>,
     http: OnceLock<reqwest::Client>,
     /// What was sent last to an endpoint with success, or is to be sent.
@@ -149,7 +151,7 @@ impl Client {
     #[must_use]
     pub fn new(logins: Vec<PathBuf>, mirrors: BTreeMap<String, String>) -> Self {
         let tokens = Mutex::default();
-        Self { offline: false, logins, mirrors, stop: None, http: OnceLock::new(), tokens }
+        Self { offline: false, logins, mirrors, given: None, stop: None, http: OnceLock::new(), tokens }
     }
 
     /// One that refuses every request: what is not in the store is not there.
@@ -163,6 +165,17 @@ impl Client {
     pub fn until(mut self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.stop = Some(Arc::new(stop));
         self
+    }
+
+    /// One that has nothing but a login for one server.
+    pub(crate) fn with_login(&self, endpoint: Endpoint, login: Login) -> Self {
+        let given = Some((endpoint, login));
+        Self { offline: self.offline, given, stop: self.stop.clone(), ..Self::new(Vec::new(), BTreeMap::new()) }
+    }
+
+    /// Whether a server wanted to know who asks, and was told.
+    pub(crate) fn has_proof(&self, endpoint: &Endpoint) -> bool {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).contains_key(endpoint)
     }
 
     /// A response with a good status; a request without a body is made again where that may help.
@@ -251,7 +264,7 @@ impl Client {
         let said = said(response).await;
         let pause = told(header.as_deref(), &said, now());
         let (name, origin, status) = (name.to_owned(), endpoint.origin.clone(), status.as_u16());
-        let is_known = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).contains_key(endpoint);
+        let is_known = self.has_proof(endpoint);
         let error = match status {
             404 | 410 => RegistryError::NotFound { name, origin, status },
             401 | 403 => {

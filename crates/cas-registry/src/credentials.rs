@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use cas_oci::{DOCKER_HUB, Repository};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::RegistryError;
 
@@ -99,33 +101,11 @@ impl Credentials {
     pub fn read(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, RegistryError> {
         let mut files = Vec::new();
         for path in paths {
-            let bytes = match cas_fs::read_limited(&path, MAX_BYTES) {
-                Ok(bytes) => bytes,
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(RegistryError::file(path, error)),
+            let logins = match is_flat(&path) {
+                true => read_logins(&path)?.map(|auths| Logins { auths, ..Logins::default() }),
+                false => read_logins(&path)?,
             };
-            // Some images of CI have an empty one.
-            if bytes.trim_ascii().is_empty() {
-                continue;
-            }
-            let parsed = serde_json::from_slice(&bytes);
-            // The first format was the list of `auths` alone.
-            let parsed = match path.file_name().is_some_and(|name| name == ".dockercfg") {
-                true => serde_json::from_slice(&bytes).map(|auths| Logins { auths, ..Logins::default() }),
-                false => parsed,
-            };
-            match parsed {
-                Ok(logins) => files.push((path, logins)),
-                // What the parser says may hold what it found there.
-                Err(error) => {
-                    let said = format!(
-                        "no logins as docker keeps them, from line {}, column {} on",
-                        error.line(),
-                        error.column()
-                    );
-                    return Err(RegistryError::Credentials { path, source: said.into() });
-                }
-            }
+            files.extend(logins.map(|logins| (path, logins)));
         }
         Ok(Self { files })
     }
@@ -137,11 +117,11 @@ impl Credentials {
     /// [`RegistryError::Credentials`], [`RegistryError::Helper`]
     pub fn find(&self, repository: &Repository) -> Result<Option<Login>, RegistryError> {
         let host = &*repository.host;
-        let server = if host == DOCKER_HUB { DOCKER_HUB_KEY } else { host };
+        let server = server_of(host);
         for (path, logins) in &self.files {
             let helper = logins.cred_helpers.get(host).or_else(|| logins.cred_helpers.get(server));
             if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
-                if let Some(login) = ask(helper, server)? {
+                if let Some(login) = Helper::new(helper.clone()).get(server)? {
                     return Ok(Some(login));
                 }
                 continue;
@@ -151,7 +131,7 @@ impl Credentials {
                 return Ok(Some(login));
             }
             if !logins.creds_store.is_empty()
-                && let Some(login) = ask(&logins.creds_store, server)?
+                && let Some(login) = Helper::new(logins.creds_store.clone()).get(server)?
             {
                 return Ok(Some(login));
             }
@@ -160,17 +140,50 @@ impl Credentials {
     }
 }
 
+/// What docker and helpers call the registry at a host.
+pub(crate) fn server_of(host: &str) -> &str {
+    if host == DOCKER_HUB { DOCKER_HUB_KEY } else { host }
+}
+
+/// The host, or the host and the beginning of a path, that an entry is for.
+pub(crate) fn place_of(key: &str) -> &str {
+    let place = match key.split_once("://") {
+        // Old entries are addresses, of which the host counts.
+        Some((_, place)) => place.split('/').next().unwrap_or(place),
+        None => key.trim_end_matches('/'),
+    };
+    if place == "index.docker.io" { DOCKER_HUB } else { place }
+}
+
+/// Whether a file has the first format, which was the list of `auths` alone.
+pub(crate) fn is_flat(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == ".dockercfg")
+}
+
+/// Reads a file of logins; `None` where there is none, or nothing in it.
+pub(crate) fn read_logins<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryError> {
+    let bytes = match cas_fs::read_limited(path, MAX_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(RegistryError::file(path.to_owned(), error)),
+    };
+    // Some images of CI have an empty one.
+    if bytes.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        // What the parser says may hold what it found there.
+        let said = format!("no logins as docker keeps them, from line {}, column {} on", error.line(), error.column());
+        RegistryError::Credentials { path: path.to_owned(), source: said.into() }
+    })
+}
+
 impl Logins {
     /// The entry with the longest path that the repository is below.
     fn entry(&self, repository: &Repository) -> Result<Option<Login>, Box<dyn std::error::Error + Send + Sync>> {
         let name = repository.to_string();
         let length = |key: &str| {
-            let place = match key.split_once("://") {
-                // Old entries are addresses, of which the host counts.
-                Some((_, place)) => place.split('/').next().unwrap_or(place),
-                None => key.trim_end_matches('/'),
-            };
-            let place = if place == "index.docker.io" { DOCKER_HUB } else { place };
+            let place = place_of(key);
             let rest = name.strip_prefix(place)?;
             (rest.is_empty() || rest.starts_with('/')).then_some(place.len())
         };
@@ -205,62 +218,101 @@ impl Auth {
     }
 }
 
-/// Asks a helper; `None` when it has nothing for the server.
-fn ask(helper: &str, server: &str) -> Result<Option<Login>, RegistryError> {
-    let program = format!("docker-credential-{helper}");
-    let failed = |said: String| RegistryError::Helper { program: program.clone(), host: server.to_owned(), said };
-    let is_name = helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    if !is_name {
-        return Err(failed("that is no name of a program".to_owned()));
+/// A program that keeps logins (docker-credential-helpers).
+pub(crate) struct Helper {
+    name: String,
+}
+
+impl Helper {
+    pub(crate) const fn new(name: String) -> Self {
+        Self { name }
     }
-    let spawned =
-        Command::new(&program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut child = spawned.map_err(|error| failed(error.to_string()))?;
-    let mut stdin = child.stdin.take().expect("it is piped");
-    // One that does not read says enough by its end.
-    let _ = stdin.write_all(server.as_bytes());
-    drop(stdin);
-    let stdout = child.stdout.take().expect("it is piped");
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // Whoever waited may have given up.
-        let _ = sender.send(stdout.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes));
-    });
-    let start = Instant::now();
-    let status = loop {
-        match child.try_wait().map_err(|error| failed(error.to_string()))? {
-            Some(status) => break status,
-            None if start.elapsed() > HELPER_TIMEOUT => {
-                // It may have ended just now.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed(format!("it did not end in {} seconds", HELPER_TIMEOUT.as_secs())));
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
+
+    pub(crate) fn program(&self) -> String {
+        format!("docker-credential-{}", self.name)
+    }
+
+    /// What it has for a server; `None` when it has nothing.
+    pub(crate) fn get(&self, server: &str) -> Result<Option<Login>, RegistryError> {
+        let (status, bytes) = self.run("get", server, server.as_bytes())?;
+        if !status.success() {
+            let said = String::from_utf8_lossy(&bytes);
+            // The protocol has no code for it; this is the text of all of them.
+            let is_absent = said.contains("credentials not found") || said.contains("no credentials");
+            return if is_absent { Ok(None) } else { Err(self.ended(server, status, &said)) };
         }
-    };
-    // What it started may keep its output open.
-    let read = receiver.recv_timeout(HELPER_TIMEOUT.saturating_sub(start.elapsed()));
-    let read = read.map_err(|_| failed("its output did not end".to_owned()))?;
-    let bytes = read.map_err(|error| failed(error.to_string()))?;
-    if !status.success() {
-        let said = String::from_utf8_lossy(&bytes);
-        let said = said.trim();
-        // The protocol has no code for it; this is the text of all of them.
-        let is_absent = said.contains("credentials not found") || said.contains("no credentials");
-        return if is_absent {
-            Ok(None)
-        } else {
-            Err(failed(format!("{status}: {}", said.chars().take(200).collect::<String>())))
-        };
+        let Answer { username, secret } =
+            serde_json::from_slice(&bytes).map_err(|_| self.failed(server, "its answer is no login".to_owned()))?;
+        Ok(Some(match username == TOKEN_USER {
+            true => Login::IdentityToken(secret),
+            false => Login::Password { user: username, password: secret },
+        }))
     }
-    let Answer { username, secret } =
-        serde_json::from_slice(&bytes).map_err(|_| failed("its answer is no login".to_owned()))?;
-    Ok(Some(match username == TOKEN_USER {
-        true => Login::IdentityToken(secret),
-        false => Login::Password { user: username, password: secret },
-    }))
+
+    /// Gives it a login to keep.
+    pub(crate) fn store(&self, server: &str, user: &str, password: &str) -> Result<(), RegistryError> {
+        let text = json!({ "ServerURL": server, "Username": user, "Secret": password }).to_string();
+        match self.run("store", server, text.as_bytes())? {
+            (status, _) if status.success() => Ok(()),
+            // One that repeats what it was given would tell it.
+            (status, _) => Err(self.ended(server, status, "it did not keep the login")),
+        }
+    }
+
+    /// Lets it forget what it has for a server.
+    pub(crate) fn erase(&self, server: &str) -> Result<(), RegistryError> {
+        match self.run("erase", server, server.as_bytes())? {
+            (status, _) if status.success() => Ok(()),
+            (status, bytes) => Err(self.ended(server, status, &String::from_utf8_lossy(&bytes))),
+        }
+    }
+
+    fn failed(&self, server: &str, said: String) -> RegistryError {
+        RegistryError::Helper { program: self.program(), host: server.to_owned(), said }
+    }
+
+    fn ended(&self, server: &str, status: ExitStatus, said: &str) -> RegistryError {
+        self.failed(server, format!("{status}: {}", said.trim().chars().take(200).collect::<String>()))
+    }
+
+    fn run(&self, verb: &str, server: &str, input: &[u8]) -> Result<(ExitStatus, Vec<u8>), RegistryError> {
+        let failed = |said: String| self.failed(server, said);
+        let is_name = self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if !is_name {
+            return Err(failed("that is no name of a program".to_owned()));
+        }
+        let mut command = Command::new(self.program());
+        command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // One that does not read says enough by its end.
+        let _ = stdin.write_all(input);
+        drop(stdin);
+        let stdout = child.stdout.take().expect("it is piped");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // Whoever waited may have given up.
+            let _ = sender.send(stdout.take(MAX_BYTES).read_to_end(&mut bytes).map(|_| bytes));
+        });
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().map_err(|error| failed(error.to_string()))? {
+                Some(status) => break status,
+                None if start.elapsed() > HELPER_TIMEOUT => {
+                    // It may have ended just now.
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(failed(format!("it did not end in {} seconds", HELPER_TIMEOUT.as_secs())));
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        // What it started may keep its output open.
+        let read = receiver.recv_timeout(HELPER_TIMEOUT.saturating_sub(start.elapsed()));
+        let read = read.map_err(|_| failed("its output did not end".to_owned()))?;
+        Ok((status, read.map_err(|error| failed(error.to_string()))?))
+    }
 }
 
 #[cfg(test)]

@@ -126,6 +126,22 @@ pub enum RegistryError {
         /// Why.
         said: String,
     },
+    /// The server does not know this name and password.
+    #[error("`{origin}` does not take the name and the password (HTTP status {status}){said}")]
+    Refused {
+        /// The server.
+        origin: String,
+        /// 401 or 403.
+        status: u16,
+        /// What the server said, after a colon.
+        said: String,
+    },
+    /// There is no place for a login.
+    #[error("there is no file where a login could be kept")]
+    NoFile,
+    /// A file of logins could not be written.
+    #[error("the login could not be kept")]
+    Write(#[from] FsError),
     /// The server took it, and does not have it, or has another length of it.
     #[error("`{origin}` took `{name}` and does not have it")]
     NotKept {
@@ -190,7 +206,8 @@ impl RegistryError {
             Self::NotFound { .. } => "look at its name; a registry also says so of what we may not see".to_owned(),
             Self::Denied { origin, is_known: false, .. } => {
                 let host = origin.split("://").last().unwrap_or(origin);
-                format!("log in with `docker login {host}`, `podman login {host}` or `skopeo login {host}`")
+                let host = if host == "registry-1.docker.io" { "docker.io" } else { host };
+                format!("log in with `cas login {host}`, or as docker, podman and skopeo do")
             }
             Self::Denied { access: Access::Read, .. } => "the account that is logged in may not read it".to_owned(),
             Self::Denied { access: Access::Write, .. } => {
@@ -214,6 +231,11 @@ impl RegistryError {
             Self::Answer { .. } => {
                 "look at what it says there; another registry, or a proxy, may be in its place".to_owned()
             }
+            Self::Refused { .. } => {
+                "nothing was kept; many registries want a token of the account in place of its password".to_owned()
+            }
+            Self::NoFile => "name one: `--authfile FILE`".to_owned(),
+            Self::Write(_) => "`--authfile FILE` names another one".to_owned(),
             Self::Interrupted => return None,
         })
     }

@@ -3,7 +3,7 @@
 //! [`Client::document`] gives a manifest or index byte for byte, its digest checked; [`Client::blob`] a [`Body`] that goes on
 //! where a connection broke off. Whoever keeps a blob compares it with its name. [`Client::push_blob`] and [`Client::push_document`] send
 //! what is not there, and look whether it is afterwards. Credentials come from the files that docker,
-//! podman and skopeo use ([`Credentials`]). Formats and order: docs/formats/registry.md.
+//! podman and skopeo use ([`Credentials`]); [`keep_login`] and [`drop_login`] change these. Formats and order: docs/formats/registry.md.
 //!
 //! Not here: what documents say (`cas-oci`), where blobs go (`cas-store`), what is sent in which order (`cas-sync`).
 
@@ -13,6 +13,7 @@ mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod login;
 mod pause;
 mod pull;
 mod push;
@@ -26,5 +27,6 @@ pub use body::Body;
 pub use client::{Client, Fetched};
 pub use credentials::{Credentials, Login};
 pub use error::{Access, RegistryError};
+pub use login::{Keeper, drop_login, keep_login};
 pub use push::{Delivery, is_same};
 pub use sending::Content;

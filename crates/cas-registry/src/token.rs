@@ -28,7 +28,10 @@ impl Client {
     ) -> Result<Option<HeaderValue>, RegistryError> {
         let bearer = wanted.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         let Some(challenge) = bearer.or(wanted.first()) else { return Ok(None) };
-        let login = Credentials::read(self.logins.iter().cloned())?.find(&endpoint.repository)?;
+        let login = match &self.given {
+            Some((own, login)) => Some(login.clone()).filter(|_| own == endpoint),
+            None => Credentials::read(self.logins.iter().cloned())?.find(&endpoint.repository)?,
+        };
         match challenge {
             Challenge::Basic => match login {
                 Some(Login::Password { user, password }) => Ok(Some(basic(&user, &password))),
@@ -123,7 +126,9 @@ impl Client {
 /// whatever else is read. Words with spaces between.
 fn scopes(endpoint: &Endpoint, told: Option<&str>, rights: &Rights) -> String {
     let own = format!("repository:{}:", endpoint.repository.path);
-    let told = told.filter(|scope| !scope.trim().is_empty()).map_or_else(|| format!("{own}pull"), str::to_owned);
+    // Whoever asks for the server alone needs no right.
+    let least = if endpoint.repository.path.is_empty() { String::new() } else { format!("{own}pull") };
+    let told = told.filter(|scope| !scope.trim().is_empty()).map_or(least, str::to_owned);
     let widened = |scope: &str| match scope.strip_prefix(&own) {
         Some("pull" | "push") if rights.may_push => format!("{own}pull,push"),
         _ => scope.to_owned(),

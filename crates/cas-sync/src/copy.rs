@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_blob::Descriptor;
 use cas_oci::{Reference, TargetPlatform};
-use cas_registry::Client;
+use cas_registry::{Client, Login};
 
 use crate::push::{push_on, runtime};
 use crate::source::{alone, find, root};
@@ -61,6 +61,15 @@ pub fn tag(client: &Client, source: &Reference, tags: &[String], options: &PushO
     // It is as it was, and nobody has asked for it.
     done.iter_mut().for_each(|pushed| pushed.tags.retain(|pushed| Some(&pushed.tag) != own));
     Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new() })
+}
+
+/// Whether a registry takes a login: `false` where it lets everybody in and does not ask.
+///
+/// # Errors
+///
+/// [`SyncError::Registry`], and where no thread could be started.
+pub fn try_login(client: &Client, host: &str, login: &Login) -> Result<bool, SyncError> {
+    Ok(runtime()?.block_on(client.try_login(host, login))?)
 }
 
 /// Refuses, before anything is asked, what could get nothing but `latest`.
