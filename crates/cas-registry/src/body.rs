@@ -35,8 +35,10 @@ impl<'a> Body<'a> {
         url: String,
         response: Response,
         size: u64,
+        position: u64,
     ) -> Self {
-        Self { client, endpoint, name, url, response, size, position: 0, skip: 0, failures: 0 }
+        let skip = skipped(&response, position);
+        Self { client, endpoint, name, url, response, size, position, skip, failures: 0 }
     }
 
     /// The next bytes; `None` at the end.
@@ -75,14 +77,19 @@ impl<'a> Body<'a> {
     async fn resume(&mut self) -> Result<(), RegistryError> {
         let from = (self.position > 0).then_some(self.position);
         self.response = self.client.send(&self.endpoint, &self.name, &Ask::get(self.url.as_str()).from(from)).await?;
-        // A server that gives something else than was asked for is taken at its word: whoever keeps the bytes finds out.
-        let header = self.response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-        let start = header.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
-        self.skip = match (self.response.status(), start) {
-            (StatusCode::PARTIAL_CONTENT, Some(start)) => self.position.saturating_sub(start),
-            (StatusCode::PARTIAL_CONTENT, None) => 0,
-            _ => self.position,
-        };
+        self.skip = skipped(&self.response, self.position);
         Ok(())
+    }
+}
+
+/// What comes again of a body that is wanted from a position on.
+fn skipped(response: &Response, position: u64) -> u64 {
+    // A server that gives something else than was asked for is taken at its word: whoever keeps the bytes finds out.
+    let header = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let start = header.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
+    match (response.status(), start) {
+        (StatusCode::PARTIAL_CONTENT, Some(start)) => position.saturating_sub(start),
+        (StatusCode::PARTIAL_CONTENT, None) => 0,
+        _ => position,
     }
 }

@@ -29,4 +29,4 @@ pub use credentials::{Credentials, Login};
 pub use error::{Access, RegistryError};
 pub use login::{Keeper, drop_login, keep_login};
 pub use push::{Delivery, is_same};
-pub use sending::Content;
+pub use sending::{Content, Tail};

@@ -111,10 +111,25 @@ impl Client {
     ///
     /// [`RegistryError`]
     pub async fn blob(&self, repository: &Repository, blob: &Descriptor) -> Result<Body<'_>, RegistryError> {
+        self.blob_from(repository, blob, 0).await
+    }
+
+    /// The same from a byte on; a server that gives all of it is read up to there.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]
+    pub async fn blob_from(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        from: u64,
+    ) -> Result<Body<'_>, RegistryError> {
         let endpoint = Endpoint::of(repository, &self.mirrors);
         let name = format!("{repository}@{}", blob.digest);
         let url = endpoint.url("blobs", &blob.digest.to_string());
-        let response = self.send(&endpoint, &name, &Ask::get(url.as_str())).await?;
-        Ok(Body::new(self, endpoint, name, url, response, blob.size))
+        let ask = Ask::get(url.as_str()).from(Some(from).filter(|from| *from > 0));
+        let response = self.send(&endpoint, &name, &ask).await?;
+        Ok(Body::new(self, endpoint, name, url, response, blob.size, from))
     }
 }

@@ -14,7 +14,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use crate::RegistryError;
 use crate::address::Endpoint;
 use crate::client::{ATTEMPTS, Ask, Client, Failed, Rights};
-use crate::sending::{Content, Failure, body};
+use crate::sending::{Content, Failure, Tail, body};
 
 /// How much goes in one request to servers that take no more at once.
 const CHUNK_BYTES: u64 = 64 << 20;
@@ -36,6 +36,7 @@ struct Upload<'a> {
     name: String,
     blob: &'a Descriptor,
     content: &'a Content,
+    tail: Option<&'a Tail>,
     rights: Rights,
     failure: Failure,
 }
@@ -88,12 +89,29 @@ impl Client {
         content: &Content,
         source: Option<&Repository>,
     ) -> Result<Delivery, RegistryError> {
+        self.push_blob_with_tail(repository, blob, content, None, source).await
+    }
+
+    /// The same, where `tail` writes what an upload that broke off still lacks.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]
+    pub async fn push_blob_with_tail(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        content: &Content,
+        tail: Option<&Tail>,
+        source: Option<&Repository>,
+    ) -> Result<Delivery, RegistryError> {
         let source = source.filter(|source| source.host == repository.host && *source != repository);
         let upload = Upload {
             endpoint: Endpoint::of(repository, &BTreeMap::new()),
             name: format!("{repository}@{}", blob.digest),
             blob,
             content,
+            tail,
             rights: Rights { may_push: true, source: source.map(|source| source.path.clone()) },
             failure: Failure::default(),
         };
@@ -206,10 +224,10 @@ impl Client {
 
     /// Sends the bytes from a position on, and ends the upload.
     async fn finish(&self, upload: &Upload<'_>, session: &Url, from: u64) -> Result<Result<(), Failed>, RegistryError> {
-        let Upload { endpoint, name, blob, content, failure, rights } = upload;
+        let Upload { endpoint, name, blob, content, tail, failure, rights } = upload;
         let mut url = session.clone();
         url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
-        let body = || body(content, from..blob.size, failure);
+        let body = || body(content, *tail, from..blob.size, failure);
         let ask = Ask::new(Method::PUT, url.as_str()).header(CONTENT_TYPE, "application/octet-stream");
         let ask = ask.header(CONTENT_LENGTH, &(blob.size - from).to_string()).rights(rights.clone()).body(&body);
         Ok(self.send_once(endpoint, name, &ask).await?.map(drop))
@@ -222,7 +240,7 @@ impl Client {
         mut session: Url,
         mut failed: Failed,
     ) -> Result<Result<Delivery, Failed>, RegistryError> {
-        let Upload { endpoint, name, blob, content, failure, rights } = upload;
+        let Upload { endpoint, name, blob, content, tail, failure, rights } = upload;
         let mut furthest = None;
         loop {
             self.wait(failed.pause, 1).await?;
@@ -245,7 +263,7 @@ impl Client {
                     };
                 }
                 let to = blob.size.min(from + most);
-                let body = || body(content, from..to, failure);
+                let body = || body(content, *tail, from..to, failure);
                 let ask = Ask::new(Method::PATCH, session.as_str()).header(CONTENT_TYPE, "application/octet-stream");
                 let ask = ask.header(CONTENT_RANGE, &format!("{from}-{}", to - 1));
                 let ask = ask.header(CONTENT_LENGTH, &(to - from).to_string()).rights(rights.clone()).body(&body);

@@ -13,6 +13,9 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 /// Bytes of a blob, written from the first one on each time that they are asked for.
 pub type Content = Arc<dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync>;
 
+/// The same from a byte on, for contents that are costly to write from the first one on.
+pub type Tail = Arc<dyn Fn(u64, &mut dyn Write) -> io::Result<()> + Send + Sync>;
+
 /// How much is handed on at once.
 const CHUNK_BYTES: usize = 256 << 10;
 /// How many chunks wait for the network.
@@ -22,13 +25,19 @@ const WAITING: usize = 4;
 pub(crate) type Failure = Arc<Mutex<Option<io::Error>>>;
 
 /// A part of a content as the body of a request. It has that length, or breaks off; what the content says then goes to `failure`.
-pub(crate) fn body(content: &Content, range: Range<u64>, failure: &Failure) -> reqwest::Body {
+pub(crate) fn body(content: &Content, tail: Option<&Tail>, range: Range<u64>, failure: &Failure) -> reqwest::Body {
     let (sender, receiver) = channel(WAITING);
     let (content, failure) = (Arc::clone(content), Arc::clone(failure));
+    let tail = tail.filter(|_| range.start > 0).cloned();
     let left = range.end - range.start;
     tokio::task::spawn_blocking(move || {
-        let mut window = Window { sender, skip: range.start, left, chunk: BytesMut::new(), is_gone: false };
-        let written = content(&mut window).and_then(|()| window.flush());
+        let skip = if tail.is_some() { 0 } else { range.start };
+        let mut window = Window { sender, skip, left, chunk: BytesMut::new(), is_gone: false };
+        let written = match tail {
+            Some(tail) => tail(range.start, &mut window),
+            None => content(&mut window),
+        };
+        let written = written.and_then(|()| window.flush());
         let is_short = window.left > 0 && !window.is_gone;
         let error = match written {
             Err(error) if window.left > 0 && !window.is_gone => error,
@@ -124,11 +133,11 @@ impl http_body::Body for Sending {
 mod tests {
     use super::*;
 
-    fn sent(content: &Content, range: Range<u64>) -> (Result<Vec<u8>, String>, Option<String>) {
+    fn sent(content: &Content, tail: Option<&Tail>, range: Range<u64>) -> (Result<Vec<u8>, String>, Option<String>) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let failure = Failure::default();
         let read = runtime.expect("the machine has threads").block_on(async {
-            let mut body = body(content, range, &failure);
+            let mut body = body(content, tail, range, &failure);
             let mut bytes = Vec::new();
             loop {
                 let frame = std::future::poll_fn(|context| http_body::Body::poll_frame(Pin::new(&mut body), context));
@@ -153,15 +162,24 @@ mod tests {
         for range in [0..1_000_000, 0..1, 999_999..1_000_000, 262_144..524_288, 100_000..900_001, 5..5] {
             let place = |byte: u64| usize::try_from(byte).expect("it is small");
             let expected = whole[place(range.start)..place(range.end)].to_vec();
-            assert_eq!(sent(&content, range.clone()), (Ok(expected), None), "{range:?}");
+            assert_eq!(sent(&content, None, range.clone()), (Ok(expected.clone()), None), "{range:?}");
+            // From there on where that is cheaper; the first byte is never asked for that way.
+            let bytes = whole.clone();
+            let tail: Tail = Arc::new(move |from, sink| {
+                assert!(from > 0);
+                sink.write_all(&bytes[place(from)..])
+            });
+            let unwanted: Content = Arc::new(|_| Err(io::ErrorKind::Unsupported.into()));
+            let content = if range.start == 0 { &content } else { &unwanted };
+            assert_eq!(sent(content, Some(&tail), range.clone()), (Ok(expected), None), "{range:?}");
         }
-        let (read, failure) = sent(&content, 0..1_000_001);
+        let (read, failure) = sent(&content, None, 0..1_000_001);
         assert!(read.is_err() && failure.as_deref() == Some("unexpected end of file"), "{failure:?}");
         let broken: Content = Arc::new(|sink| {
             sink.write_all(&[0; 10])?;
             Err(io::ErrorKind::PermissionDenied.into())
         });
-        let (read, failure) = sent(&broken, 0..20);
+        let (read, failure) = sent(&broken, None, 0..20);
         assert!(read.is_err() && failure.as_deref() == Some("permission denied"), "{failure:?}");
     }
 }

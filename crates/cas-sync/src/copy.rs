@@ -7,7 +7,7 @@ use cas_oci::{Reference, TargetPlatform};
 use cas_registry::{Client, Login};
 
 use crate::push::{push_on, runtime};
-use crate::source::{alone, find, root};
+use crate::source::{alone, find, root, tail};
 use crate::tag::LATEST;
 use crate::{PushEvent, PushOptions, Pushed, Shipment, SyncError, Target};
 
@@ -39,7 +39,8 @@ pub fn copy(
     only_latest(targets)?;
     let runtime = runtime()?;
     let found = runtime.block_on(find(client, source, platform))?;
-    let done = push_on(&runtime, client, &found.shipment, targets, options, told)?;
+    let tails = |blob| tail(Arc::clone(client), runtime.handle().clone(), source.repository.clone(), blob);
+    let done = push_on(&runtime, client, &found.shipment, targets, options, Some(&tails), told)?;
     Ok(Copied { root: found.shipment.root().blob, done, elsewhere: found.elsewhere })
 }
 
@@ -57,7 +58,7 @@ pub fn tag(client: &Client, source: &Reference, tags: &[String], options: &PushO
     let name = source.to_string();
     let document = alone(&name, runtime.block_on(root(client, source))?)?;
     let shipment = Shipment { documents: vec![document], blobs: Vec::new() };
-    let mut done = push_on(&runtime, client, &shipment, &[target], options, &|_| ())?;
+    let mut done = push_on(&runtime, client, &shipment, &[target], options, None, &|_| ())?;
     // It is as it was, and nobody has asked for it.
     done.iter_mut().for_each(|pushed| pushed.tags.retain(|pushed| Some(&pushed.tag) != own));
     Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new() })

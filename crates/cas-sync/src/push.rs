@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use cas_blob::Descriptor;
 use cas_digest::Digest;
-use cas_registry::{Client, Delivery, is_same};
+use cas_registry::{Client, Delivery, Tail, is_same};
 use tokio::runtime::Runtime;
 
 use crate::tag::LATEST;
@@ -93,6 +94,7 @@ struct Pushing<'a> {
     client: &'a Client,
     shipment: &'a Shipment,
     options: &'a PushOptions,
+    tails: Option<&'a Tails<'a>>,
     told: &'a (dyn Fn(PushEvent<'_>) + Sync),
 }
 
@@ -109,13 +111,16 @@ pub fn push(
     options: &PushOptions,
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Vec<Pushed>, SyncError> {
-    push_on(&runtime()?, client, shipment, targets, options, told)
+    push_on(&runtime()?, client, shipment, targets, options, None, told)
 }
 
 pub(crate) fn runtime() -> Result<Runtime, SyncError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(SyncError::Runtime)
 }
+
+/// What writes blobs from a byte on.
+pub(crate) type Tails<'a> = dyn Fn(Descriptor) -> Tail + Sync + 'a;
 
 /// The same where the client's connections live.
 pub(crate) fn push_on(
@@ -124,9 +129,10 @@ pub(crate) fn push_on(
     shipment: &Shipment,
     targets: &[Target],
     options: &PushOptions,
+    tails: Option<&Tails<'_>>,
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Vec<Pushed>, SyncError> {
-    let pushing = Pushing { runtime, client, shipment, options, told };
+    let pushing = Pushing { runtime, client, shipment, options, tails, told };
     let mut states: Vec<State> = targets.iter().map(|target| State::new(Pushed::new(target))).collect();
     pushing.each(&mut states, |state| pushing.look(&mut state.pushed));
     if let Some(error) = states.iter_mut().find_map(|state| state.failure.take()) {
@@ -256,7 +262,9 @@ impl Pushing<'_> {
                 let is_known = self.client.has_blob(&to.repository, &blob.blob).await?;
                 return Ok(if is_known { Delivery::Known } else { Delivery::Sent });
             }
-            self.client.push_blob(&to.repository, &blob.blob, &blob.content, blob.source.as_ref()).await
+            let tail = self.tails.map(|tails| tails(blob.blob));
+            let (repository, source) = (&to.repository, blob.source.as_ref());
+            self.client.push_blob_with_tail(repository, &blob.blob, &blob.content, tail.as_ref(), source).await
         };
         self.runtime.block_on(work).map_err(SyncError::of_blob)
     }

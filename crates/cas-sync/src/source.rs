@@ -12,7 +12,7 @@ use cas_digest::{Digest, Hasher};
 use cas_oci::{
     ConfigView, Document, IndexItem, Links, MAX_DOCUMENT_BYTES, Reference, Repository, TargetPlatform, choose,
 };
-use cas_registry::{Client, Content, Fetched, RegistryError};
+use cas_registry::{Client, Content, Fetched, RegistryError, Tail};
 use tokio::runtime::Handle;
 
 use crate::{Shipment, ShippedBlob, ShippedDocument, SyncError};
@@ -207,6 +207,25 @@ fn content(client: Arc<Client>, runtime: Handle, repository: Repository, blob: D
             Streaming::Sink(error) => error,
             Streaming::Source(error) => io::Error::other(error),
         })
+    })
+}
+
+/// What an upload that broke off lacks of a blob. Its first bytes are not read again, so only whoever takes it can say whether all of it
+/// is right together; its length is compared.
+pub(crate) fn tail(client: Arc<Client>, runtime: Handle, repository: Repository, blob: Descriptor) -> Tail {
+    Arc::new(move |from, sink| {
+        let failed = |error: SyncError| io::Error::other(error);
+        let body = runtime.block_on(client.blob_from(&repository, &blob, from));
+        let mut body = body.map_err(|error| failed(error.into()))?;
+        let mut size = from;
+        while let Some(chunk) = runtime.block_on(body.chunk()).map_err(|error| failed(error.into()))? {
+            size += chunk.as_ref().len() as u64;
+            if size > blob.size {
+                break;
+            }
+            sink.write_all(chunk.as_ref())?;
+        }
+        compare(&format!("{repository}@{}", blob.digest), &blob, size, &blob.digest).map_err(failed)
     })
 }
 

@@ -12,7 +12,7 @@ use cas_registry::Client;
 use tokio::runtime::Runtime;
 
 use crate::push::{push_on, runtime};
-use crate::source::find;
+use crate::source::{find, tail};
 use crate::{PushOptions, SyncError, SyncFile, SyncLock, SyncSection, TagClass, Target};
 
 /// Requests and images on their way, over all hosts.
@@ -229,7 +229,8 @@ fn bring(
     let target = Target { repository: to.clone(), tags: tags.to_vec() };
     // Tags that move follow the pins, and `latest` has the others beside it.
     let options = PushOptions { moved: tags.iter().cloned().collect(), is_beside: true, ..PushOptions::default() };
-    push_on(runtime, client, &found.shipment, &[target], &options, &|_| ()).map(drop)
+    let tails = |blob| tail(Arc::clone(client), runtime.handle().clone(), from.clone(), blob);
+    push_on(runtime, client, &found.shipment, &[target], &options, Some(&tails), &|_| ()).map(drop)
 }
 
 /// Does jobs side by side, each when all of its hosts have room for it; the first failure ends what has not begun.

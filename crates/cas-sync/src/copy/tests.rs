@@ -170,7 +170,18 @@ fn a_copy_goes_on_after_either_side_broke_off() {
     let fake = FakeRegistry::start(Gate::Open);
     source.fail("GET /v2/src/blobs", Fault::Cut(100_000), 3);
     fake.fail("PUT /v2/a/blobs/uploads/", Fault::CutRequest(200_000), 1);
+    let pieces = FakeRegistry::start(Gate::Open);
     copied(&source, &[target(&fake, "a", &["1.0.0"])]).expect("it goes on");
+    // What an upload that broke off has is not read again.
+    let ranges: Vec<String> =
+        source.requests().iter().filter_map(|request| request.header("range").map(str::to_owned)).collect();
+    assert!(ranges.iter().any(|range| *range == "bytes=200000-"), "{ranges:?}");
+    source.fail("GET /v2/src/blobs", Fault::Whole, 9);
+    pieces.fail("PUT /v2/a/blobs/uploads/", Fault::CutRequest(250_000), 2);
+    copied(&source, &[target(&pieces, "a", &["1.0.0"])]).expect("it goes on");
+    for number in 0..3 {
+        assert_eq!(pieces.get(&format!("a/blobs/{}", of(&layer(number)).digest)), Some(layer(number)));
+    }
     assert_eq!(fake.get("a/manifests/1.0.0"), Some(text.into_bytes()));
     for number in 0..3 {
         assert_eq!(fake.get(&format!("a/blobs/{}", of(&layer(number)).digest)), Some(layer(number)));
