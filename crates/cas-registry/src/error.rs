@@ -160,6 +160,42 @@ pub enum RegistryError {
         /// The address.
         location: String,
     },
+    /// More refers to a manifest than is looked at.
+    #[error("`{origin}` names more than {limit} manifests, or too many pages of them, that refer to `{name}`")]
+    TooMany {
+        /// The manifest.
+        name: String,
+        /// The server.
+        origin: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The next page of a list is said to be on another server.
+    #[error("`{origin}` leads to `{address}` for more of what refers to `{name}`")]
+    Page {
+        /// The manifest.
+        name: String,
+        /// The server.
+        origin: String,
+        /// Where it leads.
+        address: String,
+    },
+    /// What should list manifests does not.
+    #[error("`{origin}` has something at `{name}` that is not an index")]
+    NoIndex {
+        /// The tag or manifest.
+        name: String,
+        /// The server.
+        origin: String,
+    },
+    /// Others write the same tag all the time.
+    #[error("`{name}` in `{origin}` is written by others again and again")]
+    Contended {
+        /// The tag.
+        name: String,
+        /// The server.
+        origin: String,
+    },
     /// What was to be sent could not be read.
     #[error("`{name}` could not be read to be sent")]
     Content {
@@ -224,6 +260,10 @@ impl RegistryError {
             Self::Location { .. } => {
                 "the registry is set up wrongly: its address as it knows it is not encrypted".to_owned()
             }
+            Self::TooMany { .. } => "remove those that nobody needs from the repository".to_owned(),
+            Self::Page { .. } => "the registry is set up wrongly, or a proxy before it is".to_owned(),
+            Self::NoIndex { .. } => "that tag is for an index alone; remove what is there".to_owned(),
+            Self::Contended { .. } => "try it again when the others are done".to_owned(),
             Self::Content { .. } => "`cas store fsck` looks for damage; build it again".to_owned(),
             Self::Status { .. } | Self::Transport { .. } | Self::Token { .. } => {
                 "try again later; `[mirror]` in `cas.toml` names another place to fetch from".to_owned()

@@ -8,6 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+#[path = "registry_referrers.rs"]
+mod referrers;
 #[path = "registry_uploads.rs"]
 mod uploads;
 
@@ -106,6 +108,10 @@ pub struct Manner {
     pub stays: bool,
     /// What comes before the path of `Location`, in the place of this server.
     pub elsewhere: Option<String>,
+    /// Whether it keeps lists of what refers to a manifest, as registries of the specification 1.1 do.
+    pub lists_referrers: bool,
+    /// How many of them are on a page; none is all.
+    pub referrers_page: Option<usize>,
 }
 
 /// A registry that a test fills.
@@ -261,7 +267,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
     if is_upload || request.line.starts_with("PUT ") {
         return Upload { request: &request, body: sent_bytes, state, fault, own }.answer(&mut stream, &mut reader);
     }
-    let Some((body, media_type)) = document else {
+    let document = document.map(|(body, media_type)| (body, media_type, header));
+    let Some((body, media_type, header)) = document.or_else(|| referrers::listed(state, &path)) else {
         return respond(&mut stream, 404, &[], br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}"#);
     };
     let mut headers = vec![format!("Content-Type: {media_type}")];

@@ -152,8 +152,12 @@ impl Upload<'_> {
                 state.documents.insert(format!("{repository}/manifests/{reference}"), value);
             }
         }
+        let mut lines = vec![format!("Docker-Content-Digest: {digest}")];
+        if state.manner.lists_referrers {
+            lines.extend(super::referrers::subject(&self.body).map(|subject| format!("OCI-Subject: {subject}")));
+        }
         drop(state);
-        respond(stream, 201, &[format!("Docker-Content-Digest: {digest}")], b"")
+        respond(stream, 201, &lines, b"")
     }
 
     fn location(&self, repository: &str, number: usize, position: usize) -> String {
