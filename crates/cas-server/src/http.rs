@@ -20,6 +20,7 @@ use cas_digest::Digest;
 use cas_oci::{INDEX_MEDIA_TYPE, MAX_DOCUMENT_BYTES};
 use http_body_util::BodyExt;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::range::{Wanted, piece, wanted};
@@ -48,6 +49,8 @@ pub(crate) struct Service {
     pub(crate) registry: Arc<Registry>,
     /// Whether only this machine is to ask.
     pub(crate) is_local: bool,
+    /// Who may hold a manifest in memory.
+    pub(crate) manifests: Semaphore,
     /// Told what failed on this side.
     pub(crate) told: Told,
 }
@@ -317,13 +320,15 @@ impl Service {
 
     async fn manifest(&self, name: String, version: Version, is_head: bool) -> Answer {
         let registry = Arc::clone(&self.registry);
-        let (kept, bytes) = blocking(move || {
+        let (kept, source) = blocking(move || {
             let kept = registry.manifest(&name, &version)?;
-            let bytes = if is_head { None } else { Some(registry.manifest_bytes(&kept)?) };
-            Ok((kept, bytes))
+            let source = if is_head { None } else { Some(registry.read(&kept.blob)?) };
+            Ok((kept, source))
         })
         .await?;
-        let response = full(respond(200), &kept.media_type, kept.blob.size, bytes.map(Body::from));
+        let size = kept.blob.size;
+        let body = source.map(|source| transfer::give(source, size, true));
+        let response = full(respond(200), &kept.media_type, size, body);
         Ok(with(response, CONTENT_DIGEST, &kept.blob.digest.to_string()))
     }
 
@@ -339,6 +344,8 @@ impl Service {
         if length_of(parts).is_some_and(|length| length > MAX_DOCUMENT_BYTES) {
             return Err(too_long());
         }
+        // It is in memory as a whole, so there are not many at once.
+        let _permit = self.manifests.acquire().await.map_err(|_| Refusal::Task)?;
         let mut bytes = Vec::new();
         if let Some(body) = body {
             while let Some(frame) =

@@ -76,7 +76,7 @@ pub(crate) enum Refusal {
     #[error("the store failed")]
     Store(#[source] StoreError),
     #[error("`registry.db` failed")]
-    Catalog(#[from] rusqlite::Error),
+    Catalog(#[source] rusqlite::Error),
     #[error("a file failed")]
     Fs(#[source] cas_fs::FsError),
     #[error("a task failed")]
@@ -86,6 +86,13 @@ pub(crate) enum Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         if error.is_full() { Self::NoRoom } else { Self::Store(error) }
+    }
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        let is_full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        if is_full { Self::NoRoom } else { Self::Catalog(error) }
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cas_blob::{Descriptor, OpenBlob, VerifyError};
 use cas_digest::{Digest, DigestFunction};
-use cas_oci::MAX_DOCUMENT_BYTES;
 use cas_store::{Keep, Store, StoreError};
 
 use crate::catalog::{Catalog, Kept, New, OpenCatalogError};
@@ -133,7 +132,7 @@ impl Registry {
         Ok(self.store.contains(&blob)?.then_some(blob))
     }
 
-    /// The bytes of a blob, which are hashed while they are read.
+    /// The bytes of a blob or manifest, which are hashed while they are read.
     pub(crate) fn read(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, Refusal> {
         self.store.open_blob(blob).map_err(|error| StoreError::from(error).into())
     }
@@ -204,11 +203,6 @@ impl Registry {
         drop(catalog);
         // Damage is a miss, and can be mended by sending it again.
         if self.store.contains(&kept.blob)? { Ok(kept) } else { Err(unknown()) }
-    }
-
-    /// The bytes of a manifest.
-    pub(crate) fn manifest_bytes(&self, kept: &Kept) -> Result<Vec<u8>, Refusal> {
-        Ok(self.store.load(&kept.blob, MAX_DOCUMENT_BYTES)?)
     }
 
     /// Takes a manifest, and lets tags name it: all of them, or none.

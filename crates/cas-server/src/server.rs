@@ -25,6 +25,8 @@ use crate::registry::Registry;
 
 /// Most connections at once: each may hold a thread that reads or writes.
 const MAX_CONNECTIONS: usize = 512;
+/// Most manifests that are received at once: each is held in memory, and has at most 4 MiB.
+const MAX_MANIFESTS: usize = 16;
 /// A client that has a connection says what it wants within this time.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// What requests under way have when the server ends.
@@ -166,7 +168,8 @@ impl Server {
     /// Answers requests until `is_ended` says so; then takes no more, and gives those under way a while. `told` gets what fails on this side.
     pub fn run(self, is_ended: impl Fn() -> bool, told: impl Fn(&dyn std::error::Error) + Send + Sync + 'static) {
         let Self { runtime, listener, registry, is_local, .. } = self;
-        let service = Arc::new(Service { registry, is_local, told: Box::new(told) });
+        let manifests = Semaphore::new(MAX_MANIFESTS);
+        let service = Arc::new(Service { registry, is_local, manifests, told: Box::new(told) });
         let router = Router::new().fallback(answer).with_state(service);
         runtime.block_on(serve(listener, router, is_ended));
         // Threads that read for clients that are gone find that out.
