@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cas_testing::registry::{FakeRegistry, Fault, Gate};
+use cas_testing::registry::{FakeRegistry, Fault, Gate, Manner};
 use serde_json::Value;
 
 use crate::push::{Registry, ends, home, json};
@@ -116,6 +116,44 @@ fn a_source_that_lies_is_told_and_gives_nothing_a_tag() {
             assert!(fake.get("a/manifests/1.0.0").is_some(), "{said}");
         }
     }
+}
+
+#[test]
+fn signatures_come_along_unless_nobody_wants_them() {
+    let (home, source, fake) = (home(), FakeRegistry::start(Gate::Open), FakeRegistry::start(Gate::Open));
+    filled(&home, source.address());
+    let subject = source.get("src/one/manifests/1.0.0").unwrap();
+    let digest = |bytes: &[u8]| cas_digest::Digest::of(cas_digest::DigestFunction::Sha256, bytes).to_string();
+    source.put(&format!("src/one/blobs/{}", digest(b"{}")), "application/octet-stream", b"{}");
+    let signature = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example.signature",
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2 },
+        "layers": [],
+        "subject": { "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(&subject), "size": subject.len() },
+    });
+    let signature = signature.to_string().into_bytes();
+    let path = format!("manifests/{}", digest(&signature));
+    source.put(&format!("src/one/{path}"), "application/vnd.oci.image.manifest.v1+json", &signature);
+    source.manner(Manner { lists_referrers: true, ..Manner::default() });
+    let from = format!("{}/src/one:1.0.0", source.address());
+    let to = |name: &str| format!("{}/{name}:1.0.0", fake.address());
+    ends(&home, &["copy", &from, &to("a"), "--referrers=false"], 0, &[]);
+    assert!(fake.get(&format!("a/{path}")).is_none());
+    ends(&home, &["copy", &from, &to("a"), "--dry-run"], 0, &["1 signature or other referrer would come along"]);
+    ends(&home, &["copy", &from, &to("a")], 0, &["1 signature or other referrer came along"]);
+    assert_eq!(fake.get(&format!("a/{path}")), Some(signature));
+    // The tag that lists it where the registry does not.
+    assert!(fake.get(&format!("a/manifests/{}", digest(&subject).replace(':', "-"))).is_some());
+    source.fail("/referrers/", Fault::Status(400, Vec::new()), 1);
+    ends(
+        &home,
+        &["copy", &from, &to("b")],
+        4,
+        &["nothing tells what refers to", "hint: no tag was set; `--referrers=false`"],
+    );
+    assert!(fake.get("b/manifests/1.0.0").is_none());
 }
 
 /// Two registries with a password each, in one file of logins.

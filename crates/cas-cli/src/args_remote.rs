@@ -17,6 +17,17 @@ pub(crate) struct CopyArgs {
     /// Of several platforms the one for this alone, as `linux/arm64/v8` [default: all of them, under their index]
     #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = parse_platform)]
     pub(crate) platform: Option<cas_oci::TargetPlatform>,
+    /// Whether signatures and other manifests that refer to it come along; those that are tags alone are copied by their tags
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) referrers: bool,
     #[command(flatten)]
     pub(crate) tags: MoveArgs,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_build::{Destination, Platforms, Whole, export_image};
 use cas_oci::{ImageSource, Reference};
 use cas_registry::Client;
-use cas_sync::{Copied, PushOptions, Target};
+use cas_sync::{Copied, CopyOptions, PushOptions, Target};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -50,6 +50,15 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
     for blob in copied.iter().flat_map(|copied| &copied.elsewhere) {
         render::note(&format!("layer `{}` is in no registry, and stays where its address says", blob.digest));
     }
+    let Some(copied) = copied else { return Ok(Exit::Done) };
+    if copied.referrers > 0 {
+        let come = if args.tags.dry_run { "would come" } else { "came" };
+        let manifests = render::counted(copied.referrers as u64, "signature or other referrer");
+        render::note(&format!("{manifests} {come} along"));
+    }
+    for digest in &copied.lost {
+        render::note(&format!("`{digest}` is listed as referring to it, and is not there or cannot be read"));
+    }
     Ok(Exit::Done)
 }
 
@@ -72,8 +81,9 @@ fn straight(global: &Global, args: &CopyArgs, source: &Reference, targets: &[Tar
     let signals = cancel_on_signals()?;
     let switch = signals.0.clone();
     let client = Arc::new(Client::new(logins(), mirrors).until(move || switch.is_cancelled()));
-    let options = args.tags.options();
-    cas_sync::copy(&client, source, args.platform.as_ref(), targets, &options, &|_| ()).map_err(Failure::Sync)
+    let (options, what) =
+        (args.tags.options(), CopyOptions { platform: args.platform.as_ref(), referrers: args.referrers });
+    cas_sync::copy(&client, source, &what, targets, &options, &|_| ()).map_err(Failure::Sync)
 }
 
 fn platforms(args: &CopyArgs) -> Platforms {
@@ -89,7 +99,7 @@ fn stored(global: &Global, args: &CopyArgs, targets: &[Target]) -> Result<Copied
     let switch = signals.0.clone();
     let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
     let done = cas_sync::push(&client, &shipment, targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
-    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new() })
+    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new(), referrers: 0, lost: Vec::new() })
 }
 
 /// Writes the image to a place of this machine.

@@ -246,7 +246,7 @@ fn exit_of_registry(error: &RegistryError) -> Exit {
 
 pub(crate) fn exit_of_push(error: &SyncError) -> Exit {
     match error {
-        SyncError::Registry(error) => exit_of_registry(error),
+        SyncError::Registry(error) | SyncError::Referrers { source: error, .. } => exit_of_registry(error),
         SyncError::Taken { .. } | SyncError::OnlyLatest { .. } => Exit::Policy,
         SyncError::Moved { .. } => Exit::Remote,
         SyncError::Document { .. } | SyncError::Nested { .. } | SyncError::Named { .. } => Exit::Mismatch,

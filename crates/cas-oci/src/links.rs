@@ -3,6 +3,7 @@
 //! For whoever copies a document and all behind it without looking into either. Not here: what an image is made of (`document`).
 
 use cas_blob::Descriptor;
+use cas_digest::Digest;
 use serde::Deserialize;
 
 use crate::document::{is_config, is_index, is_schema_1};
@@ -23,6 +24,8 @@ pub struct Links {
     pub media_type: String,
     /// What its files are where they are no image: a media type (image-spec 1.1, manifest.md, "Guidelines for Artifact Usage").
     pub artifact_type: Option<String>,
+    /// The document that it is about, where it is about one.
+    pub subject: Option<Digest>,
     /// Manifests and indexes, with what they are said to be.
     pub documents: Vec<(Descriptor, String)>,
     /// Configurations, layers and other files.
@@ -40,6 +43,7 @@ struct Raw {
     media_type: String,
     #[serde(default, deserialize_with = "crate::document::null_is_default")]
     artifact_type: String,
+    subject: Option<Object<RawLink>>,
     config: Option<Object<RawLink>>,
     layers: Option<Vec<Object<RawLink>>>,
     manifests: Option<Vec<Object<RawLink>>>,
@@ -102,8 +106,9 @@ impl Links {
         }
         let default = if has_manifests { INDEX_MEDIA_TYPE } else { MANIFEST_MEDIA_TYPE };
         let media_type = told.unwrap_or(default).to_owned();
-        let mut links =
-            Self { media_type, artifact_type: None, documents: Vec::new(), blobs: Vec::new(), elsewhere: Vec::new() };
+        let subject = raw.subject.map(|Object(subject)| subject.blob()).transpose()?.map(|subject| subject.digest);
+        let (documents, blobs, elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+        let mut links = Self { media_type, artifact_type: None, subject, documents, blobs, elsewhere };
         let listed = raw.manifests.into_iter().flatten().chain(raw.layers.into_iter().flatten());
         let listed: Vec<RawLink> = listed.map(|Object(link)| link).collect();
         if listed.len() > MAX_ITEMS {
@@ -208,9 +213,11 @@ mod tests {
             ("", "application/vnd.cncf.helm.config.v1+json", Some("application/vnd.cncf.helm.config.v1+json")),
         ] {
             let config = format!(r#"{{"mediaType":"{config}","digest":"{DIGEST}","size":1}}"#);
-            let text = format!(r#"{{"artifactType":"{own}","config":{config},"layers":[]}}"#);
-            let found = Links::parse(text.as_bytes(), None).expect("it is one").artifact_type;
-            assert_eq!(found.as_deref(), expected, "{text}");
+            let subject = format!(r#"{{"digest":"{DIGEST}","size":1}}"#);
+            let text = format!(r#"{{"artifactType":"{own}","subject":{subject},"config":{config},"layers":[]}}"#);
+            let found = Links::parse(text.as_bytes(), None).expect("it is one");
+            assert_eq!(found.artifact_type.as_deref(), expected, "{text}");
+            assert_eq!(found.subject.map(|digest| digest.to_string()).as_deref(), Some(DIGEST));
         }
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use cas_blob::Descriptor;
+use cas_digest::Digest;
 use cas_oci::{Reference, TargetPlatform};
 use cas_registry::{Client, Login};
 
-use crate::push::{push_on, runtime};
+use crate::push::{Extras, push_on, runtime};
 use crate::source::{alone, find, root, tail};
 use crate::tag::LATEST;
 use crate::{PushEvent, PushOptions, Pushed, Shipment, SyncError, Target};
@@ -20,10 +21,23 @@ pub struct Copied {
     pub done: Vec<Pushed>,
     /// Layers that are fetched from addresses of their own, which are in no registry and were not looked for.
     pub elsewhere: Vec<Descriptor>,
+    /// How many signatures and other manifests that refer to what was copied came along.
+    pub referrers: usize,
+    /// What is listed as one of them, and is not there or cannot be read.
+    pub lost: Vec<Digest>,
 }
 
-/// Sends what a registry has to others, byte for byte: an index with all that it names, or with `platform` the manifest for that
-/// alone. Order and tags are those of [`push`](crate::push).
+/// What is copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions<'a> {
+    /// Of several platforms the one for this; all where none is told.
+    pub platform: Option<&'a TargetPlatform>,
+    /// Whether what refers to it is copied, too.
+    pub referrers: bool,
+}
+
+/// Sends what a registry has to others, byte for byte: an index with all that it names, or the manifest for one platform
+/// alone, and what refers to any of that. Order and tags are those of [`push`](crate::push).
 ///
 /// # Errors
 ///
@@ -31,17 +45,20 @@ pub struct Copied {
 pub fn copy(
     client: &Arc<Client>,
     source: &Reference,
-    platform: Option<&TargetPlatform>,
+    what: &CopyOptions<'_>,
     targets: &[Target],
     options: &PushOptions,
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Copied, SyncError> {
     only_latest(targets)?;
     let runtime = runtime()?;
-    let found = runtime.block_on(find(client, source, platform))?;
+    let found = runtime.block_on(find(client, source, what))?;
     let tails = |blob| tail(Arc::clone(client), runtime.handle().clone(), source.repository.clone(), blob);
-    let done = push_on(&runtime, client, &found.shipment, targets, options, Some(&tails), told)?;
-    Ok(Copied { root: found.shipment.root().blob, done, elsewhere: found.elsewhere })
+    let extras = Extras { tails: Some(&tails), following: &found.following };
+    let done = push_on(&runtime, client, &found.shipment, targets, options, &extras, told)?;
+    let root = found.shipment.root().blob;
+    let referrers = found.following.len();
+    Ok(Copied { root, done, elsewhere: found.elsewhere, referrers, lost: found.lost })
 }
 
 /// Sets tags on what a registry has, by the rules of a push. `latest` may stand beside the tag that it was named by.
@@ -58,10 +75,10 @@ pub fn tag(client: &Client, source: &Reference, tags: &[String], options: &PushO
     let name = source.to_string();
     let document = alone(&name, runtime.block_on(root(client, source))?)?;
     let shipment = Shipment { documents: vec![document], blobs: Vec::new() };
-    let mut done = push_on(&runtime, client, &shipment, &[target], options, None, &|_| ())?;
+    let mut done = push_on(&runtime, client, &shipment, &[target], options, &Extras::default(), &|_| ())?;
     // It is as it was, and nobody has asked for it.
     done.iter_mut().for_each(|pushed| pushed.tags.retain(|pushed| Some(&pushed.tag) != own));
-    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new() })
+    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new(), referrers: 0, lost: Vec::new() })
 }
 
 /// Whether a registry takes a login: `false` where it lets everybody in and does not ask.

@@ -80,6 +80,14 @@ pub enum SyncError {
         /// What is wrong with it.
         said: String,
     },
+    /// A registry does not say what refers to something.
+    #[error("nothing tells what refers to `{name}`")]
+    Referrers {
+        /// What was to be copied.
+        name: String,
+        /// Why.
+        source: RegistryError,
+    },
     /// There is nothing for a platform.
     #[error("`{name}` has nothing for `{wanted}`, only for `{known}`")]
     Platform {
@@ -143,6 +151,9 @@ impl SyncError {
                 "no tag was set; whoever made it can say what it is".to_owned()
             }
             Self::Named { .. } => "no tag was set; the registry or a proxy before it is damaged".to_owned(),
+            Self::Referrers { .. } => {
+                "no tag was set; `--referrers=false` copies without signatures and the like".to_owned()
+            }
             Self::Platform { .. } => "name another platform, or copy all of it".to_owned(),
             Self::NoTag { .. } => "look at the tags that are there, or leave it out of the file".to_owned(),
             Self::Unpinned { .. } => "`cas sync plan FILE` pins it".to_owned(),

@@ -21,7 +21,7 @@ mod tag_filter;
 mod target;
 mod template;
 
-pub use copy::{Copied, copy, tag, try_login};
+pub use copy::{Copied, CopyOptions, copy, tag, try_login};
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};

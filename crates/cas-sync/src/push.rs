@@ -5,11 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use cas_blob::Descriptor;
 use cas_digest::Digest;
-use cas_registry::{Client, Delivery, Tail, is_same};
+use cas_registry::{Client, Delivery, Referrer, Tail, is_same};
 use tokio::runtime::Runtime;
 
+use crate::source::Following;
 use crate::tag::LATEST;
-use crate::{Shipment, SyncError, TagClass, Target};
+use crate::{Shipment, ShippedDocument, SyncError, TagClass, Target};
 
 /// How many blobs are on their way at once, for each registry that is written to.
 const BLOBS_AT_ONCE: usize = 4;
@@ -94,7 +95,7 @@ struct Pushing<'a> {
     client: &'a Client,
     shipment: &'a Shipment,
     options: &'a PushOptions,
-    tails: Option<&'a Tails<'a>>,
+    extras: &'a Extras<'a>,
     told: &'a (dyn Fn(PushEvent<'_>) + Sync),
 }
 
@@ -111,7 +112,7 @@ pub fn push(
     options: &PushOptions,
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Vec<Pushed>, SyncError> {
-    push_on(&runtime()?, client, shipment, targets, options, None, told)
+    push_on(&runtime()?, client, shipment, targets, options, &Extras::default(), told)
 }
 
 pub(crate) fn runtime() -> Result<Runtime, SyncError> {
@@ -122,6 +123,14 @@ pub(crate) fn runtime() -> Result<Runtime, SyncError> {
 /// What writes blobs from a byte on.
 pub(crate) type Tails<'a> = dyn Fn(Descriptor) -> Tail + Sync + 'a;
 
+/// What copies have beside a shipment.
+#[derive(Default)]
+pub(crate) struct Extras<'a> {
+    pub(crate) tails: Option<&'a Tails<'a>>,
+    /// What refers to documents of the shipment, which goes before the tags.
+    pub(crate) following: &'a [Following],
+}
+
 /// The same where the client's connections live.
 pub(crate) fn push_on(
     runtime: &Runtime,
@@ -129,10 +138,10 @@ pub(crate) fn push_on(
     shipment: &Shipment,
     targets: &[Target],
     options: &PushOptions,
-    tails: Option<&Tails<'_>>,
+    extras: &Extras<'_>,
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Vec<Pushed>, SyncError> {
-    let pushing = Pushing { runtime, client, shipment, options, tails, told };
+    let pushing = Pushing { runtime, client, shipment, options, extras, told };
     let mut states: Vec<State> = targets.iter().map(|target| State::new(Pushed::new(target))).collect();
     pushing.each(&mut states, |state| pushing.look(&mut state.pushed));
     if let Some(error) = states.iter_mut().find_map(|state| state.failure.take()) {
@@ -262,7 +271,7 @@ impl Pushing<'_> {
                 let is_known = self.client.has_blob(&to.repository, &blob.blob).await?;
                 return Ok(if is_known { Delivery::Known } else { Delivery::Sent });
             }
-            let tail = self.tails.map(|tails| tails(blob.blob));
+            let tail = self.extras.tails.map(|tails| tails(blob.blob));
             let (repository, source) = (&to.repository, blob.source.as_ref());
             self.client.push_blob_with_tail(repository, &blob.blob, &blob.content, tail.as_ref(), source).await
         };
@@ -271,18 +280,28 @@ impl Pushing<'_> {
 
     /// By digest, what is named before what names it.
     fn send_documents(&self, to: &Target) -> Result<(), SyncError> {
-        for document in &self.shipment.documents {
-            let digest = &document.blob.digest;
-            self.runtime.block_on(async {
-                if self.client.look(&to.repository, &digest.to_string()).await?.is_some() {
-                    return Ok(());
-                }
-                let (reference, media_type) = (digest.to_string(), &document.media_type);
-                let sent = self.client.push_document(&to.repository, &reference, media_type, &document.bytes, digest);
-                sent.await.map(drop)
-            })?;
+        self.shipment.documents.iter().try_for_each(|document| self.send_document(to, document))?;
+        for Following { subject, referrer, documents } in self.extras.following {
+            let [named @ .., last] = &documents[..] else { unreachable!("it has its own document") };
+            named.iter().try_for_each(|document| self.send_document(to, document))?;
+            let referrer = Referrer { media_type: last.media_type.clone(), ..referrer.clone() };
+            let sent = self.client.push_referrer(&to.repository, subject, &referrer, &last.bytes);
+            self.runtime.block_on(sent)?;
         }
         Ok(())
+    }
+
+    fn send_document(&self, to: &Target, document: &ShippedDocument) -> Result<(), SyncError> {
+        let digest = &document.blob.digest;
+        let work = async {
+            if self.client.look(&to.repository, &digest.to_string()).await?.is_some() {
+                return Ok(());
+            }
+            let (reference, media_type) = (digest.to_string(), &document.media_type);
+            let sent = self.client.push_document(&to.repository, &reference, media_type, &document.bytes, digest);
+            sent.await.map(drop)
+        };
+        Ok(self.runtime.block_on(work)?)
     }
 
     /// A tag that moves is looked at once more: nobody can do both at once.

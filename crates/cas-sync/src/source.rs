@@ -3,7 +3,7 @@
 //! Documents are kept byte for byte, those of an index too, and an index of indexes within limits. A blob is compared with its
 //! name on the way: its last bytes are not handed on before all of it is known to be right.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use cas_digest::{Digest, Hasher};
 use cas_oci::{
     ConfigView, Document, IndexItem, Links, MAX_DOCUMENT_BYTES, Reference, Repository, TargetPlatform, choose,
 };
-use cas_registry::{Client, Content, Fetched, RegistryError, Tail};
+use cas_registry::{Client, Content, Fetched, Referrer, RegistryError, Tail};
 use tokio::runtime::Handle;
 
-use crate::{Shipment, ShippedBlob, ShippedDocument, SyncError};
+use crate::{CopyOptions, Shipment, ShippedBlob, ShippedDocument, SyncError};
 
 /// Deepest chain of documents: indexes in indexes, and the manifest.
 const MAX_DEPTH: usize = 4;
@@ -24,62 +24,66 @@ const MAX_DOCUMENTS: usize = 4096;
 /// All of them together, which are held until they are sent.
 const MAX_ALL_BYTES: u64 = 256 << 20;
 
+/// Deepest chain of what refers to what refers to a document: a signature of a list of contents of an image.
+const MAX_FOLLOWING_DEPTH: usize = 3;
+
 /// What was found under a name.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) shipment: Shipment,
+    /// What refers to its documents, each after what it refers to.
+    pub(crate) following: Vec<Following>,
     /// Layers that are in no registry.
     pub(crate) elsewhere: Vec<Descriptor>,
+    /// What is listed as referring to a document, and is not there or cannot be read.
+    pub(crate) lost: Vec<Digest>,
+}
+
+/// A manifest that refers to a document that is copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Following {
+    pub(crate) subject: Digest,
+    pub(crate) referrer: Referrer,
+    /// The manifest, after those that it names.
+    pub(crate) documents: Vec<ShippedDocument>,
 }
 
 /// Reads what a name stands for, or of an index what it has for a platform.
 pub(crate) async fn find(
     client: &Arc<Client>,
     reference: &Reference,
-    platform: Option<&TargetPlatform>,
+    options: &CopyOptions<'_>,
 ) -> Result<Found, SyncError> {
-    let name = reference.to_string();
-    let mut reading = Reading { client, repository: &reference.repository, name, all_bytes: 0 };
+    let repository = &reference.repository;
+    let mut reading = Reading {
+        client,
+        repository,
+        name: reference.to_string(),
+        all_bytes: 0,
+        known: BTreeSet::new(),
+        blobs: BTreeMap::new(),
+        elsewhere: BTreeSet::new(),
+    };
     let mut fetched = root(client, reference).await?;
     let mut told = fetched.media_type.clone();
-    if let Some(wanted) = platform {
+    if let Some(wanted) = options.platform {
         (fetched, told) = reading.of_platform(fetched, told, wanted).await?;
     }
-    let (mut documents, mut blobs, mut elsewhere) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
-    let mut known = BTreeSet::new();
-    // Each is opened before those that it names, and closed after them.
-    let mut open = vec![(reading.opened(fetched, told)?, 0)];
-    known.insert(open[0].0.document.blob.digest);
-    while let Some((last, next)) = open.last_mut() {
-        let Some((blob, media_type)) = last.links.documents.get(*next).cloned() else {
-            let Opened { document, links } = open.pop().expect("it is the last one").0;
-            documents.push(document);
-            // In the order in which they are named.
-            links.blobs.into_iter().for_each(|blob| {
-                let number = blobs.len();
-                blobs.entry(blob).or_insert(number);
-            });
-            elsewhere.extend(links.elsewhere);
-            continue;
-        };
-        *next += 1;
-        if !known.insert(blob.digest) {
-            continue;
-        }
-        if open.len() == MAX_DEPTH || known.len() > MAX_DOCUMENTS {
-            return Err(SyncError::Nested { name: reading.name, depth: MAX_DEPTH, count: MAX_DOCUMENTS });
-        }
-        let fetched = reading.fetched(&blob).await?;
-        open.push((reading.opened(fetched, Some(media_type).filter(|text| !text.is_empty()))?, 0));
-    }
+    let documents = reading.walk(fetched, told).await?;
+    let (following, lost) = match options.referrers {
+        true => reading.following(&documents).await?,
+        false => (Vec::new(), Vec::new()),
+    };
+    let Reading { blobs, elsewhere, .. } = reading;
     let mut blobs: Vec<(Descriptor, usize)> = blobs.into_iter().collect();
     blobs.sort_by_key(|(_, number)| *number);
     let blobs = blobs.into_iter().map(|(blob, _)| ShippedBlob {
         blob,
-        content: content(Arc::clone(client), Handle::current(), reference.repository.clone(), blob),
-        source: Some(reference.repository.clone()),
+        content: content(Arc::clone(client), Handle::current(), repository.clone(), blob),
+        source: Some(repository.clone()),
     });
-    Ok(Found { shipment: Shipment { documents, blobs: blobs.collect() }, elsewhere: elsewhere.into_iter().collect() })
+    let shipment = Shipment { documents, blobs: blobs.collect() };
+    Ok(Found { shipment, following, elsewhere: elsewhere.into_iter().collect(), lost })
 }
 
 /// The document that a name stands for now.
@@ -114,13 +118,98 @@ struct Reading<'a> {
     repository: &'a Repository,
     name: String,
     all_bytes: u64,
+    /// Documents that were met.
+    known: BTreeSet<Digest>,
+    /// What documents name, in the order in which it was met.
+    blobs: BTreeMap<Descriptor, usize>,
+    elsewhere: BTreeSet<Descriptor>,
 }
 
 impl Reading<'_> {
+    /// A document and those that it names and that are not known yet, each after what it names.
+    async fn walk(&mut self, fetched: Fetched, told: Option<String>) -> Result<Vec<ShippedDocument>, SyncError> {
+        let mut documents = Vec::new();
+        self.known.insert(fetched.blob.digest);
+        // Each is opened before those that it names, and closed after them.
+        let mut open = vec![(self.opened(fetched, told)?, 0)];
+        while let Some((last, next)) = open.last_mut() {
+            let Some((blob, media_type)) = last.links.documents.get(*next).cloned() else {
+                let Opened { document, links } = open.pop().expect("it is the last one").0;
+                documents.push(document);
+                for blob in links.blobs {
+                    let number = self.blobs.len();
+                    self.blobs.entry(blob).or_insert(number);
+                }
+                self.elsewhere.extend(links.elsewhere);
+                continue;
+            };
+            *next += 1;
+            if !self.known.insert(blob.digest) {
+                continue;
+            }
+            if open.len() == MAX_DEPTH || self.known.len() > MAX_DOCUMENTS {
+                return Err(self.nested());
+            }
+            let fetched = self.fetched(&blob).await?;
+            open.push((self.opened(fetched, Some(media_type).filter(|text| !text.is_empty()))?, 0));
+        }
+        Ok(documents)
+    }
+
+    /// What refers to documents, and to that again.
+    async fn following(&mut self, documents: &[ShippedDocument]) -> Result<(Vec<Following>, Vec<Digest>), SyncError> {
+        let (mut following, mut lost) = (Vec::new(), Vec::new());
+        // What is meant comes first.
+        let mut open: VecDeque<(Digest, usize)> =
+            documents.iter().rev().map(|document| (document.blob.digest, 0)).collect();
+        while let Some((subject, depth)) = open.pop_front() {
+            let listed = self.client.referrers(self.repository, &subject, None).await;
+            let listed = listed.map_err(|error| match error {
+                RegistryError::Interrupted => SyncError::Registry(error),
+                source => SyncError::Referrers { name: format!("{}@{subject}", self.repository), source },
+            })?;
+            for referrer in listed {
+                let digest = referrer.blob.digest;
+                // Statements of BuildKit stand in the index as well.
+                if !self.known.insert(digest) {
+                    continue;
+                }
+                if depth == MAX_FOLLOWING_DEPTH || self.known.len() > MAX_DOCUMENTS {
+                    return Err(self.nested());
+                }
+                let fetched = match self.fetched(&referrer.blob).await {
+                    Err(SyncError::Registry(error)) if error.is_not_found() => {
+                        lost.push(digest);
+                        continue;
+                    }
+                    other => other?,
+                };
+                let told = Some(referrer.media_type.clone());
+                match Links::parse(&fetched.bytes, told.as_deref()) {
+                    Ok(links) if links.subject == Some(subject) => {}
+                    // Lists are written by anybody.
+                    Ok(_) => continue,
+                    Err(_) => {
+                        lost.push(digest);
+                        continue;
+                    }
+                }
+                let documents = self.walk(fetched, told).await?;
+                open.push_back((digest, depth + 1));
+                following.push(Following { subject, referrer, documents });
+            }
+        }
+        Ok((following, lost))
+    }
+
+    fn nested(&self) -> SyncError {
+        SyncError::Nested { name: self.name.clone(), depth: MAX_DEPTH, count: MAX_DOCUMENTS }
+    }
+
     fn opened(&mut self, fetched: Fetched, told: Option<String>) -> Result<Opened, SyncError> {
         self.all_bytes += fetched.blob.size;
         if self.all_bytes > MAX_ALL_BYTES {
-            return Err(SyncError::Nested { name: self.name.clone(), depth: MAX_DEPTH, count: MAX_DOCUMENTS });
+            return Err(self.nested());
         }
         opened(&self.name, fetched, told)
     }
@@ -161,7 +250,7 @@ impl Reading<'_> {
             let own = ConfigView::parse(&config).map_err(failed)?.platform;
             return if own.runs_where(wanted) { Ok((fetched, told)) } else { Err(refused(vec![own.to_string()])) };
         }
-        Err(SyncError::Nested { name: self.name.clone(), depth: MAX_DEPTH, count: MAX_DOCUMENTS })
+        Err(self.nested())
     }
 
     /// A configuration, whole.

@@ -11,9 +11,9 @@ use cas_oci::{Reference, Repository};
 use cas_registry::Client;
 use tokio::runtime::Runtime;
 
-use crate::push::{push_on, runtime};
+use crate::push::{Extras, push_on, runtime};
 use crate::source::{find, tail};
-use crate::{PushOptions, SyncError, SyncFile, SyncLock, SyncSection, TagClass, Target};
+use crate::{CopyOptions, PushOptions, SyncError, SyncFile, SyncLock, SyncSection, TagClass, Target};
 
 /// Requests and images on their way, over all hosts.
 const MOST_AT_ONCE: usize = 64;
@@ -29,6 +29,8 @@ pub struct SyncItem {
     pub digest: Digest,
     /// Where it goes.
     pub to: Repository,
+    /// Whether what refers to it comes along.
+    pub referrers: bool,
 }
 
 /// What a place has for a tag.
@@ -95,7 +97,8 @@ fn resolve_section(
             None => runtime.block_on(client.look(from, &tag))?,
             Some(platform) => {
                 let reference = Reference { repository: from.clone(), tag: Some(tag.clone()), digest: None };
-                Some(runtime.block_on(find(client, &reference, Some(platform)))?.shipment.root().blob.digest)
+                let what = CopyOptions { platform: Some(platform), referrers: false };
+                Some(runtime.block_on(find(client, &reference, &what))?.shipment.root().blob.digest)
             }
         };
         found.lock().unwrap_or_else(PoisonError::into_inner).insert(tag, digest);
@@ -131,6 +134,7 @@ pub fn sync_items(file: &SyncFile, lock: &SyncLock) -> Result<Vec<SyncItem>, Syn
                 tag: tag.clone(),
                 digest: *digest,
                 to: to.clone(),
+                referrers: section.referrers,
             }));
         }
     }
@@ -198,7 +202,8 @@ pub fn apply_sync(
     let jobs = groups.into_iter().map(|((from, to, digest), members)| (hosts(from, to), (from, to, digest, members)));
     each(file, jobs.collect(), &|(from, to, digest, members): (&Repository, &Repository, Digest, Vec<usize>)| {
         let tags: Vec<String> = members.iter().map(|at| items[*at].tag.clone()).collect();
-        let brought = bring(&runtime, client, from, to, &digest, &tags).map_err(Arc::new);
+        let referrers = members.iter().any(|at| items[*at].referrers);
+        let brought = bring(&runtime, client, (from, to), &digest, &tags, referrers).map_err(Arc::new);
         for at in members {
             match &brought {
                 Ok(()) => told(&items[at], &outcomes[at]),
@@ -219,18 +224,19 @@ pub fn apply_sync(
 fn bring(
     runtime: &Runtime,
     client: &Arc<Client>,
-    from: &Repository,
-    to: &Repository,
+    (from, to): (&Repository, &Repository),
     digest: &Digest,
     tags: &[String],
+    referrers: bool,
 ) -> Result<(), SyncError> {
     let reference = Reference { repository: from.clone(), tag: None, digest: Some(*digest) };
-    let found = runtime.block_on(find(client, &reference, None))?;
+    let found = runtime.block_on(find(client, &reference, &CopyOptions { platform: None, referrers }))?;
     let target = Target { repository: to.clone(), tags: tags.to_vec() };
     // Tags that move follow the pins, and `latest` has the others beside it.
     let options = PushOptions { moved: tags.iter().cloned().collect(), is_beside: true, ..PushOptions::default() };
     let tails = |blob| tail(Arc::clone(client), runtime.handle().clone(), from.clone(), blob);
-    push_on(runtime, client, &found.shipment, &[target], &options, Some(&tails), &|_| ()).map(drop)
+    let extras = Extras { tails: Some(&tails), following: &found.following };
+    push_on(runtime, client, &found.shipment, &[target], &options, &extras, &|_| ()).map(drop)
 }
 
 /// Does jobs side by side, each when all of its hosts have room for it; the first failure ends what has not begun.

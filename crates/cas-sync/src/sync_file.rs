@@ -56,6 +56,8 @@ pub struct SyncSection {
     pub request: String,
     /// The one that is brought alone.
     pub platform: Option<TargetPlatform>,
+    /// Whether documents about an image come with it.
+    pub referrers: bool,
 }
 
 #[derive(Deserialize)]
@@ -81,12 +83,18 @@ struct RawSection {
     newest: Option<Spanned<usize>>,
     #[serde(default)]
     platforms: Vec<Spanned<String>>,
+    #[serde(default = "yes")]
+    referrers: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawHost {
     at_once: Spanned<usize>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 fn wrong(message: impl Into<String>, span: Range<usize>, hint: impl Into<String>) -> SyncFileError {
@@ -182,7 +190,7 @@ fn read(section: RawSection, places: &mut BTreeSet<Repository>) -> Result<SyncSe
         wrong(error.to_string(), place, hint)
     })?;
     let request = words(&request, platform.as_ref());
-    Ok(SyncSection { from, to, filter, request, platform })
+    Ok(SyncSection { from, to, filter, request, platform, referrers: section.referrers })
 }
 
 /// What was asked for, so that pins are known to be of it.
@@ -310,7 +318,7 @@ mod tests {
             "[[image]]\nfrom = \"docker.io/debian\"\nto = [\"r.example/debian\", \"docker://127.0.0.1:5000/d\"]\n\
              tags = [\"12*\", \"trixie\"]\nexclude = [\"*-backports\"]\n\
              [[image]]\nfrom = \"ghcr.io/a/b\"\nto = [\"r.example/b\"]\nsemver = \">=1.2 <3\"\nnewest = 3\n\
-             platforms = [\"linux/arm64\"]\n[host.\"docker.io\"]\nat_once = 2\n",
+             platforms = [\"linux/arm64\"]\nreferrers = false\n[host.\"docker.io\"]\nat_once = 2\n",
         )
         .expect("it is one");
         let [debian, other] = &file.sections[..] else { panic!("there are two") };
@@ -321,7 +329,7 @@ mod tests {
         );
         assert_eq!(debian.request, "tags 12* trixie; exclude *-backports");
         assert_eq!(other.request, "semver >=1.2 <3; newest 3; platform linux/arm64");
-        assert!(other.platform.is_some());
+        assert!(debian.referrers && !other.referrers && other.platform.is_some());
         assert_eq!((file.at_once("docker.io"), file.at_once("r.example")), (2, DEFAULT_AT_ONCE));
         assert!(SyncFile::parse("").expect("nothing is brought").sections.is_empty());
     }

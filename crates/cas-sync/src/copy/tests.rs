@@ -75,7 +75,7 @@ fn filled(gate: Gate, is_docker: bool) -> (FakeRegistry, String) {
 }
 
 fn copied(fake: &FakeRegistry, targets: &[Target]) -> Result<Copied, SyncError> {
-    copy(&client(), &reference(fake, "src:1"), None, targets, &PushOptions::default(), &|_| ())
+    copy(&client(), &reference(fake, "src:1"), &CopyOptions::default(), targets, &PushOptions::default(), &|_| ())
 }
 
 #[test]
@@ -113,7 +113,8 @@ fn one_platform_is_the_manifest_for_it() {
     let fake = FakeRegistry::start(Gate::Open);
     let with = |source: &Reference, platform: &str, path: &str| {
         let platform = platform.parse().expect("it is one");
-        copy(&client(), source, Some(&platform), &[target(&fake, path, &["1"])], &PushOptions::default(), &|_| ())
+        let what = CopyOptions { platform: Some(&platform), referrers: true };
+        copy(&client(), source, &what, &[target(&fake, path, &["1"])], &PushOptions::default(), &|_| ())
     };
     let done = with(&reference(&source, "src:1"), "linux/arm64", "a").expect("it is there");
     assert!(text.contains(&done.root.digest.to_string()));
@@ -204,7 +205,8 @@ fn what_one_host_has_is_not_read() {
         events.lock().expect("nobody panics").push(delivery);
     };
     let targets = [target(&fake, "b", &["1.0.0"])];
-    let done = copy(&client(), &reference(&fake, "src:1"), None, &targets, &PushOptions::default(), &told);
+    let done =
+        copy(&client(), &reference(&fake, "src:1"), &CopyOptions::default(), &targets, &PushOptions::default(), &told);
     assert_eq!(done.expect("it is there").done[0].sent.0, 5);
     assert_eq!(events.into_inner().expect("nobody panics"), vec![Delivery::Sent; 5]);
 }
@@ -224,7 +226,7 @@ fn indexes_of_indexes_have_an_end() {
         fake.put(&format!("src/manifests/d{depth}"), INDEX_MEDIA_TYPE, text.as_bytes());
         let source = reference(&fake, &format!("src:d{depth}"));
         let targets = [target(&to, &format!("d{depth}"), &["1"])];
-        let done = copy(&client(), &source, None, &targets, &PushOptions::default(), &|_| ());
+        let done = copy(&client(), &source, &CopyOptions::default(), &targets, &PushOptions::default(), &|_| ());
         match done {
             Ok(done) => assert!(is_fine && done.root == of(text.as_bytes()), "{depth}"),
             Err(error) => assert!(!is_fine && matches!(error, SyncError::Nested { .. }), "{depth}: {error}"),
@@ -287,4 +289,66 @@ fn tags_are_set_on_what_is_there_by_the_rules_of_a_push() {
     assert_eq!(fake.get("src/manifests/latest"), Some(other.into_bytes()));
     let error = set("src:nope", &["3.0.0"], &[]).expect_err("it is not there");
     assert!(matches!(error, SyncError::Registry(RegistryError::NotFound { .. })), "{error}");
+}
+
+/// A manifest about another one, with a blob of its own.
+fn about(fake: &FakeRegistry, subject: &[u8], what: &str) -> Vec<u8> {
+    fake.put(&format!("src/blobs/{}", of(what.as_bytes()).digest), "application/octet-stream", what.as_bytes());
+    let (blob, subject) = (link("application/vnd.x", what.as_bytes(), ""), link(INDEX_MEDIA_TYPE, subject, ""));
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_MEDIA_TYPE}","artifactType":"application/vnd.{what}","config":{blob},"layers":[],"subject":{subject}}}"#
+    );
+    fake.put(&format!("src/manifests/{}", of(text.as_bytes()).digest), MANIFEST_MEDIA_TYPE, text.as_bytes());
+    text.into_bytes()
+}
+
+#[test]
+fn what_refers_to_it_comes_along() {
+    for (lists, keeps) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (source, text) = filled(Gate::Open, false);
+        let fake = FakeRegistry::start(Gate::Open);
+        source.manner(Manner { lists_referrers: lists, ..Manner::default() });
+        fake.manner(Manner { lists_referrers: keeps, ..Manner::default() });
+        let contents = about(&source, text.as_bytes(), "contents");
+        let signature = about(&source, &contents, "signature");
+        // One is listed and gone, one is about something else.
+        let other = about(&source, b"something else", "other");
+        let gone = link(MANIFEST_MEDIA_TYPE, b"gone", "");
+        let tag = |subject: &[u8]| format!("src/manifests/{}", cas_registry::referrers_tag(&of(subject).digest));
+        if !lists {
+            let links = [link(MANIFEST_MEDIA_TYPE, &contents, ""), gone, link(MANIFEST_MEDIA_TYPE, &other, "")];
+            source.put(&tag(text.as_bytes()), INDEX_MEDIA_TYPE, index(INDEX_MEDIA_TYPE, &links).as_bytes());
+            let links = [link(MANIFEST_MEDIA_TYPE, &signature, "")];
+            source.put(&tag(&contents), INDEX_MEDIA_TYPE, index(INDEX_MEDIA_TYPE, &links).as_bytes());
+        }
+        let what = CopyOptions { platform: None, referrers: true };
+        let name = reference(&source, "src:1");
+        let targets = [target(&fake, "a", &["1.0.0"])];
+        for _ in 0..2 {
+            let done = copy(&client(), &name, &what, &targets, &PushOptions::default(), &|_| ()).expect("all is there");
+            let lost = if lists { Vec::new() } else { vec![of(b"gone").digest] };
+            assert_eq!((done.referrers, done.lost, done.done[0].known.0 + done.done[0].sent.0), (2, lost, 7));
+        }
+        // They are found where they are now, by whatever way that registry has.
+        let runtime = runtime().expect("the machine has threads");
+        for (subject, referrer) in [(text.as_bytes(), &contents), (&contents, &signature)] {
+            let (client, digest) = (client(), of(subject).digest);
+            let found = runtime.block_on(client.referrers(&targets[0].repository, &digest, None));
+            let found = found.expect("they are listed");
+            assert_eq!(found.iter().map(|found| found.blob).collect::<Vec<_>>(), [of(referrer)], "{lists} {keeps}");
+            let at = fake.get(&format!("a/manifests/{}", of(referrer).digest));
+            assert_eq!(at.as_ref(), Some(referrer), "{lists} {keeps}");
+        }
+        assert!(fake.get(&format!("a/manifests/{}", of(&other).digest)).is_none());
+        // Before the tag, so that nobody meets it without.
+        let lines: Vec<String> = fake.requests().into_iter().map(|request| request.line).collect();
+        let place = |text: &str| lines.iter().position(|line| line.starts_with("PUT") && line.contains(text));
+        assert!(place(&of(&signature).digest.to_string()) < place("manifests/1.0.0"), "{lines:?}");
+        // And not where nobody wants them.
+        let without = [target(&fake, "b", &["1.0.0"])];
+        let name = reference(&source, "src:1");
+        let done = copy(&client(), &name, &CopyOptions::default(), &without, &PushOptions::default(), &|_| ());
+        assert_eq!(done.expect("all is there").referrers, 0);
+        assert!(fake.get(&format!("b/manifests/{}", of(&contents).digest)).is_none());
+    }
 }
