@@ -552,6 +552,13 @@ fn configuration() {
             assert_eq!(cas_oci::LayoutIndex::parse(&index.encode()).unwrap(), index);
         }
     });
+    let named = br#"{"digest":"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","size":1,"urls":["x"]}"#;
+    let whole = [&br#"{"artifactType":"a/b","config":"#[..], named, br#","layers":["#, named, b"]}"].concat();
+    fuzz("oci-links", &[index.encode(), whole], |bytes| {
+        if let Ok(links) = cas_oci::Links::parse(bytes, None) {
+            assert!(links.is_index() || (links.documents.is_empty() && !links.blobs.is_empty()));
+        }
+    });
     let below = br#"{"config":{"User":"a","ExposedPorts":{"80/tcp":{}},"Env":["A=1"],"Cmd":"x","Healthcheck":{"Test":["NONE"],"Retries":1}},"history":[{"created_by":"x","empty_layer":true}]}"#;
     fuzz("oci-config", &[below.to_vec()], |bytes| {
         let _ = cas_oci::Inherited::parse(bytes);
