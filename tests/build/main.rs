@@ -38,6 +38,7 @@ mod run_image;
 mod secrets;
 mod serve;
 mod shapes;
+mod sign;
 mod since;
 mod stamps;
 mod steps;

@@ -178,6 +178,19 @@ pub(crate) enum Command {
     /// Bring tags from registries to registries as a file says, again and again
     #[command(subcommand)]
     Sync(crate::sync::SyncCommand),
+    /// Make and list keys that images are signed with
+    #[command(subcommand)]
+    Key(crate::key::KeyCommand),
+    /// Sign images in registries
+    ///
+    /// The tag is asked for once, and what is signed is the digest and the repository. The signature is a sigstore bundle that refers to
+    /// the image, and the older form under the tag `sha256-DIGEST.sig`. Signing again with the same key changes nothing.
+    Sign(crate::sign::SignArgs),
+    /// Tell who signed an image in a registry
+    ///
+    /// Bundles and signatures of the older form count when a key that is trusted made them, for this digest and this repository. One is
+    /// enough; those that are refused are told with the reason. Ends with 3 when none counts.
+    Verify(crate::sign::VerifyArgs),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),

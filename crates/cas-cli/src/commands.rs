@@ -72,6 +72,9 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Npm(NpmCommand::Pack(args)) => npm_pack(&global, &args),
         Command::Image(command) => image::run(&global, command),
         Command::Provenance(args) => crate::provenance::run(&global, &args),
+        Command::Key(command) => crate::key::run(&global, command),
+        Command::Sign(args) => crate::sign::sign(&global, &args),
+        Command::Verify(args) => crate::sign::verify(&global, &args),
         Command::Push(args) => crate::push::run(&global, &args),
         Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Copy(args) => crate::copy::copy(&global, &args),
@@ -309,7 +312,7 @@ fn cargo_home() -> Option<PathBuf> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read: to see expired indexes")]
-fn now_unix_seconds() -> u64 {
+pub(crate) fn now_unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 

@@ -1,7 +1,8 @@
 //! Sending images and artifacts to registries: what goes first, what is there already, and which tags may move.
 //!
 //! [`push`] brings a [`Shipment`] to [`Target`]s: blobs, then documents by digest, and when all of that is everywhere, tags. What is
-//! there is not sent again, so a push that broke off is made again by pushing. Rules and order: docs/formats/registry.md.
+//! there is not sent again, so a push that broke off is made again by pushing. [`Attachments`]
+//! are what refers to an image: signatures. Rules and order: docs/formats/registry.md.
 //!
 //! [`copy`] makes a shipment of what a registry has, whose blobs are read while they are sent; [`tag`] sets tags on what is there.
 //!
@@ -9,6 +10,7 @@
 //!
 //! Not here: requests (`cas-registry`), what images are made of (`cas-build`).
 
+mod attached;
 mod copy;
 mod error;
 mod push;
@@ -21,6 +23,7 @@ mod tag_filter;
 mod target;
 mod template;
 
+pub use attached::{Attachable, Attached, Attachments};
 pub use copy::{Copied, CopyOptions, copy, tag, try_login};
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};

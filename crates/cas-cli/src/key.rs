@@ -1,0 +1,244 @@
+//! `cas key`, and how other commands come to keys and their passwords.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use cas_attest::{KeyAlgorithm, KeyError, KeyLabel, MAX_KEY_FILE_BYTES, PrivateKey, PrivateKeyFile, PublicKey};
+use clap::{Args, Subcommand};
+use etcetera::BaseStrategy;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde_json::json;
+
+use crate::args::Global;
+use crate::commands::{in_here, print, text, variable};
+use crate::exit::Exit;
+use crate::render::Failure;
+
+/// Longest password, as the format has it.
+const MAX_PASSWORD_BYTES: usize = 4 << 10;
+const PRIVATE_ENDING: &str = "key";
+const PUBLIC_ENDING: &str = "pub";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key to sign with, and keep it in the folder of keys
+    ///
+    /// The folder is `$CAS_KEYS`, or `cas/keys` where configuration is kept. NAME.key is for its owner alone, NAME.pub is what others
+    /// verify with. A key that is there is never replaced.
+    Generate(GenerateArgs),
+    /// List the keys in the folder of keys
+    List,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GenerateArgs {
+    /// What the key is called: letters, digits, `.`, `_` and `-`
+    name: String,
+    /// Its kind: `ed25519` or `ecdsa-p256`, which cosign and podman take as well
+    #[arg(long = "type", value_name = "KIND", default_value = "ecdsa-p256")]
+    kind: KeyAlgorithm,
+    /// Keep it without a password
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    password: PasswordArgs,
+}
+
+/// Where a password comes from.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PasswordArgs {
+    /// Read the password of the key from this file descriptor, in place of `$CAS_KEY_PASSWORD` or the terminal
+    #[arg(long, value_name = "N")]
+    password_fd: Option<u32>,
+}
+
+pub(crate) fn run(global: &Global, command: KeyCommand) -> Result<Exit, Failure> {
+    match command {
+        KeyCommand::Generate(args) => generate(global, &args),
+        KeyCommand::List => list(global),
+    }
+}
+
+fn generate(global: &Global, args: &GenerateArgs) -> Result<Exit, Failure> {
+    let is_allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    if args.name.is_empty() || args.name.starts_with(['.', '-']) || !args.name.chars().all(is_allowed) {
+        let hint = "use letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`";
+        return Err(Failure::Usable(format!("`{}` is no name of a key", args.name), hint.to_owned()));
+    }
+    let folder = folder()?;
+    let place = |ending: &str| folder.join(format!("{}.{ending}", args.name));
+    let (private, public) = (place(PRIVATE_ENDING), place(PUBLIC_ENDING));
+    for path in [&private, &public] {
+        if cas_fs::exists(path)? {
+            let hint = "choose another name: keys are never replaced";
+            return Err(Failure::Usable(format!("`{}` is there already", path.display()), hint.to_owned()));
+        }
+    }
+    let key = PrivateKey::generate(args.kind, &mut random).map_err(refused)?;
+    let pem = match args.plain {
+        true => key.to_pem().to_string(),
+        false => {
+            let password = args.password.read("Password of the new key", true)?;
+            key.to_encrypted_pem(KeyLabel::Sigstore, &password, &mut random).map_err(refused)?
+        }
+    };
+    cas_fs::create_dir_all(&folder)?;
+    write_new(&private, 0o600, &pem)?;
+    write_new(&public, 0o644, &key.public_key().to_pem())?;
+    let row = json!({
+        "name": args.name,
+        "id": key.public_key().id().to_string(),
+        "type": args.kind.name(),
+        "private": private.display().to_string(),
+        "public": public.display().to_string(),
+    });
+    print(global, &[row], |row| format!("{} {} {}", text(&row["id"]), text(&row["type"]), text(&row["public"])))?;
+    Ok(Exit::Done)
+}
+
+fn list(global: &Global) -> Result<Exit, Failure> {
+    let folder = folder()?;
+    let mut rows = Vec::new();
+    let entries = if cas_fs::exists(&folder)? { cas_fs::read_dir(&folder)? } else { Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| folder.join(entry.name)).collect();
+    paths.sort();
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == PUBLIC_ENDING)) {
+        let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+        let key = public_key(path)?;
+        rows.push(json!({
+            "name": name,
+            "id": key.id().to_string(),
+            "type": key.algorithm().name(),
+            "public": path.display().to_string(),
+        }));
+    }
+    print(global, &rows, |row| format!("{} {} {}", text(&row["name"]), text(&row["id"]), text(&row["type"])))?;
+    Ok(Exit::Done)
+}
+
+/// The key that a text names: a file, or a name in the folder of keys.
+pub(crate) fn private(global: &Global, named: &str, password: &PasswordArgs) -> Result<PrivateKey, Failure> {
+    let path = path_of(global, named, PRIVATE_ENDING)?;
+    let bytes = cas_fs::read_limited(&path, MAX_KEY_FILE_BYTES as u64)?;
+    let file = PrivateKeyFile::parse(&bytes).map_err(|error| of_file(&path, error))?;
+    let is_encrypted = matches!(file, PrivateKeyFile::Encrypted(_));
+    let password = match is_encrypted {
+        true => Some(password.read(&format!("Password of `{}`", path.display()), false)?),
+        false => None,
+    };
+    file.open(password.as_deref()).map_err(|error| of_file(&path, error))
+}
+
+/// The public key that a text names: a file, or a name in the folder of keys.
+pub(crate) fn public(global: &Global, named: &str) -> Result<PublicKey, Failure> {
+    public_key(&path_of(global, named, PUBLIC_ENDING)?)
+}
+
+fn public_key(path: &Path) -> Result<PublicKey, Failure> {
+    let bytes = cas_fs::read_limited(path, MAX_KEY_FILE_BYTES as u64)?;
+    PublicKey::from_pem(&bytes).map_err(|error| of_file(path, error))
+}
+
+fn path_of(global: &Global, named: &str, ending: &str) -> Result<PathBuf, Failure> {
+    let file = in_here(global, Path::new(named));
+    if named.contains('/') || cas_fs::exists(&file)? {
+        return Ok(file);
+    }
+    let kept = folder()?.join(format!("{named}.{ending}"));
+    if cas_fs::exists(&kept)? {
+        return Ok(kept);
+    }
+    let message = format!("there is no key `{named}`: neither that file nor `{}`", kept.display());
+    Err(Failure::Usable(message, "`cas key list` tells which there are, `cas key generate` makes one".to_owned()))
+}
+
+/// Where keys are kept.
+fn folder() -> Result<PathBuf, Failure> {
+    if let Some(folder) = variable("CAS_KEYS") {
+        return Ok(PathBuf::from(folder));
+    }
+    let strategy = etcetera::choose_base_strategy().map_err(|error| {
+        Failure::Usable(format!("there is no home folder: {error}"), "name a folder in `CAS_KEYS`".to_owned())
+    })?;
+    Ok(strategy.config_dir().join("cas/keys"))
+}
+
+fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
+    let mut file = cas_fs::create_new(path, mode)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Failure::Output)
+}
+
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn refused(error: KeyError) -> Failure {
+    let hint = error.hint().unwrap_or_else(|| "`cas key generate` makes a key".to_owned());
+    Failure::Usable(error.to_string(), hint)
+}
+
+fn of_file(path: &Path, error: KeyError) -> Failure {
+    let hint = error.hint().unwrap_or_else(|| "name another file, or give its password".to_owned());
+    Failure::Usable(format!("`{}`: {error}", path.display()), hint)
+}
+
+impl PasswordArgs {
+    /// The password: from a file descriptor, the environment or the terminal.
+    fn read(&self, prompt: &str, is_new: bool) -> Result<Vec<u8>, Failure> {
+        if let Some(number) = self.password_fd {
+            let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+            let mut bytes = cas_fs::read_stream_limited(&path, MAX_PASSWORD_BYTES as u64)?;
+            if bytes.last() == Some(&b'\n') {
+                bytes.pop();
+            }
+            return Ok(bytes);
+        }
+        if let Some(password) = variable("CAS_KEY_PASSWORD") {
+            return Ok(password.into_encoded_bytes());
+        }
+        let Ok(terminal) = cas_fs::open(Path::new("/dev/tty")) else {
+            let hint = "use `--password-fd N` or `CAS_KEY_PASSWORD`; `--plain` makes a key without one";
+            return Err(Failure::Usable("there is no terminal to ask for the password".to_owned(), hint.to_owned()));
+        };
+        let password = ask(&terminal, prompt)?;
+        if is_new && ask(&terminal, "The same again")? != password {
+            return Err(Failure::Usage("the two passwords differ".to_owned()));
+        }
+        Ok(password)
+    }
+}
+
+/// Asks without showing what is typed. Keys that end programs come as bytes, so that the terminal is always put right again.
+fn ask(mut terminal: &std::fs::File, prompt: &str) -> Result<Vec<u8>, Failure> {
+    let before = tcgetattr(terminal).map_err(|error| Failure::Output(error.into()))?;
+    let mut quiet = before.clone();
+    quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+    tcsetattr(terminal, OptionalActions::Flush, &quiet).map_err(|error| Failure::Output(error.into()))?;
+    let mut read = || -> io::Result<Option<Vec<u8>>> {
+        // What is asked goes where nobody takes it for a result.
+        write!(io::stderr().lock(), "{prompt}: ")?;
+        let (mut password, mut byte) = (Vec::new(), [0]);
+        while terminal.read(&mut byte)? == 1 {
+            match byte[0] {
+                b'\n' | b'\r' | 4 => break,
+                3 => return Ok(None),
+                8 | 127 => drop(password.pop()),
+                _ if password.len() < MAX_PASSWORD_BYTES => password.push(byte[0]),
+                _ => {}
+            }
+        }
+        Ok(Some(password))
+    };
+    let password = read();
+    tcsetattr(terminal, OptionalActions::Flush, &before).map_err(|error| Failure::Output(error.into()))?;
+    // The end of the line was not shown either.
+    let _ = writeln!(io::stderr().lock());
+    match password.map_err(Failure::Output)? {
+        Some(password) => Ok(password),
+        None => Err(Failure::Usage("interrupted".to_owned())),
+    }
+}

@@ -1,0 +1,312 @@
+//! What is attached to an image in a registry: documents that refer to it, and layers under a tag of cosign's older form.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cas_blob::Descriptor;
+use cas_digest::{Digest, DigestFunction};
+use cas_oci::{
+    CONFIG_MEDIA_TYPE, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Reference, Repository, digest_of,
+};
+use cas_registry::{Client, Content, Referrer, RegistryError};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::SyncError;
+
+/// How often a tag is written when others write it at the same time.
+const ATTEMPTS: u32 = 5;
+
+/// An image or artifact as a registry has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachable {
+    /// Where.
+    pub repository: Repository,
+    /// What it is named by.
+    pub blob: Descriptor,
+    /// What it is said to be.
+    pub media_type: String,
+}
+
+/// Something that is attached, or why it cannot be had.
+#[derive(Debug)]
+pub struct Attached {
+    /// Where it is, for people.
+    pub name: String,
+    /// Its bytes, which have the digest that they are named by.
+    pub content: Result<Vec<u8>, RegistryError>,
+    /// Annotations of its layer.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Attaches things and looks for them, one after the other.
+#[derive(Debug)]
+pub struct Attachments<'a> {
+    runtime: Runtime,
+    client: &'a Client,
+}
+
+impl<'a> Attachments<'a> {
+    /// For a client.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Runtime`]
+    pub fn new(client: &'a Client) -> Result<Self, SyncError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Ok(Self { runtime: runtime.map_err(SyncError::Runtime)?, client })
+    }
+
+    /// What a name stands for now: a tag is asked for once, and the digest counts from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Registry`]
+    pub fn find(&self, reference: &Reference) -> Result<Attachable, SyncError> {
+        let repository = reference.repository.clone();
+        let fetched = self.runtime.block_on(async {
+            match (&reference.digest, &reference.tag) {
+                (Some(digest), _) => self.client.document(&repository, digest).await,
+                (None, tag) => self.client.resolve(&repository, tag.as_deref().unwrap_or("latest")).await,
+            }
+        })?;
+        let media_type = fetched.media_type.unwrap_or_else(|| MANIFEST_MEDIA_TYPE.to_owned());
+        // Signatures are over SHA-256, whatever the registry calls it by.
+        let blob = match reference.digest {
+            Some(_) => fetched.blob,
+            None => Descriptor::of(DigestFunction::Sha256, &fetched.bytes),
+        };
+        Ok(Attachable { repository, blob, media_type })
+    }
+
+    /// Attaches a document of one layer; tells its manifest. The same content gives the same manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Registry`]
+    pub fn attach(
+        &self,
+        subject: &Attachable,
+        media_type: &str,
+        content: &[u8],
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Digest, SyncError> {
+        let layer = Descriptor::of(DigestFunction::Sha256, content);
+        let empty = Descriptor::of(DigestFunction::Sha256, EMPTY_CONTENT);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_MEDIA_TYPE,
+            "artifactType": media_type,
+            "config": descriptor(EMPTY_MEDIA_TYPE, &empty),
+            "layers": [descriptor(media_type, &layer)],
+            "subject": descriptor(&subject.media_type, &subject.blob),
+            "annotations": annotations,
+        });
+        let bytes = manifest.to_string().into_bytes();
+        let blob = Descriptor::of(DigestFunction::Sha256, &bytes);
+        let (media_type, artifact_type) = (MANIFEST_MEDIA_TYPE.to_owned(), Some(media_type.to_owned()));
+        let referrer = Referrer { blob, media_type, artifact_type, annotations };
+        let repository = &subject.repository;
+        self.runtime.block_on(async {
+            self.client.push_blob(repository, &empty, &whole(EMPTY_CONTENT), None).await?;
+            self.client.push_blob(repository, &layer, &whole(content), None).await?;
+            self.client.push_referrer(repository, &subject.blob.digest, &referrer, &bytes).await.map(drop)
+        })?;
+        Ok(blob.digest)
+    }
+
+    /// The layers of a type that are attached in documents of that type, at most `limit_bytes` each.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Registry`] when the list cannot be had.
+    pub fn attached(
+        &self,
+        subject: &Attachable,
+        media_type: &str,
+        limit_bytes: u64,
+        most: usize,
+    ) -> Result<Vec<Attached>, SyncError> {
+        self.runtime.block_on(async {
+            let repository = &subject.repository;
+            let referrers = self.client.referrers(repository, &subject.blob.digest, Some(media_type)).await?;
+            let mut found = Vec::new();
+            for referrer in referrers.iter().take(most) {
+                let name = format!("referrer {}", referrer.blob.digest);
+                match self.client.document(repository, &referrer.blob.digest).await {
+                    Ok(fetched) => {
+                        let layers = self.layers(repository, &fetched.bytes, media_type, limit_bytes, most).await;
+                        found.extend(layers.into_iter().map(|layer| Attached { name: name.clone(), ..layer }));
+                    }
+                    Err(error @ RegistryError::Interrupted) => return Err(error.into()),
+                    Err(error) => {
+                        found.push(Attached { name, content: Err(error), annotations: BTreeMap::new() });
+                    }
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// The layers of a type under a tag; none when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Registry`]
+    pub fn tagged(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        media_type: &str,
+        limit_bytes: u64,
+        most: usize,
+    ) -> Result<Vec<Attached>, SyncError> {
+        self.runtime.block_on(async {
+            let fetched = match self.client.resolve(repository, tag).await {
+                Ok(fetched) => fetched,
+                Err(error) if error.is_not_found() => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let layers = self.layers(repository, &fetched.bytes, media_type, limit_bytes, most).await;
+            let named = |(index, layer)| Attached { name: format!("tag {tag}, layer {}", index + 1), ..layer };
+            Ok(layers.into_iter().enumerate().map(named).collect())
+        })
+    }
+
+    /// Adds a layer to the manifest under a tag, which keeps those that are there; the same one is there once.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Registry`], and [`SyncError::Moved`] when others write the tag all the time.
+    pub fn tag(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        media_type: &str,
+        content: &[u8],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), SyncError> {
+        let blob = Descriptor::of(DigestFunction::Sha256, content);
+        let mut layer = descriptor(media_type, &blob);
+        layer["annotations"] = json!(annotations);
+        let is_same =
+            |other: &Value| other["digest"] == layer["digest"] && other["annotations"] == layer["annotations"];
+        self.runtime.block_on(async {
+            self.client.push_blob(repository, &blob, &whole(content), None).await?;
+            for _ in 0..ATTEMPTS {
+                let (before, mut layers) = match self.client.resolve(repository, tag).await {
+                    // What is no manifest is nobody's to replace.
+                    Ok(fetched) if layers_of(&fetched.bytes).is_empty() => {
+                        let (name, origin) = (format!("{repository}:{tag}"), repository.host.clone());
+                        let said = "something else than signatures".to_owned();
+                        return Err(RegistryError::Answer { name, origin, said }.into());
+                    }
+                    Ok(fetched) => (Some(fetched.blob.digest), layers_of(&fetched.bytes)),
+                    Err(error) if error.is_not_found() => (None, Vec::new()),
+                    Err(error) => return Err(error.into()),
+                };
+                if layers.iter().any(is_same) {
+                    return Ok(());
+                }
+                layers.push(layer.clone());
+                let (config, config_blob, bytes) = older_form(&layers);
+                self.client.push_blob(repository, &config_blob, &whole(&config), None).await?;
+                if self.client.look(repository, tag).await? != before {
+                    continue;
+                }
+                let digest = Digest::of(DigestFunction::Sha256, &bytes);
+                // What others wrote in between is read again.
+                match self.client.push_document(repository, tag, MANIFEST_MEDIA_TYPE, &bytes, &digest).await {
+                    Ok(_) | Err(RegistryError::Mismatch { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let fetched = self.client.resolve(repository, tag).await?;
+            match layers_of(&fetched.bytes).iter().any(is_same) {
+                true => Ok(()),
+                false => Err(SyncError::Moved { repository: repository.to_string(), tag: tag.to_owned() }),
+            }
+        })
+    }
+
+    async fn layers(
+        &self,
+        repository: &Repository,
+        manifest: &[u8],
+        media_type: &str,
+        limit_bytes: u64,
+        most: usize,
+    ) -> Vec<Attached> {
+        let mut found = Vec::new();
+        let layers = layers_of(manifest);
+        for layer in layers.iter().filter(|layer| layer["mediaType"] == media_type).take(most) {
+            let annotations = layer["annotations"].as_object().into_iter().flatten();
+            let annotations = annotations.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+            let content = self.content(repository, layer, limit_bytes).await;
+            found.push(Attached { name: String::new(), content, annotations: annotations.collect() });
+        }
+        found
+    }
+
+    async fn content(
+        &self,
+        repository: &Repository,
+        layer: &Value,
+        limit_bytes: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let (name, origin) = (repository.to_string(), repository.host.clone());
+        let blob = layer["digest"].as_str().and_then(digest_of).zip(layer["size"].as_u64());
+        let Some((digest, size)) = blob else {
+            let said = "a layer without a digest or a size".to_owned();
+            return Err(RegistryError::Answer { name, origin, said });
+        };
+        let name = format!("{repository}@{digest}");
+        if size > limit_bytes {
+            return Err(RegistryError::TooLong { name, origin, limit: limit_bytes });
+        }
+        let mut body = self.client.blob(repository, &Descriptor { digest, size }).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.chunk().await? {
+            bytes.extend_from_slice(chunk.as_ref());
+            if bytes.len() as u64 > limit_bytes {
+                return Err(RegistryError::TooLong { name, origin, limit: limit_bytes });
+            }
+        }
+        let actual = Digest::of(digest.function(), &bytes);
+        if actual != digest {
+            return Err(RegistryError::Mismatch { name, origin, actual: actual.to_string() });
+        }
+        Ok(bytes)
+    }
+}
+
+/// The configuration and manifest of signatures in the older form: those of an image whose layers they are.
+fn older_form(layers: &[Value]) -> (Vec<u8>, Descriptor, Vec<u8>) {
+    let contents: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+    let config = json!({
+        "architecture": "", "config": {}, "os": "", "rootfs": { "type": "layers", "diff_ids": contents },
+    });
+    let config = config.to_string().into_bytes();
+    let blob = Descriptor::of(DigestFunction::Sha256, &config);
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_MEDIA_TYPE,
+        "config": descriptor(CONFIG_MEDIA_TYPE, &blob),
+        "layers": layers,
+    });
+    (config, blob, manifest.to_string().into_bytes())
+}
+
+fn layers_of(manifest: &[u8]) -> Vec<Value> {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    manifest["layers"].as_array().cloned().unwrap_or_default()
+}
+
+fn descriptor(media_type: &str, blob: &Descriptor) -> Value {
+    json!({ "mediaType": media_type, "digest": blob.digest.to_string(), "size": blob.size })
+}
+
+fn whole(bytes: &[u8]) -> Content {
+    let bytes = bytes.to_vec();
+    Arc::new(move |sink| sink.write_all(&bytes))
+}

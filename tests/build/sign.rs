@@ -1,0 +1,217 @@
+//! Signatures of images in registries: made, verified, and refused when anything about them is not what was signed.
+
+use std::fs;
+use std::process::Command;
+
+use cas_testing::registry::{FakeRegistry, Gate, Manner};
+use serde_json::Value;
+
+use crate::push::Registry;
+use crate::{Home, text};
+
+const MANIFEST: &str = "[workspace]\n\
+    [image.one]\nlayers = [{ files = [\"site/**\"], path = \"site\", to = \"/srv\" }]\n\
+    [image.two]\nlayers = [{ files = [\"site/**\"], path = \"site\", to = \"/other\" }]\n";
+const PASSWORD: &str = "s3cret-of-the-key";
+
+fn home() -> Home {
+    let home = Home::new(MANIFEST);
+    home.write("site/index.html", "<p>one</p>\n");
+    home
+}
+
+/// What a command ends with, and all that it says; the password is never in it.
+fn run(home: &Home, arguments: &[&str]) -> (i32, String) {
+    let mut command = home.command(arguments);
+    let output =
+        command.env("CAS_KEYS", home.folder.path().join("keys")).env("CAS_KEY_PASSWORD", PASSWORD).output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(!said.contains(PASSWORD) && !said.contains("PRIVATE"), "{arguments:?}: {said}");
+    (output.status.code().unwrap(), said)
+}
+
+#[track_caller]
+fn ends(home: &Home, arguments: &[&str], code: i32, words: &[&str]) -> String {
+    let (actual, said) = run(home, arguments);
+    assert_eq!(actual, code, "{arguments:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?}: {word}: {said}");
+    }
+    said
+}
+
+fn fake(referrers: Option<usize>) -> FakeRegistry {
+    let fake = FakeRegistry::start(Gate::Open);
+    let (lists_referrers, referrers_page) = (referrers.is_some(), referrers);
+    fake.manner(Manner { lists_referrers, referrers_page, ..Manner::default() });
+    fake
+}
+
+fn digest_of(said: &str) -> String {
+    let start = said.find("sha256:").unwrap();
+    said[start..start + 71].to_owned()
+}
+
+#[test]
+fn keys_are_made_once_and_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = home();
+    ends(&home, &["key", "generate", "a"], 0, &["ecdsa-p256", "a.pub"]);
+    ends(&home, &["key", "generate", "b", "--type", "ed25519", "--plain"], 0, &["ed25519"]);
+    ends(&home, &["key", "generate", "a"], 2, &["is there already", "hint: choose another name"]);
+    for name in ["", "../a", ".a", "a/b"] {
+        ends(&home, &["key", "generate", name], 2, &["is no name of a key"]);
+    }
+    ends(&home, &["key", "list"], 0, &["a ", "b ", "ed25519"]);
+    let keys = home.folder.path().join("keys");
+    for (file, label) in [("a.key", "ENCRYPTED SIGSTORE PRIVATE KEY"), ("b.key", "BEGIN PRIVATE KEY")] {
+        assert!(fs::read_to_string(keys.join(file)).unwrap().contains(label), "{file}");
+        assert_eq!(fs::metadata(keys.join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
+fn what_is_signed_is_verified_and_nothing_else_is() {
+    for referrers in [None, Some(1)] {
+        for kind in ["ed25519", "ecdsa-p256"] {
+            let (home, fake) = (home(), fake(referrers));
+            let to = |rest: &str| format!("{}/{rest}", fake.address());
+            let (one, two) = (to("a/one:1.0.0"), to("a/two:1.0.0"));
+            ends(&home, &["push", ":one", &one], 0, &[]);
+            ends(&home, &["push", ":two", &two], 0, &[]);
+            ends(&home, &["key", "generate", "mine", "--type", kind, "--plain"], 0, &[]);
+            ends(&home, &["key", "generate", "other", "--type", kind, "--plain"], 0, &[]);
+            ends(&home, &["key", "generate", "alien", "--type", "ed25519", "--plain"], 0, &[]);
+            ends(&home, &["verify", &one, "--key", "mine"], 3, &["there is no signature"]);
+            let said = ends(&home, &["sign", &one, "--key", "mine"], 0, &["signed for"]);
+            let digest = digest_of(&said);
+            let verified =
+                ends(&home, &["verify", &one, "--key", "mine"], 0, &["is signed by mine", "referrer sha256:"]);
+            assert!(verified.contains(".sig, layer 1") && !verified.contains("refused"), "{verified}");
+            // Signing again changes nothing.
+            let list = |fake: &FakeRegistry| fake.get(&format!("a/one/manifests/{}.sig", digest.replace(':', "-")));
+            let before = list(&fake);
+            ends(&home, &["sign", &one, "--key", "mine"], 0, &[]);
+            assert!(before.is_some() && list(&fake) == before);
+            for key in ["other", "alien"] {
+                ends(&home, &["verify", &one, "--key", key], 3, &["refused", "no key of the set", "not verified"]);
+            }
+            ends(&home, &["verify", &one, "--key", "other", "--key", "mine"], 0, &["is signed by mine"]);
+            let other = to("b/else");
+            ends(&home, &["verify", &one, "--key", "mine", "--repository", &other], 3, &["it is for the repository"]);
+            let kind = "https://slsa.dev/provenance/v1";
+            ends(&home, &["verify", &one, "--key", "mine", "--type", kind], 3, &["it says"]);
+            ends(&home, &["verify", &two, "--key", "mine"], 3, &["there is no signature"]);
+            // Two signers: each counts, and the other one is told as refused.
+            ends(&home, &["sign", &one, "--key", "other"], 0, &[]);
+            for key in ["mine", "other"] {
+                ends(&home, &["verify", &one, "--key", key], 0, &["refused", "is signed by"]);
+            }
+            // Signed for where it will be.
+            ends(&home, &["sign", &two, "--key", "mine", "--repository", &other, "--no-legacy"], 0, &[]);
+            ends(&home, &["verify", &two, "--key", "mine"], 3, &["it is for the repository"]);
+            ends(&home, &["verify", &two, "--key", "mine", "--repository", &other], 0, &[]);
+        }
+    }
+}
+
+#[test]
+fn signatures_of_other_images_and_changed_ones_are_refused() {
+    let (home, fake) = (home(), fake(None));
+    let to = |rest: &str| format!("{}/{rest}", fake.address());
+    let (one, two) = (to("a:1.0.0"), to("a:2.0.0"));
+    ends(&home, &["push", ":one", &one], 0, &[]);
+    ends(&home, &["push", ":two", &two], 0, &[]);
+    ends(&home, &["key", "generate", "mine"], 0, &[]);
+    let digest = digest_of(&ends(&home, &["sign", &one, "--key", "mine"], 0, &[]));
+    let index = |digest: &str| format!("a/manifests/{}", digest.replace(':', "-"));
+    let found = ends(&home, &["--format", "json", "verify", &two, "--key", "mine"], 3, &[]);
+    let found: Value = serde_json::from_str(&found[..=found.rfind('}').unwrap()]).unwrap();
+    let second = found["results"][0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!((&found["exit"], &found["results"][0]["verified"]), (&"mismatch".into(), &false.into()));
+    // Replayed: the lists of the one image are put beside the other one.
+    let image_index = "application/vnd.oci.image.index.v1+json";
+    fake.put(&index(&second), image_index, &fake.get(&index(&digest)).unwrap());
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    fake.put(&format!("{}.sig", index(&second)), manifest, &fake.get(&format!("{}.sig", index(&digest))).unwrap());
+    let said = ends(&home, &["verify", &two, "--key", "mine"], 3, &["it is about another artifact", "2 of 2"]);
+    assert!(!said.contains("is signed by"), "{said}");
+    // The signature is taken out, and the payload is changed.
+    let place = format!("{}.sig", index(&digest));
+    let older: Value = serde_json::from_slice(&fake.get(&place).unwrap()).unwrap();
+    let mut stripped = older.clone();
+    stripped["layers"][0]["annotations"] = serde_json::json!({});
+    fake.put(&place, manifest, stripped.to_string().as_bytes());
+    ends(&home, &["verify", &one, "--key", "mine"], 0, &["layer 1: it has no signature", "is signed by mine"]);
+    fake.put(&place, manifest, older.to_string().as_bytes());
+    let layer = format!("a/blobs/{}", older["layers"][0]["digest"].as_str().unwrap());
+    let changed = text(&fake.get(&layer).unwrap()).replacen("/a", "/b", 1);
+    fake.put(&layer, "application/octet-stream", changed.as_bytes());
+    ends(&home, &["verify", &one, "--key", "mine"], 0, &["refused: tag", "gave something else"]);
+    // All is removed.
+    fake.put(&index(&digest), image_index, br#"{"manifests":[]}"#);
+    ends(&home, &["verify", &one, "--key", "mine"], 3, &["refused: tag", "not verified"]);
+}
+
+#[test]
+fn a_wrong_password_is_told_and_not_repeated() {
+    let (home, fake) = (home(), fake(None));
+    let one = format!("{}/a:1.0.0", fake.address());
+    ends(&home, &["push", ":one", &one], 0, &[]);
+    ends(&home, &["key", "generate", "mine"], 0, &[]);
+    let mut command = home.command(&["sign", &one, "--key", "mine"]);
+    let command = command.env("CAS_KEYS", home.folder.path().join("keys")).env("CAS_KEY_PASSWORD", "wrong-one");
+    let output = command.output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("password") && !said.contains("wrong-one"), "{said}");
+    ends(&home, &["verify", &one, "--key", "mine"], 3, &["there is no signature"]);
+    ends(&home, &["sign", &one, "--key", "nobody"], 2, &["there is no key `nobody`"]);
+}
+
+#[test]
+fn skopeo_takes_the_older_form_of_a_real_registry_and_refuses_what_is_changed() {
+    let home = home();
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_registry, address)) = Registry::start(folder.path()) else {
+        eprintln!("SKIPPED: docker-registry is missing");
+        return;
+    };
+    let (one, two) = (format!("{address}/a:1.0.0"), format!("{address}/a:2.0.0"));
+    ends(&home, &["push", ":one", &one], 0, &[]);
+    ends(&home, &["push", ":two", &two], 0, &[]);
+    ends(&home, &["key", "generate", "mine"], 0, &[]);
+    ends(&home, &["key", "generate", "other"], 0, &[]);
+    ends(&home, &["sign", &one, "--key", "mine"], 0, &[]);
+    ends(&home, &["verify", &one, "--key", "mine"], 0, &["is signed by mine"]);
+    if Command::new("skopeo").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: skopeo is missing");
+        return;
+    }
+    let registries = folder.path().join("registries.d");
+    fs::create_dir(&registries).unwrap();
+    fs::write(registries.join("a.yaml"), format!("docker:\n  {address}:\n    use-sigstore-attachments: true\n"))
+        .unwrap();
+    for (key, image, is_fine) in [("mine", &one, true), ("other", &one, false), ("mine", &two, false)] {
+        let public = home.folder.path().join(format!("keys/{key}.pub"));
+        let policy = serde_json::json!({ "default": [{ "type": "reject" }], "transports": { "docker": { address.as_str(): [{
+            "type": "sigstoreSigned", "keyPath": public, "signedIdentity": { "type": "matchRepository" } }] } } });
+        let file = folder.path().join("policy.json");
+        fs::write(&file, policy.to_string()).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        let copied = Command::new("skopeo")
+            .arg("--policy")
+            .arg(&file)
+            .arg("--registries.d")
+            .arg(&registries)
+            .args(["copy", "--remove-signatures", "--src-tls-verify=false", &format!("docker://{image}")])
+            .arg(format!("oci:{}:x", copy.path().display()))
+            .output()
+            .unwrap();
+        let said = text(&copied.stderr);
+        if said.contains("sigstore disabled") {
+            eprintln!("SKIPPED: this skopeo is built without sigstore");
+            return;
+        }
+        assert_eq!(copied.status.success(), is_fine, "{key} {image}: {said}");
+    }
+}
