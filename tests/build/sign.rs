@@ -154,6 +154,23 @@ fn signatures_of_other_images_and_changed_ones_are_refused() {
 }
 
 #[test]
+fn what_is_attested_is_no_signature_and_the_other_way_round() {
+    let (home, fake) = (home(), fake(Some(100)));
+    let one = format!("{}/a:1.0.0", fake.address());
+    let kind = "https://example.com/check/v1";
+    ends(&home, &["push", ":one", &one], 0, &[]);
+    ends(&home, &["key", "generate", "mine", "--plain"], 0, &[]);
+    home.write("said.json", "{\"fine\": true}\n");
+    home.write("list.json", "[]\n");
+    let attest = |file: &'static str| ["attest", &one, "--key", "mine", "--type", kind, "--predicate", file].to_vec();
+    ends(&home, &attest("list.json"), 2, &["predicate"]);
+    ends(&home, &attest("said.json"), 0, &["attested"]);
+    ends(&home, &["verify", &one, "--key", "mine", "--type", kind], 0, &["is signed by mine"]);
+    ends(&home, &["verify", &one, "--key", "mine"], 3, &["it says", "not verified"]);
+    ends(&home, &["verify", &one, "--key", "mine", "--type", "https://example.com/other"], 3, &["it says"]);
+}
+
+#[test]
 fn a_wrong_password_is_told_and_not_repeated() {
     let (home, fake) = (home(), fake(None));
     let one = format!("{}/a:1.0.0", fake.address());

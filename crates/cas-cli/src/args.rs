@@ -186,6 +186,11 @@ pub(crate) enum Command {
     /// The tag is asked for once, and what is signed is the digest and the repository. The signature is a sigstore bundle that refers to
     /// the image, and the older form under the tag `sha256-DIGEST.sig`. Signing again with the same key changes nothing.
     Sign(crate::sign::SignArgs),
+    /// Say something of an image in a registry, signed
+    ///
+    /// The predicate is put into a statement about the digest and the repository, and signed as a bundle that refers to the image.
+    /// `cas provenance --predicate` prints one; `cas verify --type URI` looks for it.
+    Attest(crate::sign::AttestArgs),
     /// Tell who signed an image in a registry
     ///
     /// Bundles and signatures of the older form count when a key that is trusted made them, for this digest and this repository. One is

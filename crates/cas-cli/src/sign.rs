@@ -1,4 +1,4 @@
-//! `cas sign` and `cas verify`.
+//! `cas sign`, `cas attest` and `cas verify`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use cas_attest::{
     BUNDLE_MEDIA_TYPE, Bundle, CONTENT_ANNOTATION, CONTENT_DSSE, DocumentError, Expectation, KeySet, MAX_BUNDLE_BYTES,
-    MAX_CANDIDATES, PREDICATE_ANNOTATION, SIGN_PREDICATE, SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, SimplePayload,
-    SimpleSignature, SimpleType, Statement, Subject, TrustedKey, Verified, VerifyError, signature_tag, verify_bundles,
-    verify_simple,
+    MAX_CANDIDATES, MAX_PAYLOAD_BYTES, PREDICATE_ANNOTATION, PrivateKey, SIGN_PREDICATE, SIGNATURE_ANNOTATION,
+    SIMPLE_MEDIA_TYPE, SimplePayload, SimpleSignature, SimpleType, Statement, Subject, TrustedKey, Verified,
+    VerifyError, signature_tag, verify_bundles, verify_simple,
 };
-use cas_digest::DigestFunction;
+use cas_digest::{Digest, DigestFunction};
 use cas_oci::Reference;
 use cas_registry::Client;
 use cas_sync::{Attachable, Attachments};
@@ -45,6 +45,26 @@ pub(crate) struct SignArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct AttestArgs {
+    /// Image in a registry: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`
+    image: String,
+    /// What is said of the image: a file with a JSON object
+    #[arg(long, value_name = "FILE")]
+    predicate: PathBuf,
+    /// What kind of thing is said, as a URI
+    #[arg(long = "type", value_name = "URI", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    predicate_type: String,
+    /// The private key: a file, or the name of one that `cas key` keeps
+    #[arg(long)]
+    key: String,
+    /// The repository that is signed for, where the image will be copied to another one
+    #[arg(long, value_name = "HOST/NAME")]
+    repository: Option<String>,
+    #[command(flatten)]
+    password: PasswordArgs,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// Image in a registry: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`
     image: String,
@@ -74,11 +94,7 @@ pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
         let repository = args.repository.clone().unwrap_or_else(|| found.repository.to_string());
         let subject = Subject { name: Some(repository.clone()), ..Subject::of(&found.blob.digest) };
         let statement = Statement::signature_of(subject).map_err(too_much)?;
-        let bundle = Bundle::sign(&key, &statement).map_err(too_much)?;
-        let annotations = [(CONTENT_ANNOTATION, CONTENT_DSSE), (PREDICATE_ANNOTATION, SIGN_PREDICATE)];
-        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let referrer = attachments.attach(&found, BUNDLE_MEDIA_TYPE, bundle.as_bytes(), annotations);
-        let referrer = referrer.map_err(Failure::Sync)?;
+        let referrer = attach(&attachments, &found, &key, &statement)?;
         let mut row = json!({
             "image": name,
             "digest": found.blob.digest.to_string(),
@@ -105,6 +121,47 @@ pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
         format!("{}@{} signed for {}", text(&row["image"]), text(&row["digest"]), text(&row["repository"]))
     })?;
     Ok(Exit::Done)
+}
+
+pub(crate) fn attest(global: &Global, args: &AttestArgs) -> Result<Exit, Failure> {
+    let image = reference(&args.image)?;
+    let predicate = cas_fs::read_limited(&in_here(global, &args.predicate), MAX_PAYLOAD_BYTES as u64)?;
+    let no_text = |_| Failure::Usage(format!("`{}` is no text", args.predicate.display()));
+    let predicate = String::from_utf8(predicate).map_err(no_text)?;
+    let key = private(global, &args.key, &args.password)?;
+    let signals = cancel_on_signals()?;
+    let client = client(&signals);
+    let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
+    let found = attachments.find(&image).map_err(Failure::Sync)?;
+    let repository = args.repository.clone().unwrap_or_else(|| found.repository.to_string());
+    let subject = Subject { name: Some(repository.clone()), ..Subject::of(&found.blob.digest) };
+    let statement = Statement::new(vec![subject], &args.predicate_type, &predicate).map_err(too_much)?;
+    let referrer = attach(&attachments, &found, &key, &statement)?;
+    let row = json!({
+        "image": args.image,
+        "digest": found.blob.digest.to_string(),
+        "repository": repository,
+        "type": args.predicate_type,
+        "key": key.public_key().id().to_string(),
+        "bundle": referrer.to_string(),
+    });
+    print(global, &[row], |row| {
+        format!("{}@{} attested: {}", text(&row["image"]), text(&row["digest"]), text(&row["type"]))
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Signs a statement and attaches it to what it is about.
+fn attach(
+    attachments: &Attachments<'_>,
+    found: &Attachable,
+    key: &PrivateKey,
+    statement: &Statement,
+) -> Result<Digest, Failure> {
+    let bundle = Bundle::sign(key, statement).map_err(too_much)?;
+    let annotations = [(CONTENT_ANNOTATION, CONTENT_DSSE), (PREDICATE_ANNOTATION, statement.predicate_type())];
+    let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    attachments.attach(found, BUNDLE_MEDIA_TYPE, bundle.as_bytes(), annotations).map_err(Failure::Sync)
 }
 
 pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure> {
