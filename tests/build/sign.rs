@@ -215,7 +215,7 @@ fn skopeo_takes_the_older_form_of_a_real_registry_and_refuses_what_is_changed() 
         let file = folder.path().join("policy.json");
         fs::write(&file, policy.to_string()).unwrap();
         let copy = tempfile::tempdir().unwrap();
-        let copied = Command::new("skopeo")
+        let copied = crate::push::skopeo(folder.path())
             .arg("--policy")
             .arg(&file)
             .arg("--registries.d")

@@ -37,7 +37,7 @@ pub(crate) struct SignArgs {
     /// The repository that is signed for, where the image will be copied to another one
     #[arg(long, value_name = "HOST/NAME")]
     repository: Option<String>,
-    /// Write the bundle alone, and not the older form that podman and skopeo read
+    /// Write the bundle alone, and not the older form, which is for podman and skopeo
     #[arg(long)]
     no_legacy: bool,
     #[command(flatten)]
