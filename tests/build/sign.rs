@@ -232,3 +232,35 @@ fn skopeo_takes_the_older_form_of_a_real_registry_and_refuses_what_is_changed() 
         assert_eq!(copied.status.success(), is_fine, "{key} {image}: {said}");
     }
 }
+
+#[test]
+fn a_signed_provenance_leads_to_every_input() {
+    let (home, fake) = (home(), fake(Some(9)));
+    let one = format!("{}/a:1.0.0", fake.address());
+    ends(&home, &["push", ":one", &one], 0, &[]);
+    ends(&home, &["key", "generate", "mine"], 0, &[]);
+    let told = home.cas(&["provenance", ":one", "--predicate"]);
+    home.write("said.json", &text(&told.stdout));
+    let slsa = "https://slsa.dev/provenance/v1";
+    let attest = ["attest", &one, "--key", "mine", "--type", slsa, "--predicate", "said.json"];
+    ends(&home, &["verify", &one, "--key", "mine", "--inputs"], 3, &["there is no signature"]);
+    ends(&home, &attest, 0, &["attested"]);
+    let verify = ["verify", &one, "--key", "mine", "--inputs"];
+    ends(&home, &verify, 0, &["is signed by mine", "//:one: 0 actions and 2 inputs, 0 of them not in the store"]);
+    // What else is said of the image is nobody's fault.
+    ends(&home, &["sign", &one, "--key", "mine"], 0, &[]);
+    let said = ends(&home, &verify, 0, &[]);
+    assert!(!said.contains("refused"), "{said}");
+    // A file that the store lost is told, by its path.
+    let store = cas_store::Store::open(&home.folder.path().join("store")).unwrap();
+    let page = cas_blob::Descriptor::of(cas_digest::DigestFunction::Blake3, b"<p>one</p>\n");
+    fs::remove_file(store.object_path(&page).unwrap()).unwrap();
+    ends(&home, &verify, 1, &["source site/index.html: sha256:", "1 of them not in the store"]);
+    ends(&home, &["verify", &one, "--key", "mine", "--inputs", "--type", slsa], 2, &["--type"]);
+    // What is signed as a provenance and is none of this program's is told.
+    home.write("said.json", "{\"buildDefinition\": {\"buildType\": \"https://example.com/other\"}}");
+    let two = format!("{}/b:1.0.0", fake.address());
+    ends(&home, &["push", ":two", &two], 0, &[]);
+    ends(&home, &["attest", &two, "--key", "mine", "--type", slsa, "--predicate", "said.json"], 0, &[]);
+    ends(&home, &["verify", &two, "--key", "mine", "--inputs"], 2, &["cannot be looked through"]);
+}

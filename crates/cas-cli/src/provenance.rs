@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cas_attest::{PROVENANCE_PREDICATE, Provenance, Statement};
 use cas_build::{BuildError, Described, absent_of};
+use cas_store::Store;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -95,22 +96,33 @@ fn check(global: &Global, file: &std::path::Path) -> Result<Exit, Failure> {
     };
     let provenance = provenance.map_err(|error| refused(&error))?;
     let store = open_store(global)?;
-    let absent = absent_of(&store, &provenance)?;
-    let exit = if absent.is_empty() { Exit::Done } else { Exit::Failed };
-    let rows: Vec<Value> =
-        absent.iter().map(|one| json!({ "kind": one.kind, "name": one.name, "absent": one.what })).collect();
+    let rows = absent(&store, &provenance)?;
+    let exit = if rows.is_empty() { Exit::Done } else { Exit::Failed };
     match global.format {
         Format::Json => render::lines([json!({ "exit": exit.word(), "results": rows }).to_string()])?,
-        Format::Text => render::lines(rows.iter().map(|row| {
-            format!("{} {}: {} is not in the store", text(&row["kind"]), text(&row["name"]), text(&row["absent"]))
-        }))?,
+        Format::Text => render::lines(rows.iter().map(line))?,
     }
-    render::note(&format!(
-        "{}: {} and {}, {} of them not in the store",
+    render::note(&summary(&provenance, rows.len()));
+    Ok(exit)
+}
+
+/// What a provenance names and the store does not have, as rows.
+pub(crate) fn absent(store: &Store, provenance: &Provenance) -> Result<Vec<Value>, Failure> {
+    let absent = absent_of(store, provenance)?;
+    Ok(absent.iter().map(|one| json!({ "kind": one.kind, "name": one.name, "absent": one.what })).collect())
+}
+
+/// A row in words.
+pub(crate) fn line(row: &Value) -> String {
+    format!("{} {}: {} is not in the store", text(&row["kind"]), text(&row["name"]), text(&row["absent"]))
+}
+
+/// How much was looked at, and how much of it is gone.
+pub(crate) fn summary(provenance: &Provenance, absent_count: usize) -> String {
+    format!(
+        "{}: {} and {}, {absent_count} of them not in the store",
         provenance.target,
         render::counted(provenance.actions.len() as u64, "action"),
         render::counted(provenance.inputs.len() as u64, "input"),
-        absent.len()
-    ));
-    Ok(exit)
+    )
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use cas_attest::{
     BUNDLE_MEDIA_TYPE, Bundle, CONTENT_ANNOTATION, CONTENT_DSSE, DocumentError, Expectation, KeySet, MAX_BUNDLE_BYTES,
-    MAX_CANDIDATES, MAX_PAYLOAD_BYTES, PREDICATE_ANNOTATION, PrivateKey, SIGN_PREDICATE, SIGNATURE_ANNOTATION,
-    SIMPLE_MEDIA_TYPE, SimplePayload, SimpleSignature, SimpleType, Statement, Subject, TrustedKey, Verified,
-    VerifyError, signature_tag, verify_bundles, verify_simple,
+    MAX_CANDIDATES, MAX_PAYLOAD_BYTES, PREDICATE_ANNOTATION, PROVENANCE_PREDICATE, PrivateKey, Provenance, Rejected,
+    Rejection, SIGN_PREDICATE, SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, SimplePayload, SimpleSignature, SimpleType,
+    Statement, Subject, TrustedKey, Verified, VerifyError, signature_tag, verify_bundles, verify_simple,
 };
 use cas_digest::{Digest, DigestFunction};
 use cas_oci::Reference;
@@ -18,9 +18,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::args::{Format, Global};
-use crate::commands::{OnSignals, cancel_on_signals, in_here, logins, now_unix_seconds, print, text};
+use crate::commands::{OnSignals, cancel_on_signals, in_here, logins, now_unix_seconds, open_store, print, text};
 use crate::exit::Exit;
 use crate::key::{PasswordArgs, private, public};
+use crate::provenance;
 use crate::render::{self, Failure};
 
 /// Longest payload of the older form.
@@ -80,6 +81,12 @@ pub(crate) struct VerifyArgs {
     /// What must have been said of the image, as the URI of a predicate; without it, that it is signed
     #[arg(long = "type", value_name = "URI")]
     predicate_type: Option<String>,
+    /// Look for a signed provenance of `cas provenance`, and whether all that it names is in the store
+    ///
+    /// From the signature to each action of a step, and from there to each file that it saw; what is not there is told by name, and
+    /// the exit code is 1 then.
+    #[arg(long, conflicts_with = "predicate_type")]
+    inputs: bool,
 }
 
 pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
@@ -186,7 +193,11 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure
     };
     let expected = Expectation {
         artifact: &[digest],
-        predicate_type: args.predicate_type.as_deref().unwrap_or(SIGN_PREDICATE),
+        predicate_type: match &args.predicate_type {
+            Some(kind) => kind,
+            None if args.inputs => PROVENANCE_PREDICATE,
+            None => SIGN_PREDICATE,
+        },
         repository: Some(&repository),
         annotations: &BTreeMap::new(),
         threshold: NonZeroUsize::MIN,
@@ -201,13 +212,32 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure
         (None, Some(found)) => judge_attached(&attachments, found, &keys, &expected, &mut judged)?,
         (None, None) => {}
     }
-    let exit = if judged.accepted.is_empty() { Exit::Mismatch } else { Exit::Done };
-    let is_verified = exit == Exit::Done;
+    let is_verified = !judged.accepted.is_empty();
+    let (mut absent, mut summaries) = (Vec::new(), Vec::new());
+    if args.inputs && is_verified {
+        let store = open_store(global)?;
+        for statement in &judged.statements {
+            let read = Provenance::decode(statement.predicate().as_bytes());
+            let refused = |error: DocumentError| {
+                let hint = "sign what `cas provenance` gives";
+                Failure::Usable(format!("the signed provenance cannot be looked through: {error}"), hint.to_owned())
+            };
+            let provenance = read.map_err(refused)?;
+            let rows = provenance::absent(&store, &provenance)?;
+            summaries.push(provenance::summary(&provenance, rows.len()));
+            absent.extend(rows);
+        }
+    }
+    let exit = match (is_verified, absent.is_empty()) {
+        (false, _) => Exit::Mismatch,
+        (true, false) => Exit::Failed,
+        (true, true) => Exit::Done,
+    };
     if global.format == Format::Json {
         let row = json!({
             "image": args.image, "digest": digest.to_string(), "repository": repository,
             "type": expected.predicate_type, "verified": is_verified,
-            "accepted": judged.accepted, "refused": judged.refused,
+            "accepted": judged.accepted, "refused": judged.refused, "absent": absent,
         });
         render::lines([json!({ "exit": exit.word(), "results": [row] }).to_string()])?;
         return Ok(exit);
@@ -222,9 +252,12 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure
         )
     };
     render::lines(judged.accepted.iter().map(told))?;
-    for row in &judged.refused {
+    render::lines(absent.iter().map(provenance::line))?;
+    // What says something else was not asked for, and matters where nothing was found.
+    for row in judged.refused.iter().filter(|row| !is_verified || row["other"] != true) {
         render::note(&format!("refused: {}: {}", text(&row["place"]), text(&row["reason"])));
     }
+    summaries.iter().for_each(|summary| render::note(summary));
     if !is_verified {
         let count = judged.refused.len();
         let why =
@@ -239,24 +272,32 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure
 struct Judged {
     accepted: Vec<Value>,
     refused: Vec<Value>,
+    /// What those say that were accepted.
+    statements: Vec<Statement>,
 }
 
 impl Judged {
     fn add(&mut self, place: &str, result: Result<Verified, VerifyError>) {
         match result {
-            Ok(verified) => self.accepted.extend(verified.accepted.iter().map(
-                |accepted| json!({ "place": place, "key": accepted.key_name, "id": accepted.key_id.to_string() }),
-            )),
+            Ok(verified) => {
+                for accepted in verified.accepted {
+                    let id = accepted.key_id.to_string();
+                    self.accepted.push(json!({ "place": place, "key": accepted.key_name, "id": id }));
+                    self.statements.extend(accepted.statement);
+                }
+            }
             Err(VerifyError::Threshold { rejected, .. }) if !rejected.is_empty() => {
-                let reasons = rejected.iter().map(|rejected| rejected.reason.to_string());
-                self.refused.extend(reasons.map(|reason| json!({ "place": place, "reason": reason })));
+                for Rejected { reason, .. } in rejected {
+                    let other = matches!(reason, Rejection::PredicateType { .. });
+                    self.refused.push(json!({ "place": place, "reason": reason.to_string(), "other": other }));
+                }
             }
             Err(error) => self.refuse(place, &error.to_string()),
         }
     }
 
     fn refuse(&mut self, place: &str, reason: &str) {
-        self.refused.push(json!({ "place": place, "reason": reason }));
+        self.refused.push(json!({ "place": place, "reason": reason, "other": false }));
     }
 }
 

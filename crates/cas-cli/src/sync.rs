@@ -157,6 +157,8 @@ fn apply(global: &Global, args: &SyncArgs) -> Result<Exit, Failure> {
     let outcomes = apply_sync(&client, &files.file, &items, found, &told).map_err(Failure::Sync)?;
     let exit = exit_of(&outcomes);
     show(global, exit, &items, &outcomes)?;
+    let brought = outcomes.iter().filter(|outcome| matches!(outcome, Ok(ItemState::New | ItemState::Moves(_)))).count();
+    render::note(&format!("{} brought", render::counted(brought as u64, "tag")));
     if exit == Exit::Done {
         cas_fs::remove_file(&files.journal).map_err(BuildError::Fs)?;
     }
