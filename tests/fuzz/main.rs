@@ -754,6 +754,56 @@ fn git_repositories() {
 }
 
 #[test]
+fn files_of_sync_and_destinations() {
+    use cas_sync::{SyncFile, SyncLock, TagFilter, TagRequest, template_parts};
+    let file = b"[[image]]\nfrom = \"h.example/a\"\nto = [\"r.example/a\"]\ntags = [\"1.*\", \"x\"]\nregex = \"v\\\\d+\"\n\
+        semver = \">=1 <3\"\nexclude = [\"*-rc\"]\nnewest = 3\nplatforms = [\"linux/arm64\"]\n[host.\"h.example\"]\nat_once = 2\n";
+    let section = std::str::from_utf8(file).unwrap();
+    assert!(SyncFile::parse(section).is_ok(), "{:?}", SyncFile::parse(section));
+    fuzz("sync-file", &[file.to_vec()], |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        match SyncFile::parse(&text) {
+            Ok(file) => {
+                for section in &file.sections {
+                    let chosen = section.filter.choose(["1.0", "v1", "x", "1.2.3-rc", "1.2.3"]);
+                    assert!(chosen.tags.len() <= 5 && file.at_once(&section.from.host) > 0);
+                }
+            }
+            Err(error) => assert!(error.span.is_none_or(|span| span.end <= text.len() && span.start <= span.end)),
+        }
+    });
+    let digest = Descriptor::of(DigestFunction::Sha256, b"x").digest;
+    let lock = format!(
+        "version = 1\n[[image]]\nfrom = \"h.example/a\"\nrequest = \"tags 1\"\n[image.tags]\n\"1\" = \"{digest}\"\n"
+    );
+    assert!(SyncLock::parse(&lock).is_ok());
+    fuzz("sync-lock", &[lock.into_bytes()], |bytes| {
+        if let Ok(lock) = SyncLock::parse(&String::from_utf8_lossy(bytes)) {
+            assert_eq!(SyncLock::parse(&lock.to_text()).unwrap(), lock);
+        }
+    });
+    fuzz("destination", &[b"ghcr.io/a/{name}:{version}-{git.short}".to_vec()], |bytes| {
+        let _ = template_parts(&String::from_utf8_lossy(bytes));
+    });
+    fuzz(
+        "tag-pattern",
+        &[b"{12,13}*[a-z]".to_vec(), b"v(\\d+)\\.[0-9]{1,3}".to_vec(), b">=1.2 <3 || ^5".to_vec()],
+        |bytes| {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            for request in [
+                TagRequest { tags: vec![text.clone()], ..TagRequest::default() },
+                TagRequest { regex: Some(text.clone()), ..TagRequest::default() },
+                TagRequest { semver: Some(text.clone()), ..TagRequest::default() },
+            ] {
+                if let Ok(filter) = TagFilter::new(&request) {
+                    let _ = filter.choose(["1.0.0", "v2", "12-a", "x"]);
+                }
+            }
+        },
+    );
+}
+
+#[test]
 fn provenance_and_what_it_names() {
     use cas_attest::{Input, LOCAL_BUILDER, Provenance};
     let set = |text: &str| std::collections::BTreeSet::from([text.to_owned()]);
