@@ -176,9 +176,13 @@ fn downloads_tarballs_and_artifacts_have_one_as_well() {
     assert_eq!(found["download //:data"]["digest"]["sha256"], SHA256);
     let (_, package) = statement(&home, &[":package"]);
     let subject = &package["subject"][0];
-    let made = build(&home, &["npm", "pack", ":package"]);
+    let made = build(&home, &["npm", "pack", ":package", "--pack-destination", "packed"]);
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
     assert_eq!(subject["name"], "p-1.0.0.tgz");
+    let bytes = fs::read(home.workspace().join("packed").join("p-1.0.0.tgz")).unwrap();
+    for function in [DigestFunction::Sha256, DigestFunction::Sha512] {
+        assert_eq!(subject["digest"][function.name()], Digest::of(function, &bytes).to_hex());
+    }
     let found = inputs(&package);
     assert!(found.contains_key("source package.json"), "{found:?}");
     let output = cas(&home, &["provenance", ":data"]);

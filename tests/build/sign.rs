@@ -1,12 +1,14 @@
 //! Signatures of images in registries: made, verified, and refused when anything about them is not what was signed.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
 
-use cas_testing::registry::{FakeRegistry, Gate, Manner};
+use cas_testing::registry::{FakeRegistry, Fault, Gate, Manner};
 use serde_json::Value;
 
 use crate::push::Registry;
+use crate::terminal::{Terminal, XTERM};
 use crate::{Home, text};
 
 const MANIFEST: &str = "[workspace]\n\
@@ -263,4 +265,67 @@ fn a_signed_provenance_leads_to_every_input() {
     ends(&home, &["push", ":two", &two], 0, &[]);
     ends(&home, &["attest", &two, "--key", "mine", "--type", slsa, "--predicate", "said.json"], 0, &[]);
     ends(&home, &["verify", &two, "--key", "mine", "--inputs"], 2, &["cannot be looked through"]);
+}
+
+/// What is signed is signed where it is brought to, and one platform is brought alone.
+#[test]
+fn signatures_come_along_with_sync_and_a_platform_can_come_alone() {
+    let (home, source, target) = (home(), fake(None), fake(Some(9)));
+    let web = "[image.web]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nlayers = [{ files = [\"site/**\"], to = \"/\" }]\n";
+    home.write("cas.toml", &format!("{MANIFEST}{web}"));
+    let from = |rest: &str| format!("{}/{rest}", source.address());
+    let to = |rest: &str| format!("{}/{rest}", target.address());
+    ends(&home, &["push", ":one", &from("a:1.0.0")], 0, &[]);
+    ends(&home, &["push", ":web", &from("web:1.0.0")], 0, &[]);
+    ends(&home, &["key", "generate", "mine"], 0, &[]);
+    ends(&home, &["sign", &from("a:1.0.0"), "--key", "mine"], 0, &[]);
+    let section = |from: &str, to: &str, rest: &str| {
+        format!("[[image]]\nfrom = \"{from}\"\nto = [\"{to}\"]\ntags = [\"1.0.0\"]\n{rest}")
+    };
+    let file = section(&from("a"), &to("with"), "")
+        + &section(&from("a"), &to("without"), "referrers = false\n")
+        + &section(&from("web"), &to("arm"), "platforms = [\"linux/arm64\"]\n");
+    home.write("m.toml", &file);
+    ends(&home, &["sync", "plan", "m.toml"], 0, &[]);
+    ends(&home, &["sync", "apply", "m.toml"], 0, &["3 tags brought"]);
+    let verify = |name: &str, code, said: &str| {
+        let image = to(&format!("{name}:1.0.0"));
+        ends(&home, &["verify", &image, "--key", "mine", "--repository", &from("a")], code, &[said])
+    };
+    verify("with", 0, "is signed by mine");
+    verify("without", 3, "there is no signature");
+    let arm: Value = serde_json::from_slice(&target.get("arm/manifests/1.0.0").unwrap()).unwrap();
+    assert!(arm.get("layers").is_some() && arm.get("manifests").is_none(), "{arm}");
+    ends(&home, &["sync", "verify", "m.toml"], 0, &["3 tags, 3 of them as pinned"]);
+    // What was pinned and is gone at the source is told by the tag that was to have it.
+    source.fail("GET /v2/a/manifests/", Fault::Status(404, Vec::new()), 99);
+    home.write("m.toml", &file.replace("/with", "/new").replace("/newout", "/other"));
+    ends(&home, &["sync", "apply", "m.toml"], 4, &["/new:1.0.0: ", "does not exist"]);
+    assert!(target.get("new/manifests/1.0.0").is_none());
+}
+
+#[test]
+fn a_password_of_a_key_is_asked_for_twice_and_not_shown() {
+    let home = home();
+    let keys = home.folder.path().join("keys");
+    let variables = [XTERM, ("CAS_KEYS", keys.to_str().unwrap())];
+    let start = |answers: [&str; 2]| {
+        let terminal = Terminal::start(&home, &["key", "generate", "mine"], (100, 24), &variables);
+        let mut typed = terminal.master.try_clone().unwrap();
+        terminal.wait_for("the question", |screen| screen.contains("Password of the new key:"));
+        typed.write_all(answers[0].as_bytes()).unwrap();
+        if answers[0].ends_with('\n') {
+            terminal.wait_for("the second question", |screen| screen.contains("The same again:"));
+            typed.write_all(answers[1].as_bytes()).unwrap();
+        }
+        let (code, screen, bytes) = terminal.end();
+        assert!(!bytes.contains("s3c"), "{bytes}");
+        (code, screen)
+    };
+    let (code, screen) = start(["s3cret\n", "s3crets\n"]);
+    assert!(code == Some(2) && screen.contains("the two passwords differ"), "{screen}");
+    assert_eq!(start(["s3c\x03", ""]).0, Some(130));
+    assert!(!keys.join("mine.key").exists());
+    assert_eq!(start(["s3cret\n", "s3cret\n"]).0, Some(0));
+    assert!(fs::read_to_string(keys.join("mine.key")).unwrap().contains("ENCRYPTED"));
 }

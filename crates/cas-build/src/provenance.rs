@@ -10,7 +10,7 @@ use cas_attest::{Input, LOCAL_BUILDER, Provenance, Subject};
 use cas_blob::Descriptor;
 use cas_cargo::CargoLock;
 use cas_config::{Fetch, Label, LockedDebian, LockfileKind, RootSource, TargetKind, Toolchain};
-use cas_digest::{Digest, DigestFunction, HashingWriter};
+use cas_digest::{Digest, DigestFunction};
 use cas_npm::{Integrity, LockedPackage};
 use cas_store::Store;
 use cas_tree::{Node, RelPath};
@@ -74,6 +74,7 @@ impl Builder<'_> {
             graph: &graph,
             values: &values,
             sources,
+            packages: BTreeSet::new(),
             manifests: BTreeSet::new(),
             paths: words.values().flat_map(|trace| trace.file_paths()).collect(),
             made: Provenance {
@@ -109,6 +110,8 @@ struct Collector<'a> {
     sources: Sources<'a>,
     /// Of files of the workspace.
     paths: BTreeSet<RelPath>,
+    /// Integrities of the packages of npm that are told already: targets share most of them.
+    packages: BTreeSet<String>,
     /// Of files that say what targets are: no step reads them.
     manifests: BTreeSet<RelPath>,
     made: Provenance,
@@ -222,6 +225,9 @@ impl Collector<'_> {
     }
 
     fn npm(&mut self, name: &str, version: &str, url: &str, integrity: &Integrity) -> Result<(), BuildError> {
+        if !self.packages.insert(format!("{name}@{version} {integrity}")) {
+            return Ok(());
+        }
         let Builder { store, fetcher, .. } = *self.builder;
         let function = self.builder.workspace.section.digest_function;
         let blob = fetch_pinned(store, fetcher, function, url, integrity.0)?;
@@ -313,9 +319,7 @@ fn subjects(store: &Store, label: &Label, output: &Output) -> Result<Vec<Subject
         },
         Output::Artifact(artifact) => Ok(vec![named(&artifact.manifest)?]),
         Output::Tarball(tarball) => {
-            let mut hasher = HashingWriter::new(std::io::sink(), &[DigestFunction::Sha256]);
-            layer::write(store, &tarball.recipe, &mut hasher)?;
-            let mut subject = Subject::of(&hasher.finish().1[0]);
+            let mut subject = Subject::of(&tarball.recipe.blob.digest);
             let integrity = tarball.integrity.0;
             subject.digests.insert(integrity.function().name().to_owned(), integrity.to_hex());
             Ok(vec![Subject { name: Some(tarball.file_name.clone()), ..subject }])

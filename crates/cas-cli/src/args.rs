@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::args_remote::{CopyArgs, LoginArgs, LogoutArgs, PullArgs, TagArgs};
+use crate::args_remote::{CopyArgs, LoginArgs, LogoutArgs, PullArgs, PushArgs, TagArgs};
 
 /// A hermetic builder, cache and artifact tool
 ///
@@ -686,26 +686,6 @@ pub(crate) struct ConvertArgs {
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) which: WhichArgs,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PushArgs {
-    /// Image or artifact: a target as `:name` or `//package:name`, or what is in the store by name
-    pub(crate) image: String,
-    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag; `{version}`, `{git.sha}`, `{git.short}` and `{name}` are those of the target
-    #[arg(required = true)]
-    pub(crate) destinations: Vec<String>,
-    /// A tag that may be moved, if it is no version and no commit; can be given several times
-    ///
-    /// The tag is looked at and then written, by two requests: registries have no way to do both at once. What others write in
-    /// between is lost.
-    #[arg(long, value_name = "TAG")]
-    pub(crate) move_tag: Vec<String>,
-    /// Look at what is there, and send nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) input: InputArgs,
 }
 
 #[derive(Args, Debug)]

@@ -1,10 +1,24 @@
-//! The command line of what is done with registries: copies, pulls, tags, logins.
+//! The command line of what is done with registries: pushes, copies, pulls, tags, logins.
 
 use std::path::PathBuf;
 
+use cas_sync::PushOptions;
 use clap::Args;
 
-use crate::args::parse_platform;
+use crate::args::{InputArgs, parse_platform};
+
+#[derive(Args, Debug)]
+pub(crate) struct PushArgs {
+    /// Image or artifact: a target as `:name` or `//package:name`, or what is in the store by name
+    pub(crate) image: String,
+    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag; `{version}`, `{git.sha}`, `{git.short}` and `{name}` are those of the target
+    #[arg(required = true)]
+    pub(crate) destinations: Vec<String>,
+    #[command(flatten)]
+    pub(crate) tags: MoveArgs,
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+}
 
 #[derive(Args, Debug)]
 pub(crate) struct CopyArgs {
@@ -96,4 +110,11 @@ pub(crate) struct LogoutArgs {
     /// The file of logins [default: all that are read]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
+}
+
+impl MoveArgs {
+    /// What a push makes of it.
+    pub(crate) fn options(&self) -> PushOptions {
+        PushOptions { moved: self.move_tag.iter().cloned().collect(), is_dry: self.dry_run, ..PushOptions::default() }
+    }
 }

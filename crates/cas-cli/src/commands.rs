@@ -206,6 +206,14 @@ pub(crate) fn cancel_on_signals() -> Result<OnSignals, Failure> {
     Ok(cancelling)
 }
 
+impl OnSignals {
+    /// A client of registries that these signals stop.
+    pub(crate) fn client(&self, logins: Vec<PathBuf>, mirrors: BTreeMap<String, String>) -> Client {
+        let switch = self.0.clone();
+        Client::new(logins, mirrors).until(move || switch.is_cancelled())
+    }
+}
+
 /// Leaves signals to somebody else who listens, from now on.
 pub(crate) fn leave_signals() {
     *on_signal() = OnSignal::Nothing;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cas_build::{Destination, Platforms, Whole, export_image};
-use cas_oci::{ImageSource, Reference};
-use cas_registry::Client;
-use cas_sync::{Copied, CopyOptions, PushOptions, Target};
-use serde_json::{Value, json};
+use cas_build::{Destination, Image, Platforms, Whole, export_image};
+use cas_oci::{ImageSource, Reference, is_tag};
+use cas_store::Store;
+use cas_sync::{Copied, CopyOptions, Target};
+use serde_json::json;
 
 use crate::args::Global;
-use crate::args_remote::{CopyArgs, MoveArgs, TagArgs};
+use crate::args_remote::{CopyArgs, TagArgs};
 use crate::commands::{cancel_on_signals, logins, open_store};
 use crate::exit::Exit;
 use crate::image::destination;
@@ -18,12 +18,6 @@ use crate::image_convert::mirrors;
 use crate::image_look::{fetched, has_transport};
 use crate::push::{check_moved, print_pushed, shipment};
 use crate::render::{self, Failure};
-
-impl MoveArgs {
-    fn options(&self) -> PushOptions {
-        PushOptions { moved: self.move_tag.iter().cloned().collect(), is_dry: self.dry_run, ..PushOptions::default() }
-    }
-}
 
 /// What a registry has goes straight to others; what has to do with places of this machine goes by way of the store.
 pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
@@ -34,15 +28,29 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
     let targets = Target::parse_all(names.into_iter().map(String::as_str))
         .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
     check_moved(&targets, &args.tags.move_tag)?;
-    let copied = match reference(&args.source)? {
-        Some(source) if !targets.is_empty() => Some(straight(global, args, &source, &targets)?),
-        Some(_) => None,
-        None if !targets.is_empty() => Some(stored(global, args, &targets)?),
-        None => None,
+    let source = reference(&args.source)?;
+    let mut copied = match &source {
+        Some(source) if !targets.is_empty() => Some(straight(global, args, source, &targets)?),
+        _ => None,
     };
     let mut rows = Vec::new();
-    for (text, place) in places.iter().filter(|_| !args.tags.dry_run) {
-        rows.push(export(global, args, text, place)?);
+    let is_kept = !places.is_empty() && !args.tags.dry_run;
+    if is_kept || (source.is_none() && !targets.is_empty()) {
+        let store = Arc::new(open_store(global)?);
+        // A tag may have moved since it was copied.
+        let source = source.map(|source| match &copied {
+            Some(copied) => Reference { tag: None, digest: Some(copied.root.digest), ..source },
+            None => source,
+        });
+        let image = image(global, args, source.as_ref(), &store)?;
+        if source.is_none() && !targets.is_empty() {
+            copied = Some(stored(args, &store, &image, &targets)?);
+        }
+        for (text, place) in places.iter().filter(|_| is_kept) {
+            export_image(&store, &image, place)?;
+            let digest = image.document().digest.to_string();
+            rows.push(json!({ "name": args.source, "digest": digest, "destination": text, "dry_run": false }));
+        }
     }
     let digest = copied.as_ref().map(|copied| copied.root.digest.to_string()).unwrap_or_default();
     let done = copied.as_ref().map(|copied| &copied.done[..]).unwrap_or_default();
@@ -79,8 +87,7 @@ pub(crate) fn reference(text: &str) -> Result<Option<Reference>, Failure> {
 fn straight(global: &Global, args: &CopyArgs, source: &Reference, targets: &[Target]) -> Result<Copied, Failure> {
     let (mirrors, _) = mirrors(global)?;
     let signals = cancel_on_signals()?;
-    let switch = signals.0.clone();
-    let client = Arc::new(Client::new(logins(), mirrors).until(move || switch.is_cancelled()));
+    let client = Arc::new(signals.client(logins(), mirrors));
     let (options, what) =
         (args.tags.options(), CopyOptions { platform: args.platform.as_ref(), referrers: args.referrers });
     cas_sync::copy(&client, source, &what, targets, &options, &|_| ()).map_err(Failure::Sync)
@@ -91,32 +98,18 @@ fn platforms(args: &CopyArgs) -> Platforms {
 }
 
 /// Sends what is in a place of this machine.
-fn stored(global: &Global, args: &CopyArgs, targets: &[Target]) -> Result<Copied, Failure> {
-    let store = Arc::new(open_store(global)?);
-    let image = image(global, args, &store)?;
-    let shipment = shipment(&store, Whole::of_image(&store, &image)?)?;
+fn stored(args: &CopyArgs, store: &Arc<Store>, image: &Image, targets: &[Target]) -> Result<Copied, Failure> {
+    let shipment = shipment(store, Whole::of_image(store, image)?)?;
     let signals = cancel_on_signals()?;
-    let switch = signals.0.clone();
-    let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
+    let client = signals.client(logins(), BTreeMap::new());
     let done = cas_sync::push(&client, &shipment, targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
     Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new(), referrers: 0, lost: Vec::new() })
 }
 
-/// Writes the image to a place of this machine.
-fn export(global: &Global, args: &CopyArgs, text: &str, place: &Destination) -> Result<Value, Failure> {
-    let store = open_store(global)?;
-    let image = image(global, args, &store)?;
-    export_image(&store, &image, place)?;
-    let digest = image.document().digest.to_string();
-    Ok(json!({ "name": args.source, "digest": digest, "destination": text, "dry_run": false }))
-}
-
-fn image(global: &Global, args: &CopyArgs, store: &cas_store::Store) -> Result<cas_build::Image, Failure> {
+/// What is to be kept, of a registry or of a place on this machine.
+fn image(global: &Global, args: &CopyArgs, source: Option<&Reference>, store: &Store) -> Result<Image, Failure> {
     // What the store has by a name is not meant: `cas push` sends that.
-    let text = match reference(&args.source)? {
-        Some(reference) => format!("docker://{reference}"),
-        None => args.source.clone(),
-    };
+    let text = source.map_or_else(|| args.source.clone(), |source| format!("docker://{source}"));
     let found = fetched(global, store, &text, &platforms(args), false)?;
     let found = found.map(|(image, _)| image);
     found.ok_or_else(|| Failure::Usage(format!("`{}` is no place of an image", args.source)))
@@ -128,9 +121,7 @@ pub(crate) fn tag(global: &Global, args: &TagArgs) -> Result<Exit, Failure> {
         return Err(Failure::Usable(format!("`{}` is in no registry", args.source), hint.to_owned()));
     };
     for tag in &args.new {
-        // With any name before it, it is one or not.
-        let is_tag = format!("{}:{tag}", source.repository).parse::<Reference>();
-        if is_tag.is_err() || tag.contains('@') {
+        if !is_tag(tag) {
             let hint = "write the tag alone: at most 128 letters, digits, `.`, `_` and `-`";
             return Err(Failure::Usable(format!("`{tag}` is not a tag"), hint.to_owned()));
         }
@@ -138,8 +129,7 @@ pub(crate) fn tag(global: &Global, args: &TagArgs) -> Result<Exit, Failure> {
     let targets = [Target { repository: source.repository.clone(), tags: args.new.clone() }];
     check_moved(&targets, &args.tags.move_tag)?;
     let signals = cancel_on_signals()?;
-    let switch = signals.0.clone();
-    let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
+    let client = signals.client(logins(), BTreeMap::new());
     let mut new: Vec<String> = Vec::new();
     args.new.iter().for_each(|tag| new.extend(Some(tag).filter(|tag| !new.contains(tag)).cloned()));
     let done = cas_sync::tag(&client, &source, &new, &args.tags.options()).map_err(Failure::Sync)?;

@@ -1,17 +1,18 @@
 //! `cas key`, and how other commands come to keys and their passwords.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use cas_attest::{KeyAlgorithm, KeyError, KeyLabel, MAX_KEY_FILE_BYTES, PrivateKey, PrivateKeyFile, PublicKey};
 use clap::{Args, Subcommand};
 use etcetera::BaseStrategy;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use crate::args::Global;
-use crate::commands::{in_here, print, text, variable};
+use crate::commands::{cancel_on_signals, in_here, print, text, variable};
 use crate::exit::Exit;
+use crate::prompt::{Echo, ask};
 use crate::render::Failure;
 
 /// Longest password, as the format has it.
@@ -204,41 +205,12 @@ impl PasswordArgs {
             let hint = "use `--password-fd N` or `CAS_KEY_PASSWORD`; `--plain` makes a key without one";
             return Err(Failure::Usable("there is no terminal to ask for the password".to_owned(), hint.to_owned()));
         };
-        let password = ask(&terminal, prompt)?;
-        if is_new && ask(&terminal, "The same again")? != password {
+        let signals = cancel_on_signals()?;
+        let one = |question: &str| ask(terminal.as_fd(), &format!("{question}: "), Echo::Off, &signals.0);
+        let password = one(prompt)?;
+        if is_new && one("The same again")? != password {
             return Err(Failure::Usage("the two passwords differ".to_owned()));
         }
         Ok(password)
-    }
-}
-
-/// Asks without showing what is typed. Keys that end programs come as bytes, so that the terminal is always put right again.
-fn ask(mut terminal: &std::fs::File, prompt: &str) -> Result<Vec<u8>, Failure> {
-    let before = tcgetattr(terminal).map_err(|error| Failure::Output(error.into()))?;
-    let mut quiet = before.clone();
-    quiet.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
-    tcsetattr(terminal, OptionalActions::Flush, &quiet).map_err(|error| Failure::Output(error.into()))?;
-    let mut read = || -> io::Result<Option<Vec<u8>>> {
-        // What is asked goes where nobody takes it for a result.
-        write!(io::stderr().lock(), "{prompt}: ")?;
-        let (mut password, mut byte) = (Vec::new(), [0]);
-        while terminal.read(&mut byte)? == 1 {
-            match byte[0] {
-                b'\n' | b'\r' | 4 => break,
-                3 => return Ok(None),
-                8 | 127 => drop(password.pop()),
-                _ if password.len() < MAX_PASSWORD_BYTES => password.push(byte[0]),
-                _ => {}
-            }
-        }
-        Ok(Some(password))
-    };
-    let password = read();
-    tcsetattr(terminal, OptionalActions::Flush, &before).map_err(|error| Failure::Output(error.into()))?;
-    // The end of the line was not shown either.
-    let _ = writeln!(io::stderr().lock());
-    match password.map_err(Failure::Output)? {
-        Some(password) => Ok(password),
-        None => Err(Failure::Usage("interrupted".to_owned())),
     }
 }

@@ -27,6 +27,7 @@ mod own_files;
 mod pages;
 mod place;
 mod progress;
+mod prompt;
 mod provenance;
 mod pull;
 mod push;

@@ -5,29 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use cas_build::BuildError;
 use cas_oci::Reference;
-use cas_registry::{Client, Login, drop_login, keep_login};
+use cas_registry::{Login, drop_login, keep_login};
 use cas_sandbox::Cancel;
 use cas_sync::SyncError;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use crate::args::Global;
 use crate::args_remote::{LoginArgs, LogoutArgs};
 use crate::commands::{cancel_on_signals, in_here, logins, print, text};
 use crate::exit::Exit;
+use crate::prompt::{Echo, MAX_BYTES, ask, line, unreadable};
 use crate::render::{self, Failure};
-use crate::screen;
-
-/// Longest name or password.
-const MAX_BYTES: u64 = 64 << 10;
-/// How often it is asked whether to stop, in nanoseconds.
-const STOP_INTERVAL: i64 = 100_000_000;
 
 pub(crate) fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Failure> {
     let host = host(&args.host)?;
@@ -43,7 +35,7 @@ pub(crate) fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Failure> 
     }
     let user = match &args.user {
         Some(user) => user.clone(),
-        None => ask(&format!("User of {host}: "), Echo::On, &signals.0)?,
+        None => asked(&format!("User of {host}: "), Echo::On, &signals.0)?,
     };
     // The first colon ends the name wherever both are written together (RFC 7617, 2).
     if user.is_empty() || user.contains(|character: char| character == ':' || character.is_control()) {
@@ -54,13 +46,12 @@ pub(crate) fn login(global: &Global, args: &LoginArgs) -> Result<Exit, Failure> 
     }
     let password = match args.password_stdin {
         true => piped()?,
-        false => ask(&format!("Password of {user} for {host}: "), Echo::Off, &signals.0)?,
+        false => asked(&format!("Password of {user} for {host}: "), Echo::Off, &signals.0)?,
     };
     if password.is_empty() {
         return Err(Failure::Usable("the password is empty".to_owned(), "nothing was changed".to_owned()));
     }
-    let switch = signals.0.clone();
-    let client = Client::new(Vec::new(), BTreeMap::new()).until(move || switch.is_cancelled());
+    let client = signals.client(Vec::new(), BTreeMap::new());
     let login = Login::Password { user: user.clone(), password: password.clone() };
     let is_checked = match cas_sync::try_login(&client, &host, &login) {
         Ok(is_checked) => is_checked,
@@ -107,89 +98,20 @@ fn files(global: &Global, named: Option<&PathBuf>) -> Vec<PathBuf> {
     named.map_or_else(logins, |path| vec![in_here(global, path)])
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Failure {
-    Failure::Usable(format!("standard input could not be read: {error}"), String::new())
+/// What somebody answers at the terminal.
+fn asked(question: &str, echo: Echo, cancel: &Cancel) -> Result<String, Failure> {
+    text_of(ask(std::io::stdin().as_fd(), question, echo, cancel)?)
+}
+
+fn text_of(bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| unreadable("it is no text"))
 }
 
 /// What a pipe gives, without the end of its last line.
 fn piped() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    line(bytes)
-}
-
-fn line(bytes: Vec<u8>) -> Result<String, Failure> {
-    let too_long = || Failure::Usable(format!("it is longer than {MAX_BYTES} bytes"), String::new());
-    let text = if bytes.len() as u64 > MAX_BYTES { return Err(too_long()) } else { String::from_utf8(bytes) };
-    let text = text.map_err(|_| unreadable("it is no text"))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
-}
-
-/// Whether a terminal shows what is typed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Echo {
-    On,
-    Off,
-}
-
-/// A terminal that shows nothing of what is typed, until this ends.
-struct Hidden<'a> {
-    terminal: BorrowedFd<'a>,
-    before: Termios,
-}
-
-impl<'a> Hidden<'a> {
-    fn new(terminal: BorrowedFd<'a>) -> rustix::io::Result<Self> {
-        let before = tcgetattr(terminal)?;
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        // The end of the line is shown, so that what comes next begins a new one.
-        quiet.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
-        // What was typed before is not meant for this.
-        tcsetattr(terminal, OptionalActions::Flush, &quiet)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for Hidden<'_> {
-    fn drop(&mut self) {
-        // A terminal that is gone has nothing to show.
-        let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
-    }
-}
-
-/// Asks whoever sits at the terminal, as long as nothing ends the program.
-fn ask(question: &str, echo: Echo, cancel: &Cancel) -> Result<String, Failure> {
-    let stdin = std::io::stdin();
-    let terminal = stdin.as_fd();
-    let _hidden = match echo {
-        Echo::Off => Some(Hidden::new(terminal).map_err(unreadable)?),
-        Echo::On => None,
-    };
-    screen::print(question);
-    let mut bytes = Vec::new();
-    while bytes.last() != Some(&b'\n') && bytes.len() as u64 <= MAX_BYTES {
-        if cancel.is_cancelled() {
-            screen::print("\n");
-            return Err(BuildError::Interrupted.into());
-        }
-        let pause = Timespec { tv_sec: 0, tv_nsec: STOP_INTERVAL };
-        let mut waiting = [PollFd::new(&terminal, PollFlags::IN)];
-        match poll(&mut waiting, Some(&pause)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            other => other.map_err(unreadable)?,
-        };
-        // A byte at a time, so that the next question has what follows the line.
-        let mut byte = [0];
-        match rustix::io::read(terminal, &mut byte) {
-            Ok(0) => break,
-            Ok(_) => bytes.push(byte[0]),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(unreadable(error)),
-        }
-    }
-    line(bytes)
+    text_of(line(bytes)?)
 }
 
 #[cfg(test)]
@@ -214,15 +136,5 @@ mod tests {
             assert!(!format!("{found:?}").contains("s3cret"), "{found:?}");
             assert_eq!(found.ok().as_deref(), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn a_password_is_all_but_the_end_of_its_line() {
-        for (bytes, expected) in
-            [("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" a b \n\n", " a b \n"), ("x", "x"), ("", "")]
-        {
-            assert_eq!(line(bytes.as_bytes().to_vec()).ok().as_deref(), Some(expected));
-        }
-        assert!(line(vec![0xff]).is_err() && line(vec![b'x'; 65_537]).is_err());
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use cas_build::{BuildError, Part, Whole};
 use cas_oci::MAX_DOCUMENT_BYTES;
-use cas_registry::{Client, Content};
+use cas_registry::Content;
 use cas_store::Store;
-use cas_sync::{PushOptions, Pushed, Shipment, ShippedBlob, ShippedDocument, TagChange, Target, push};
+use cas_sync::{Pushed, Shipment, ShippedBlob, ShippedDocument, TagChange, Target, push};
 use serde_json::{Value, json};
 
-use crate::args::{Global, PushArgs};
+use crate::args::Global;
+use crate::args_remote::PushArgs;
 use crate::commands::{Named, build_options, cancel_on_signals, logins, named, open_store, print, text};
 use crate::exit::Exit;
 use crate::render::{self, Failure};
@@ -21,7 +22,7 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     let destinations = template::destinations(global, &args.image, &args.destinations)?;
     let targets = Target::parse_all(destinations.iter().map(String::as_str))
         .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
-    check_moved(&targets, &args.move_tag)?;
+    check_moved(&targets, &args.tags.move_tag)?;
     if args.input.offline {
         return Err(Failure::Usable("a push needs the network".to_owned(), "leave `--offline` out".to_owned()));
     }
@@ -35,12 +36,9 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     };
     let digest = shipment.root().blob.digest.to_string();
     let signals = cancel_on_signals()?;
-    let switch = signals.0.clone();
-    let client = Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled());
-    let options =
-        PushOptions { moved: args.move_tag.iter().cloned().collect(), is_dry: args.dry_run, ..PushOptions::default() };
-    let done = push(&client, &shipment, &targets, &options, &|_| ()).map_err(Failure::Sync)?;
-    print_pushed(global, &name, &digest, &done, args.dry_run, Vec::new())?;
+    let client = signals.client(logins(), BTreeMap::new());
+    let done = push(&client, &shipment, &targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
+    print_pushed(global, &name, &digest, &done, args.tags.dry_run, Vec::new())?;
     Ok(Exit::Done)
 }
 

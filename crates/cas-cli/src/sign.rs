@@ -12,13 +12,12 @@ use cas_attest::{
 };
 use cas_digest::{Digest, DigestFunction};
 use cas_oci::Reference;
-use cas_registry::Client;
 use cas_sync::{Attachable, Attachments};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::args::{Format, Global};
-use crate::commands::{OnSignals, cancel_on_signals, in_here, logins, now_unix_seconds, open_store, print, text};
+use crate::commands::{cancel_on_signals, in_here, logins, now_unix_seconds, open_store, print, text};
 use crate::exit::Exit;
 use crate::key::{PasswordArgs, private, public};
 use crate::provenance;
@@ -93,7 +92,7 @@ pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
     let images = args.images.iter().map(|image| reference(image)).collect::<Result<Vec<_>, _>>()?;
     let key = private(global, &args.key, &args.password)?;
     let signals = cancel_on_signals()?;
-    let client = client(&signals);
+    let client = signals.client(logins(), BTreeMap::new());
     let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
     let mut rows = Vec::new();
     for (image, name) in images.iter().zip(&args.images) {
@@ -137,7 +136,7 @@ pub(crate) fn attest(global: &Global, args: &AttestArgs) -> Result<Exit, Failure
     let predicate = String::from_utf8(predicate).map_err(no_text)?;
     let key = private(global, &args.key, &args.password)?;
     let signals = cancel_on_signals()?;
-    let client = client(&signals);
+    let client = signals.client(logins(), BTreeMap::new());
     let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
     let found = attachments.find(&image).map_err(Failure::Sync)?;
     let repository = args.repository.clone().unwrap_or_else(|| found.repository.to_string());
@@ -179,7 +178,7 @@ pub(crate) fn verify(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure
     }
     let keys = KeySet::new(keys).map_err(|error| Failure::Usage(error.to_string()))?;
     let signals = cancel_on_signals()?;
-    let client = client(&signals);
+    let client = signals.client(logins(), BTreeMap::new());
     let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
     let repository = args.repository.clone().unwrap_or_else(|| image.repository.to_string());
     let (found, digest) = match (&args.bundle, image.digest) {
@@ -342,11 +341,6 @@ fn reference(image: &str) -> Result<Reference, Failure> {
             "name an image in a registry: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`".to_owned(),
         )
     })
-}
-
-fn client(signals: &OnSignals) -> Client {
-    let switch = signals.0.clone();
-    Client::new(logins(), BTreeMap::new()).until(move || switch.is_cancelled())
 }
 
 fn too_much(error: DocumentError) -> Failure {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_build::BuildError;
-use cas_registry::Client;
 use cas_sync::{
     ItemState, MAX_SYNC_FILE_BYTES, MAX_SYNC_LOCK_BYTES, SyncFile, SyncFileError, SyncItem, SyncLock, SyncOutcome,
     apply_sync, look_sync, resolve_sync, sync_items,
@@ -110,15 +109,10 @@ fn refused(path: &Path, text: &str, error: SyncFileError) -> Failure {
     Failure::Usable(message, error.hint.unwrap_or_else(|| "docs/formats/sync.md says what it may have".to_owned()))
 }
 
-fn client() -> Result<Arc<Client>, Failure> {
-    let signals = cancel_on_signals()?;
-    let switch = signals.0.clone();
-    Ok(Arc::new(Client::new(logins(), Default::default()).until(move || switch.is_cancelled())))
-}
-
 fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Failure> {
     let mut files = Files::read(global, &args.common.file)?;
-    let client = client()?;
+    let signals = cancel_on_signals()?;
+    let client = Arc::new(signals.client(logins(), Default::default()));
     let resolved = resolve_sync(&client, &files.file, &files.lock, args.update).map_err(Failure::Sync)?;
     if resolved != files.lock {
         cas_fs::write_atomic(&files.lock_path, resolved.to_text().as_bytes()).map_err(BuildError::Fs)?;
@@ -135,7 +129,8 @@ fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Failure> {
 fn apply(global: &Global, args: &SyncArgs) -> Result<Exit, Failure> {
     let files = Files::read(global, &args.file)?;
     let items = files.items()?;
-    let client = client()?;
+    let signals = cancel_on_signals()?;
+    let client = Arc::new(signals.client(logins(), Default::default()));
     if let Ok(before) = cas_fs::read_limited(&files.journal, MAX_JOURNAL_BYTES) {
         let done = String::from_utf8_lossy(&before).lines().filter(|line| line.starts_with(DONE)).count();
         render::note(&format!(
@@ -168,7 +163,9 @@ fn apply(global: &Global, args: &SyncArgs) -> Result<Exit, Failure> {
 fn verify(global: &Global, args: &SyncArgs) -> Result<Exit, Failure> {
     let files = Files::read(global, &args.file)?;
     let items = files.items()?;
-    let found = look_sync(&client()?, &files.file, &items).map_err(Failure::Sync)?;
+    let signals = cancel_on_signals()?;
+    let client = Arc::new(signals.client(logins(), Default::default()));
+    let found = look_sync(&client, &files.file, &items).map_err(Failure::Sync)?;
     let is_same = |outcome: &SyncOutcome| matches!(outcome, Ok(ItemState::Same));
     let exit = match exit_of(&found) {
         Exit::Done if !found.iter().all(is_same) => Exit::Mismatch,

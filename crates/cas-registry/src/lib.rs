@@ -15,6 +15,7 @@ mod client;
 mod credentials;
 mod error;
 mod login;
+mod pages;
 mod pause;
 mod pull;
 mod push;

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use cas_blob::Descriptor;
 use cas_digest::Digest;
 use cas_oci::{INDEX_MEDIA_TYPE, MAX_DOCUMENT_BYTES, Repository, digest_of};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, LINK};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use crate::RegistryError;
 use crate::address::Endpoint;
 use crate::client::{ATTEMPTS, Ask, Client, read_limited, transport};
+use crate::pages::Next;
 
 /// Pages that are read of one list.
 const MAX_PAGES: usize = 64;
@@ -202,20 +203,16 @@ impl Client {
         };
         let header = |key| response.headers().get(key).and_then(|value| value.to_str().ok());
         let is_index = header(CONTENT_TYPE).is_some_and(|text| text.split(';').next() == Some(INDEX_MEDIA_TYPE));
-        let links = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-        let next = links.flat_map(|text| text.split(',')).find_map(next_of).map(str::to_owned);
+        let next = Next::of(&response, url, endpoint);
         // Pages for people are no list.
         if !is_index {
             return Ok(None);
         }
         let next = match next {
-            None => None,
-            Some(link) => {
-                let joined = Url::parse(url).and_then(|base| base.join(&link)).ok().map(|url| url.to_string());
-                let joined = joined.filter(|url| endpoint.is_at(url));
-                let elsewhere =
-                    || RegistryError::Page { name: name.to_owned(), origin: endpoint.origin.clone(), address: link };
-                Some(joined.ok_or_else(elsewhere)?)
+            Next::End => None,
+            Next::Page(url) => Some(url),
+            Next::Elsewhere(address) => {
+                return Err(RegistryError::Page { name: name.to_owned(), origin: endpoint.origin.clone(), address });
             }
         };
         let read = self.unless_stopped(read_limited(response, MAX_DOCUMENT_BYTES)).await?;
@@ -256,13 +253,6 @@ fn manifests(bytes: &[u8]) -> Option<Vec<Value>> {
         Value::Null => Some(Vec::new()),
         _ => None,
     }
-}
-
-/// The address of `<…>; rel="next"` (RFC 8288).
-fn next_of(link: &str) -> Option<&str> {
-    let (address, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let mut parameters = rest.split(';').map(|part| part.replace([' ', '"'], ""));
-    parameters.any(|part| part.eq_ignore_ascii_case("rel=next")).then_some(address)
 }
 
 fn too_many(name: &str, endpoint: &Endpoint) -> RegistryError {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use cas_oci::Repository;
-use reqwest::header::LINK;
 use serde::Deserialize;
 
 use crate::RegistryError;
 use crate::address::Endpoint;
 use crate::client::{Ask, Client, read_limited, transport};
+use crate::pages::Next;
 
 /// Longest page.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
@@ -38,8 +38,7 @@ impl Client {
                 Err(error) if page == 0 && error.is_not_found() => return Ok(tags),
                 other => other?,
             };
-            let links = response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-            let next = links.filter_map(next).next().map(str::to_owned);
+            let next = Next::of(&response, &url, &endpoint);
             let told = |said: &str| RegistryError::Answer {
                 name: name.clone(),
                 origin: endpoint.origin.clone(),
@@ -54,48 +53,14 @@ impl Client {
             if tags.len() > MAX_TAGS {
                 return Err(told("more tags than any repository has"));
             }
-            let Some(next) = next else { return Ok(tags) };
-            // Pages bring something, or there is no end.
-            if tags.len() == before {
-                return Err(told("a list without an end"));
-            }
-            url = if next.starts_with('/') { format!("{}{next}", endpoint.origin) } else { next };
-            if !endpoint.is_at(&url) {
-                return Err(told("a list that goes on at another server"));
-            }
+            url = match next {
+                Next::End => return Ok(tags),
+                // Pages bring something, or there is no end.
+                _ if tags.len() == before => return Err(told("a list without an end")),
+                Next::Page(url) => url,
+                Next::Elsewhere(_) => return Err(told("a list that goes on at another server")),
+            };
         }
         Err(RegistryError::Answer { name, origin: endpoint.origin, said: "a list without an end".to_owned() })
-    }
-}
-
-/// Where a list goes on (RFC 8288).
-pub(crate) fn next(link: &str) -> Option<&str> {
-    link.split(',').find_map(|one| {
-        let (target, parameters) = one.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = |parameter: &str| {
-            let (name, value) = parameter.trim().split_once('=').unwrap_or_default();
-            name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
-        };
-        parameters.split(';').any(is_next).then_some(target)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_goes_on_where_its_link_leads() {
-        for (link, expected) in [
-            ("</v2/a/tags/list?n=2&last=b>; rel=\"next\"", Some("/v2/a/tags/list?n=2&last=b")),
-            ("<https://r.example/x>;rel=next", Some("https://r.example/x")),
-            ("</first>; rel=\"first\", </second>; title=x; Rel=\"Next\"", Some("/second")),
-            ("</v2/a>; rel=\"prev\"", None),
-            ("/v2/a; rel=next", None),
-            ("</v2/a", None),
-            ("", None),
-        ] {
-            assert_eq!(next(link), expected, "{link}");
-        }
     }
 }

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::SyncError;
+use crate::push::runtime;
+use crate::source::root;
 
 /// How often a tag is written when others write it at the same time.
 const ATTEMPTS: u32 = 5;
@@ -53,8 +55,7 @@ impl<'a> Attachments<'a> {
     ///
     /// [`SyncError::Runtime`]
     pub fn new(client: &'a Client) -> Result<Self, SyncError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Ok(Self { runtime: runtime.map_err(SyncError::Runtime)?, client })
+        Ok(Self { runtime: runtime()?, client })
     }
 
     /// What a name stands for now: a tag is asked for once, and the digest counts from then on.
@@ -64,12 +65,7 @@ impl<'a> Attachments<'a> {
     /// [`SyncError::Registry`]
     pub fn find(&self, reference: &Reference) -> Result<Attachable, SyncError> {
         let repository = reference.repository.clone();
-        let fetched = self.runtime.block_on(async {
-            match (&reference.digest, &reference.tag) {
-                (Some(digest), _) => self.client.document(&repository, digest).await,
-                (None, tag) => self.client.resolve(&repository, tag.as_deref().unwrap_or("latest")).await,
-            }
-        })?;
+        let fetched = self.runtime.block_on(root(self.client, reference))?;
         let media_type = fetched.media_type.unwrap_or_else(|| MANIFEST_MEDIA_TYPE.to_owned());
         // Signatures are over SHA-256, whatever the registry calls it by.
         let blob = match reference.digest {

@@ -292,3 +292,37 @@ fn each<J: Send>(
     });
     state.into_inner().unwrap_or_else(PoisonError::into_inner).failure.map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_host_has_more_to_do_at_once_than_the_file_says() {
+        let file = SyncFile::parse("[host.one]\nat_once = 2\n").expect("it is one");
+        let hosts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+        let (now, most, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let jobs = (0..12).map(|number| (hosts(&["one", if number % 2 == 0 { "a" } else { "b" }]), number)).collect();
+        let work = |_: i32| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Long enough that more of them would be seen.
+            std::thread::sleep(Duration::from_millis(20));
+            now.fetch_sub(1, Ordering::SeqCst);
+            done.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        each(&file, jobs, &work).expect("nothing fails");
+        assert!(done.load(Ordering::SeqCst) == 12 && most.load(Ordering::SeqCst) <= 2, "{done:?} {most:?}");
+        // After a failure nothing new is begun.
+        let begun = AtomicUsize::new(0);
+        let jobs = (0..12).map(|number| (hosts(&["one"]), number)).collect();
+        let failed = each(&file, jobs, &|_: i32| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            Err(SyncError::Unpinned { repository: String::new() })
+        });
+        assert!(failed.is_err() && begun.load(Ordering::SeqCst) <= 2, "{begun:?}");
+    }
+}
