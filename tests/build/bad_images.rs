@@ -408,7 +408,7 @@ fn bring(home: &Home, change: Change, transport: &str, command: &str) -> Option<
 
 /// Runs one row in one way.
 fn outcome(case: &str, change: Change, transport: &str, command: &str, row: &Row) -> Option<String> {
-    let home = Home::new("[workspace]\n");
+    let home = Home::in_memory("[workspace]\n");
     let Some(output) = bring(&home, change, transport, command) else {
         eprintln!("SKIPPED: this machine cannot make the case `{case}`");
         return None;

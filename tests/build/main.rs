@@ -66,7 +66,16 @@ struct Home {
 
 impl Home {
     fn new(manifest: &str) -> Self {
-        let home = Self { folder: tempfile::tempdir().unwrap() };
+        Self::of(tempfile::tempdir().unwrap(), manifest)
+    }
+
+    /// In memory where this machine has a place for that: for tables whose many stores are small, and mostly wait for the disk.
+    fn in_memory(manifest: &str) -> Self {
+        Self::of(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(), manifest)
+    }
+
+    fn of(folder: tempfile::TempDir, manifest: &str) -> Self {
+        let home = Self { folder };
         fs::create_dir(home.workspace()).unwrap();
         fs::write(home.folder.path().join("data.txt"), "data\n").unwrap();
         let manifest = manifest.replace("DATA", &format!("file://{}/data.txt", home.folder.path().display()));
