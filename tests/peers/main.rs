@@ -15,6 +15,7 @@ mod golden_table;
 mod images;
 mod layers;
 mod reapi;
+mod registries;
 mod registry;
 mod tars;
 #[path = "../common/toolchain.rs"]

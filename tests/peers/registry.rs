@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::{Home, run};
 
 /// A server that ends with the test.
-struct Server(Child);
+pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 //!
 //! They are in Go, which not every machine has, and not always a new one; so this is a tier of its own, and says what it skips.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,9 +14,19 @@ use crate::{arch, peers, test};
 const GO: (u32, u32) = (1, 26);
 /// A client of registries, whose version `go.mod` pins too; its program is `crane`.
 const CRANE: &str = "github.com/google/go-containerregistry/cmd/crane";
-/// What the OCI judges registries with; docs/interop/registry.md has what it said.
-const CONFORMANCE: &str = "github.com/opencontainers/distribution-spec/conformance";
-const CONFORMANCE_VERSION: &str = "v0.0.0-20260831232431-97274622c111";
+/// What the OCI judges registries with, and clients and registries of others, each in a variable of the tests;
+/// docs/interop/registry.md has what they said.
+const REGISTRY_PEERS: [(&str, &str, &str); 5] = [
+    (
+        "CAS_CONFORMANCE",
+        "github.com/opencontainers/distribution-spec/conformance",
+        "v0.0.0-20260831232431-97274622c111",
+    ),
+    ("CAS_CRANE", CRANE, "v0.22.1"),
+    ("CAS_REGCTL", "github.com/regclient/regclient/cmd/regctl", "v0.11.7"),
+    ("CAS_ORAS", "oras.land/oras/cmd/oras", "v1.3.6"),
+    ("CAS_DISTRIBUTION", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2"),
+];
 /// Leaves out what needs C libraries.
 const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
 
@@ -51,20 +61,14 @@ fn registry() -> Result<bool, Failure> {
         println!("SKIPPED: the judge of registries needs Go {}.{}", GO.0, GO.1);
         return Ok(true);
     };
-    let folder = peers::folder().join(format!("conformance-{CONFORMANCE_VERSION}"));
-    let program = folder.join("conformance");
-    if !program.exists() {
-        std::fs::create_dir_all(&folder)?;
-        println!("peers: building the judge of registries in {}", folder.display());
-        let mut install = Command::new(go);
-        install.arg("install").arg(format!("{CONFORMANCE}@{CONFORMANCE_VERSION}")).env("GOBIN", &folder);
-        if !install.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").status()?.success() {
-            return Err("go install of the judge of registries failed".into());
-        }
-    }
-    let arguments = ["test", "--test", "peers", "--locked", "--", "--ignored", "--nocapture", "registry::"];
-    let (success, passed) = test::run_with(&arguments, &[("CAS_CONFORMANCE", program.as_os_str())])?;
-    if passed == 0 && success { Err("the judge of registries was not asked".into()) } else { Ok(success) }
+    let programs = REGISTRY_PEERS
+        .iter()
+        .map(|(variable, package, version)| Ok((*variable, peers::from_go(&go, (package, version))?)))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let variables: Vec<(&str, &OsStr)> = programs.iter().map(|(name, path)| (*name, path.as_os_str())).collect();
+    let arguments = ["test", "--test", "peers", "--locked", "--", "--ignored", "--nocapture", "registr"];
+    let (success, passed) = test::run_with(&arguments, &variables)?;
+    if passed == 0 && success { Err("no judge of registries was asked".into()) } else { Ok(success) }
 }
 
 /// Where a Go that is new enough is.

@@ -57,6 +57,24 @@ pub(crate) fn turbo() -> Option<PathBuf> {
     program.exists().then_some(program)
 }
 
+/// A program of a module of Go, built where it is missing: the module's path and its version.
+pub(crate) fn from_go(go: &Path, (package, version): (&str, &str)) -> Result<PathBuf, Failure> {
+    let name = package.rsplit('/').next().unwrap_or(package);
+    let folder = folder().join(format!("{name}-{version}"));
+    let program = folder.join(name);
+    if program.exists() {
+        return Ok(program);
+    }
+    fs::create_dir_all(&folder)?;
+    println!("peers: building {name} {version} in {}", folder.display());
+    let mut install = Command::new(go);
+    install.arg("install").arg(format!("{package}@{version}")).env("GOBIN", &folder);
+    if !install.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").status()?.success() {
+        return Err(format!("go install {package}@{version} failed").into());
+    }
+    Ok(program)
+}
+
 fn install_turbo() -> Result<(), Failure> {
     if turbo().is_some() {
         println!("peers: turbo is there");
