@@ -146,7 +146,7 @@ fn signatures_come_along_unless_nobody_wants_them() {
     assert_eq!(fake.get(&format!("a/{path}")), Some(signature));
     // The tag that lists it where the registry does not.
     assert!(fake.get(&format!("a/manifests/{}", digest(&subject).replace(':', "-"))).is_some());
-    source.fail("/referrers/", Fault::Status(400, Vec::new()), 1);
+    source.fail("/referrers/", Fault::Status(403, Vec::new()), 1);
     ends(
         &home,
         &["copy", &from, &to("b")],

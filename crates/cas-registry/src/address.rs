@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cas_oci::{DOCKER_HUB, Repository};
+use cas_oci::Repository;
 
-/// Docker's registry has another host than its images' names.
-const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+use crate::quirks::{Cope, Quirks};
 
 /// A repository as a server has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +18,14 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// The repository itself, or where it is mirrored: the longest beginning of whole parts that has a mirror counts.
-    pub(crate) fn of(repository: &Repository, mirrors: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn of(repository: &Repository, mirrors: &BTreeMap<String, String>, quirks: &Quirks) -> Self {
+        let mut repository = repository.clone();
+        let is_word = !repository.path.is_empty() && !repository.path.contains('/');
+        let prefix = quirks.find(|cope| match cope {
+            Cope::Prefix { name, prefix } if is_word && name == repository.host => Some(prefix),
+            _ => None,
+        });
+        repository.path.insert_str(0, prefix.unwrap_or_default());
         let name = repository.to_string();
         let rest = |from: &str| name.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let mirror = mirrors.iter().filter_map(|(from, to)| Some((from.len(), to, rest(from)?)));
@@ -32,9 +38,13 @@ impl Endpoint {
             let repository = Repository { host: host.to_owned(), path: path.join("/") };
             return Self { origin: format!("{scheme}://{host}"), repository };
         }
-        let host = if repository.host == DOCKER_HUB { DOCKER_HUB_HOST } else { &repository.host };
+        let other = quirks.find(|cope| match cope {
+            Cope::OtherHost { name, host } if name == repository.host => Some(host),
+            _ => None,
+        });
+        let host = other.unwrap_or(&repository.host);
         let scheme = if is_loopback(host) { "http" } else { "https" };
-        Self { origin: format!("{scheme}://{host}"), repository: repository.clone() }
+        Self { origin: format!("{scheme}://{host}"), repository }
     }
 
     /// Whether an address is on the server itself, by its scheme, host and port.
@@ -72,6 +82,7 @@ mod tests {
         let none = BTreeMap::new();
         for (host, path, mirrors, expected) in [
             ("docker.io", "library/node", &none, "https://registry-1.docker.io/v2/library/node/blobs/x"),
+            ("docker.io", "node", &none, "https://registry-1.docker.io/v2/library/node/blobs/x"),
             ("ghcr.io", "a/b", &mirrors, "https://ghcr.io/v2/a/b/blobs/x"),
             ("localhost:5000", "a", &none, "http://localhost:5000/v2/a/blobs/x"),
             ("[::1]:5000", "a", &none, "http://[::1]:5000/v2/a/blobs/x"),
@@ -81,14 +92,14 @@ mod tests {
             ("docker.io", "acme2/web", &mirrors, "https://mirror.example.net/v2/hub/acme2/web/blobs/x"),
         ] {
             let repository = Repository { host: host.to_owned(), path: path.to_owned() };
-            assert_eq!(Endpoint::of(&repository, mirrors).url("blobs", "x"), expected);
+            assert_eq!(Endpoint::of(&repository, mirrors, &Quirks::default()).url("blobs", "x"), expected);
         }
     }
 
     #[test]
     fn other_servers_are_told_from_this_one() {
         let repository = Repository { host: "r.example".to_owned(), path: "a".to_owned() };
-        let endpoint = Endpoint::of(&repository, &BTreeMap::new());
+        let endpoint = Endpoint::of(&repository, &BTreeMap::new(), &Quirks::default());
         for (url, expected) in [
             ("https://r.example/v2/a", true),
             ("https://r.example?x", true),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use cas_blob::Descriptor;
-use cas_oci::{DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE};
+use cas_oci::{DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Repository};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::address::Endpoint;
 use crate::challenge::{Challenge, challenges};
 use crate::pause::told;
+use crate::quirks::{Cope, Quirks};
 use crate::{Access, Login, RegistryError};
 
 /// How often a request is made before its failure is the answer.
@@ -41,6 +42,8 @@ pub struct Client {
     pub(crate) mirrors: BTreeMap<String, String>,
     /// A login for one server, which counts in place of the files.
     pub(crate) given: Option<(Endpoint, Login)>,
+    /// What is known of registries.
+    pub(crate) quirks: Quirks,
     stop: Option<Stop>,
     http: OnceLock<reqwest::Client>,
     /// What was sent last to an endpoint with success, or is to be sent.
@@ -151,7 +154,9 @@ impl Client {
     #[must_use]
     pub fn new(logins: Vec<PathBuf>, mirrors: BTreeMap<String, String>) -> Self {
         let tokens = Mutex::default();
-        Self { offline: false, logins, mirrors, given: None, stop: None, http: OnceLock::new(), tokens }
+        let (given, quirks, stop) = (None, Quirks::default(), None);
+        let http = OnceLock::new();
+        Self { offline: false, logins, mirrors, given, quirks, stop, http, tokens }
     }
 
     /// One that refuses every request: what is not in the store is not there.
@@ -171,6 +176,22 @@ impl Client {
     pub(crate) fn with_login(&self, endpoint: Endpoint, login: Login) -> Self {
         let given = Some((endpoint, login));
         Self { offline: self.offline, given, stop: self.stop.clone(), ..Self::new(Vec::new(), BTreeMap::new()) }
+    }
+
+    /// One that knows something else of registries.
+    #[cfg(test)]
+    pub(crate) fn knowing(self, quirks: Quirks) -> Self {
+        Self { quirks, ..self }
+    }
+
+    /// Where a repository itself is asked for.
+    pub(crate) fn endpoint(&self, repository: &Repository) -> Endpoint {
+        Endpoint::of(repository, &BTreeMap::new(), &self.quirks)
+    }
+
+    /// Where it is read, which may be a mirror.
+    pub(crate) fn mirrored(&self, repository: &Repository) -> Endpoint {
+        Endpoint::of(repository, &self.mirrors, &self.quirks)
     }
 
     /// Whether a server wanted to know who asks, and was told.
@@ -214,9 +235,10 @@ impl Client {
 
     /// One request, and a second one with what the server then wants to know.
     async fn authorized(&self, endpoint: &Endpoint, name: &str, ask: &Ask<'_>) -> Result<Response, Failed> {
+        let is_first = !self.has_proof(endpoint) || self.quirks.has(Cope::TokenAgain);
         let first = self.once(endpoint, name, ask).await?;
         // Other hosts are told nothing.
-        if first.status() != StatusCode::UNAUTHORIZED || !endpoint.is_at(&ask.url) {
+        if first.status() != StatusCode::UNAUTHORIZED || !endpoint.is_at(&ask.url) || !is_first {
             return self.judged(endpoint, name, ask, first).await;
         }
         let headers = first.headers().get_all(WWW_AUTHENTICATE);
@@ -261,17 +283,23 @@ impl Client {
             return Ok(response);
         }
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let is_asked = response.headers().contains_key(WWW_AUTHENTICATE);
         let said = said(response).await;
-        let pause = told(header.as_deref(), &said, now());
+        let word = self.quirks.find(|cope| match cope {
+            Cope::WaitInMessage(word) => Some(word),
+            _ => None,
+        });
+        let pause = told(header.as_deref(), &said, word, now());
+        let advice = self.quirks.advice(status.as_u16(), ask.method.as_str(), &ask.url, &said);
         let (name, origin, status) = (name.to_owned(), endpoint.origin.clone(), status.as_u16());
         let is_known = self.has_proof(endpoint);
         let error = match status {
-            404 | 410 => RegistryError::NotFound { name, origin, status },
+            404 | 410 => RegistryError::NotFound { name, origin, status, advice },
             401 | 403 => {
                 let access = if ask.rights.may_push { Access::Write } else { Access::Read };
-                RegistryError::Denied { name, origin, status, said, access, is_known }
+                RegistryError::Denied { name, origin, status, said, access, is_known, is_asked, advice }
             }
-            _ => RegistryError::Status { name, origin, status, said },
+            _ => RegistryError::Status { name, origin, status, said, advice },
         };
         // A server that says when to come again means it, whatever its status is.
         let may_help = status == 429 || status >= 500 || (status == 403 && pause.is_some());

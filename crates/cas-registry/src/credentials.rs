@@ -11,19 +11,18 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use cas_oci::{DOCKER_HUB, Repository};
+use cas_oci::Repository;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::RegistryError;
+use crate::quirks::Quirks;
 
 /// Longest file, and longest answer of a helper.
 const MAX_BYTES: u64 = 1 << 20;
 /// Longest wait for a helper, which may ask its user.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
-/// What docker calls its own registry.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Name of the user with which a helper says that the secret is a token.
 const TOKEN_USER: &str = "<token>";
 
@@ -116,8 +115,12 @@ impl Credentials {
     ///
     /// [`RegistryError::Credentials`], [`RegistryError::Helper`]
     pub fn find(&self, repository: &Repository) -> Result<Option<Login>, RegistryError> {
+        self.find_with(repository, &Quirks::default())
+    }
+
+    pub(crate) fn find_with(&self, repository: &Repository, quirks: &Quirks) -> Result<Option<Login>, RegistryError> {
         let host = &*repository.host;
-        let server = server_of(host);
+        let server = quirks.login_key(host);
         for (path, logins) in &self.files {
             let helper = logins.cred_helpers.get(host).or_else(|| logins.cred_helpers.get(server));
             if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
@@ -127,7 +130,7 @@ impl Credentials {
                 continue;
             }
             let damaged = |source| RegistryError::Credentials { path: path.clone(), source };
-            if let Some(login) = logins.entry(repository).map_err(damaged)? {
+            if let Some(login) = logins.entry(repository, quirks).map_err(damaged)? {
                 return Ok(Some(login));
             }
             if !logins.creds_store.is_empty()
@@ -140,19 +143,14 @@ impl Credentials {
     }
 }
 
-/// What docker and helpers call the registry at a host.
-pub(crate) fn server_of(host: &str) -> &str {
-    if host == DOCKER_HUB { DOCKER_HUB_KEY } else { host }
-}
-
 /// The host, or the host and the beginning of a path, that an entry is for.
-pub(crate) fn place_of(key: &str) -> &str {
+pub(crate) fn place_of<'a>(key: &'a str, quirks: &Quirks) -> &'a str {
     let place = match key.split_once("://") {
         // Old entries are addresses, of which the host counts.
         Some((_, place)) => place.split('/').next().unwrap_or(place),
         None => key.trim_end_matches('/'),
     };
-    if place == "index.docker.io" { DOCKER_HUB } else { place }
+    quirks.host_of_key(place).unwrap_or(place)
 }
 
 /// Whether a file has the first format, which was the list of `auths` alone.
@@ -180,10 +178,14 @@ pub(crate) fn read_logins<T: DeserializeOwned>(path: &Path) -> Result<Option<T>,
 
 impl Logins {
     /// The entry with the longest path that the repository is below.
-    fn entry(&self, repository: &Repository) -> Result<Option<Login>, Box<dyn std::error::Error + Send + Sync>> {
+    fn entry(
+        &self,
+        repository: &Repository,
+        quirks: &Quirks,
+    ) -> Result<Option<Login>, Box<dyn std::error::Error + Send + Sync>> {
         let name = repository.to_string();
         let length = |key: &str| {
-            let place = place_of(key);
+            let place = place_of(key, quirks);
             let rest = name.strip_prefix(place)?;
             (rest.is_empty() || rest.starts_with('/')).then_some(place.len())
         };

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use cas_fs::FsError;
 
+use crate::quirks::named_host;
+
 /// Why a registry could not be used. Addresses in messages carry no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -23,6 +25,8 @@ pub enum RegistryError {
         origin: String,
         /// 404 or 410.
         status: u16,
+        /// What is known about such an answer.
+        advice: Option<&'static str>,
     },
     /// Whoever asks may not have it.
     #[error("`{origin}` does not let us {access} `{name}` (HTTP status {status}){said}")]
@@ -39,6 +43,10 @@ pub enum RegistryError {
         access: Access,
         /// Whether credentials were sent.
         is_known: bool,
+        /// Whether the server says whom to ask.
+        is_asked: bool,
+        /// What is known about such an answer.
+        advice: Option<&'static str>,
     },
     /// The server refused or is broken.
     #[error("`{origin}` answered for `{name}` with HTTP status {status}{said}")]
@@ -51,6 +59,8 @@ pub enum RegistryError {
         status: u16,
         /// What the server said, after a colon.
         said: String,
+        /// What is known about such an answer.
+        advice: Option<&'static str>,
     },
     /// The server could not be reached, or broke off.
     #[error("`{origin}` could not be asked about `{name}`")]
@@ -234,16 +244,27 @@ impl RegistryError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// What is known about such an answer of such a registry.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFound { advice, .. } | Self::Denied { advice, .. } | Self::Status { advice, .. } => *advice,
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        if let Some(advice) = self.advice() {
+            return Some(advice.to_owned());
+        }
         Some(match self {
             Self::Offline { .. } => "run it once without `--offline`".to_owned(),
             Self::NotFound { .. } => "look at its name; a registry also says so of what we may not see".to_owned(),
             Self::Denied { origin, is_known: false, .. } => {
                 let host = origin.split("://").last().unwrap_or(origin);
-                let host = if host == "registry-1.docker.io" { "docker.io" } else { host };
-                format!("log in with `cas login {host}`, or as docker, podman and skopeo do")
+                format!("log in with `cas login {}`, or as docker, podman and skopeo do", named_host(host))
             }
             Self::Denied { access: Access::Read, .. } => "the account that is logged in may not read it".to_owned(),
             Self::Denied { access: Access::Write, .. } => {

@@ -3,8 +3,8 @@
 //! [`Client::document`] gives a manifest or index byte for byte, its digest checked; [`Client::blob`] a [`Body`] that goes on
 //! where a connection broke off. Whoever keeps a blob compares it with its name. [`Client::push_blob`] and [`Client::push_document`] send
 //! what is not there, and look whether it is afterwards; [`Client::referrers`] finds what refers to a manifest. Credentials come from the
-//! files that docker, podman and skopeo use ([`Credentials`]); [`keep_login`] and [`drop_login`] change these. Formats and order:
-//! docs/formats/registry.md.
+//! files that docker, podman and skopeo use ([`Credentials`]); [`keep_login`] and [`drop_login`] change these. What is particular about
+//! registries is in rows ([`QUIRKS`]). Formats and order: docs/formats/registry.md.
 //!
 //! Not here: what documents say (`cas-oci`), where blobs go (`cas-store`), what is sent in which order (`cas-sync`).
 
@@ -19,6 +19,7 @@ mod pages;
 mod pause;
 mod pull;
 mod push;
+mod quirks;
 mod referrers;
 mod sending;
 mod tags;
@@ -32,5 +33,6 @@ pub use credentials::{Credentials, Login};
 pub use error::{Access, RegistryError};
 pub use login::{Keeper, drop_login, keep_login};
 pub use push::{Delivery, is_same};
+pub use quirks::{Cope, Hosted, QUIRKS, Quirk};
 pub use referrers::{Linked, MAX_REFERRERS, Referrer, referrers_tag};
 pub use sending::{Content, Tail};

@@ -3,7 +3,6 @@
 //! They are kept where [`Credentials`] looks for them: with the helper of the host where one is configured, else in the first file, as
 //! docker and podman write it. All else in the files stays as it is.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,9 +12,9 @@ use cas_fs::{FsError, Operation};
 use cas_oci::Repository;
 use serde_json::{Map, Value, json};
 
-use crate::address::Endpoint;
 use crate::client::{Ask, Client};
-use crate::credentials::{Helper, is_flat, place_of, read_logins, server_of};
+use crate::credentials::{Helper, is_flat, place_of, read_logins};
+use crate::quirks::Quirks;
 use crate::{Login, RegistryError};
 
 /// Mode of a file of logins.
@@ -49,7 +48,7 @@ impl Client {
     /// [`RegistryError::Refused`] where it does not take it, and what else may go wrong with a request.
     pub async fn try_login(&self, host: &str, login: &Login) -> Result<bool, RegistryError> {
         let repository = Repository { host: host.to_owned(), path: String::new() };
-        let endpoint = Endpoint::of(&repository, &BTreeMap::new());
+        let endpoint = self.endpoint(&repository);
         let client = self.with_login(endpoint.clone(), login.clone());
         let ask = Ask::get(format!("{}/v2/", endpoint.origin));
         match client.send(&endpoint, host, &ask).await {
@@ -71,7 +70,7 @@ pub fn keep_login(paths: &[PathBuf], host: &str, user: &str, password: &str) -> 
     let mut files = paths.iter().map(|path| File::read(path)).collect::<Result<Vec<_>, _>>()?;
     let helper = files.iter().enumerate().find_map(|(number, file)| Some((number, file.helper(host)?)));
     if let Some((number, helper)) = helper {
-        helper.store(server_of(host), user, password)?;
+        helper.store(Quirks::default().login_key(host), user, password)?;
         // What stands in the files up to there would be found before it.
         for file in &mut files[..=number] {
             if file.remove(host) {
@@ -83,7 +82,7 @@ pub fn keep_login(paths: &[PathBuf], host: &str, user: &str, password: &str) -> 
     let Some(file) = files.first_mut() else { return Err(RegistryError::NoFile) };
     file.remove(host);
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    file.auths_mut()?.insert(server_of(host).to_owned(), json!({ "auth": auth }));
+    file.auths_mut()?.insert(Quirks::default().login_key(host).to_owned(), json!({ "auth": auth }));
     file.write()?;
     Ok(Keeper::File(file.path.clone()))
 }
@@ -94,13 +93,14 @@ pub fn keep_login(paths: &[PathBuf], host: &str, user: &str, password: &str) -> 
 ///
 /// As [`keep_login`].
 pub fn drop_login(paths: &[PathBuf], host: &str) -> Result<Vec<Keeper>, RegistryError> {
-    let mut dropped = Vec::new();
+    let (mut dropped, quirks) = (Vec::new(), Quirks::default());
+    let server = quirks.login_key(host);
     for path in paths {
         let mut file = File::read(path)?;
         if let Some(helper) = file.helper(host)
-            && helper.get(server_of(host))?.is_some()
+            && helper.get(server)?.is_some()
         {
-            helper.erase(server_of(host))?;
+            helper.erase(server)?;
             dropped.push(Keeper::Helper(helper.program()));
         }
         if file.remove(host) {
@@ -130,7 +130,7 @@ impl File {
         }
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let helpers = self.whole.get("credHelpers");
-        let own = [host, server_of(host)].into_iter().find_map(|key| text(helpers?.get(key)?));
+        let own = [host, Quirks::default().login_key(host)].into_iter().find_map(|key| text(helpers?.get(key)?));
         own.or_else(|| text(self.whole.get("credsStore")?)).map(Helper::new)
     }
 
@@ -155,8 +155,8 @@ impl File {
             false => self.whole.get_mut("auths").and_then(Value::as_object_mut),
         };
         let Some(auths) = auths else { return false };
-        let before = auths.len();
-        auths.retain(|key, _| place_of(key) != host);
+        let (before, quirks) = (auths.len(), Quirks::default());
+        auths.retain(|key, _| place_of(key, &quirks) != host);
         auths.len() < before
     }
 

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_list_stays_at_its_server() {
         let repository = Repository { host: "r.example".to_owned(), path: "a".to_owned() };
-        let endpoint = Endpoint::of(&repository, &Default::default());
+        let endpoint = Endpoint::of(&repository, &Default::default(), &Default::default());
         let page = |url: &str| Next::Page(url.to_owned());
         let elsewhere = |link: &str| Next::Elsewhere(link.to_owned());
         for (link, expected) in [

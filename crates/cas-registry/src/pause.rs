@@ -8,12 +8,11 @@ use cas_time::Utc;
 const UNITS: [(&str, f64); 6] = [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0)];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// What `Retry-After` says (RFC 9110, 10.2.3: seconds or a date), else what stands behind `retry-after:` in a message, as GitHub's
-/// registry has it.
-pub(crate) fn told(header: Option<&str>, message: &str, now: SystemTime) -> Option<Duration> {
+/// What `Retry-After` says (RFC 9110, 10.2.3: seconds or a date), else what stands behind a word in a message.
+pub(crate) fn told(header: Option<&str>, message: &str, word: Option<&str>, now: SystemTime) -> Option<Duration> {
     header.and_then(|text| seconds(text.trim()).or_else(|| until(text.trim(), now))).or_else(|| {
         let lower = message.to_ascii_lowercase();
-        let (_, rest) = lower.split_once("retry-after:")?;
+        let (_, rest) = lower.split_once(word?)?;
         duration(rest.split_whitespace().next()?.trim_end_matches([',', ';', '.']))
     })
 }
@@ -71,7 +70,7 @@ mod tests {
             (None, ": TOOMANYREQUESTS retry-after: 1x", None),
             (None, "", None),
         ] {
-            let found = told(header, message, now);
+            let found = told(header, message, Some("retry-after:"), now);
             assert_eq!(
                 found.map(|found| found.as_micros()),
                 expected.map(|found| found.as_micros()),

@@ -37,7 +37,7 @@ impl Client {
         path: &str,
         digest: Option<&Digest>,
     ) -> Result<Fetched, RegistryError> {
-        self.get_at(&Endpoint::of(repository, &self.mirrors), name, path, digest).await
+        self.get_at(&self.mirrored(repository), name, path, digest).await
     }
 
     /// What a tag names on this very server.
@@ -125,7 +125,7 @@ impl Client {
         blob: &Descriptor,
         from: u64,
     ) -> Result<Body<'_>, RegistryError> {
-        let endpoint = Endpoint::of(repository, &self.mirrors);
+        let endpoint = self.mirrored(repository);
         let name = format!("{repository}@{}", blob.digest);
         let url = endpoint.url("blobs", &blob.digest.to_string());
         let ask = Ask::get(url.as_str()).from(Some(from).filter(|from| *from > 0));

@@ -2,8 +2,8 @@
 //!
 //! A blob goes in one request where the server lets it; what broke off goes on from where the server says that it stopped.
 
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
@@ -14,6 +14,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use crate::RegistryError;
 use crate::address::Endpoint;
 use crate::client::{ATTEMPTS, Ask, Client, Failed, Rights};
+use crate::quirks::Cope;
 use crate::sending::{Content, Failure, Tail, body};
 
 /// How much goes in one request to servers that take no more at once.
@@ -48,21 +49,32 @@ impl Client {
     ///
     /// [`RegistryError`]
     pub async fn look(&self, repository: &Repository, reference: &str) -> Result<Option<Digest>, RegistryError> {
-        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let endpoint = self.endpoint(repository);
         let name = named(repository, reference);
         let ask = || {
             let ask = Ask::new(Method::HEAD, endpoint.url("manifests", reference)).accepting_documents();
             ask.rights(Rights::of_push())
         };
+        let read = async || Ok(Some(self.resolve_at(&endpoint, repository, reference).await?.blob.digest));
+        if !self.quirks.has(Cope::HeadFirst) {
+            return read().await;
+        }
         let response = match self.send(&endpoint, &name, &ask()).await {
             Ok(response) => response,
             Err(error) if error.is_not_found() => return Ok(None),
+            Err(RegistryError::Status { status, .. }) if self.quirks.has(Cope::NoHead(status)) => {
+                return match read().await {
+                    Err(error) if error.is_not_found() => Ok(None),
+                    other => other,
+                };
+            }
             Err(error) => return Err(error),
         };
         match header(&response, &HeaderName::from_static("docker-content-digest")).and_then(digest_of) {
             Some(digest) => Ok(Some(digest)),
             // It is there, and only its bytes tell what it is.
-            None => Ok(Some(self.resolve_at(&endpoint, repository, reference).await?.blob.digest)),
+            None if self.quirks.has(Cope::NoDigest) => read().await,
+            None => Err(RegistryError::Answer { name, origin: endpoint.origin, said: "no digest".to_owned() }),
         }
     }
 
@@ -72,7 +84,7 @@ impl Client {
     ///
     /// [`RegistryError`]
     pub async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool, RegistryError> {
-        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let endpoint = self.endpoint(repository);
         let rights = Rights::of_push();
         self.has(&endpoint, &format!("{repository}@{}", blob.digest), blob, &rights).await
     }
@@ -106,8 +118,8 @@ impl Client {
         source: Option<&Repository>,
     ) -> Result<Delivery, RegistryError> {
         let source = source.filter(|source| source.host == repository.host && *source != repository);
-        let upload = Upload {
-            endpoint: Endpoint::of(repository, &BTreeMap::new()),
+        let mut upload = Upload {
+            endpoint: self.endpoint(repository),
             name: format!("{repository}@{}", blob.digest),
             blob,
             content,
@@ -115,15 +127,27 @@ impl Client {
             rights: Rights { may_push: true, source: source.map(|source| source.path.clone()) },
             failure: Failure::default(),
         };
-        let has = || self.has(&upload.endpoint, &upload.name, blob, &upload.rights);
+        match self.deliver(&upload).await {
+            Err(RegistryError::Denied { status, .. })
+                if upload.rights.source.is_some() && self.quirks.has(Cope::MountRefused(status)) =>
+            {
+                upload.rights.source = None;
+                self.deliver(&upload).await
+            }
+            other => other,
+        }
+    }
+
+    async fn deliver(&self, upload: &Upload<'_>) -> Result<Delivery, RegistryError> {
+        let has = || self.has(&upload.endpoint, &upload.name, upload.blob, &upload.rights);
         if has().await? {
             return Ok(Delivery::Known);
         }
         let mut attempt = 1;
         loop {
-            let failed = match self.upload(&upload).await? {
+            let failed = match self.upload(upload).await? {
                 // Some servers take what they do not keep.
-                Ok(delivery) if has().await? => return Ok(delivery),
+                Ok(delivery) if !self.quirks.has(Cope::LookAfterwards) || has().await? => return Ok(delivery),
                 Ok(_) => return Err(upload.not_kept()),
                 Err(failed) => failed,
             };
@@ -152,13 +176,16 @@ impl Client {
         bytes: &[u8],
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
-        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let endpoint = self.endpoint(repository);
         let name = named(repository, reference);
         let body = || reqwest::Body::from(bytes.to_vec());
         let ask = Ask::new(Method::PUT, endpoint.url("manifests", reference));
         let ask = ask.header(CONTENT_TYPE, media_type).rights(Rights::of_push()).body(&body);
         let response = self.send(&endpoint, &name, &ask).await?;
         let knows_subject = response.headers().contains_key("oci-subject");
+        if !self.quirks.has(Cope::LookAfterwards) {
+            return Ok(knows_subject);
+        }
         match self.look(repository, reference).await? {
             Some(found) if is_same(&found, digest, bytes) => Ok(knows_subject),
             Some(found) => {
@@ -207,16 +234,24 @@ impl Client {
         if begun.status() == StatusCode::CREATED && rights.source.is_some() {
             return Ok(Ok(Delivery::Mounted));
         }
-        let session = upload.session(&begun, &endpoint.url("blobs", "uploads/"))?;
-        let failed = match self.finish(upload, &session, 0).await? {
+        if rights.source.is_some() && !self.quirks.has(Cope::MountIgnored) {
+            let (name, origin) = (name.clone(), endpoint.origin.clone());
+            return Err(RegistryError::Answer { name, origin, said: "no mount".to_owned() });
+        }
+        let session = self.session(endpoint, name, &begun, &endpoint.url("blobs", "uploads/"))?;
+        let whole = match self.quirks.has(Cope::WholeFirst) {
+            true => self.finish(upload, &session, 0).await?,
+            false => Err(Failed { error: upload.not_kept(), pause: Some(Duration::ZERO), may_help: true }),
+        };
+        let failed = match whole {
             Ok(()) => return Ok(Ok(Delivery::Sent)),
             Err(failed) => failed,
         };
         let has_failed = upload.has_failed();
-        let is_too_long = matches!(failed.error, RegistryError::Status { status: 413, .. });
+        let is_too_long = self.shorter(&failed).is_some();
         if has_failed || !(failed.may_help || is_too_long) {
             // Servers behind one address may not know of each other's uploads.
-            let is_lost = matches!(failed.error, RegistryError::NotFound { .. });
+            let is_lost = self.quirks.has(Cope::BeginAgain) && matches!(failed.error, RegistryError::NotFound { .. });
             return Ok(Err(Failed { may_help: failed.may_help || is_lost, ..failed }));
         }
         self.go_on(upload, session, failed).await
@@ -242,19 +277,20 @@ impl Client {
     ) -> Result<Result<Delivery, Failed>, RegistryError> {
         let Upload { endpoint, name, blob, content, tail, failure, rights } = upload;
         let mut furthest = None;
+        let mut longest = self.shorter(&failed).unwrap_or(CHUNK_BYTES);
         loop {
             self.wait(failed.pause, 1).await?;
             let ask = Ask::new(Method::GET, session.as_str()).rights(rights.clone());
             let Ok(status) = self.send_once(endpoint, name, &ask).await? else { return Ok(Err(failed)) };
-            let position = position(&status);
+            let position = self.position(&status);
             if furthest.is_some_and(|furthest| position <= furthest) {
                 return Ok(Err(failed));
             }
             furthest = Some(position);
-            session = upload.session(&status, session.as_str())?;
+            session = self.session(endpoint, name, &status, session.as_str())?;
             let least = header(&status, &HeaderName::from_static("oci-chunk-min-length"));
-            let most = least.and_then(|text| text.parse().ok()).unwrap_or(0).max(CHUNK_BYTES);
-            let mut from = position;
+            let most = least.and_then(|text| text.parse().ok()).unwrap_or(0).max(longest);
+            let (mut from, mut sent) = (position, 0);
             let broken = loop {
                 if from >= blob.size {
                     break match self.finish(upload, &session, blob.size).await? {
@@ -263,15 +299,22 @@ impl Client {
                     };
                 }
                 let to = blob.size.min(from + most);
+                sent = to - from;
                 let body = || body(content, *tail, from..to, failure);
                 let ask = Ask::new(Method::PATCH, session.as_str()).header(CONTENT_TYPE, "application/octet-stream");
                 let ask = ask.header(CONTENT_RANGE, &format!("{from}-{}", to - 1));
                 let ask = ask.header(CONTENT_LENGTH, &(to - from).to_string()).rights(rights.clone()).body(&body);
                 match self.send_once(endpoint, name, &ask).await? {
+                    Ok(response)
+                        if response.status() == StatusCode::CREATED && !self.quirks.has(Cope::CreatedPiece) =>
+                    {
+                        return Ok(Err(failed));
+                    }
                     Ok(response) => {
-                        session = upload.session(&response, session.as_str())?;
+                        session = self.session(endpoint, name, &response, session.as_str())?;
                         // What the server says counts, where it says something.
-                        let now = header(&response, &RANGE).map_or(to, |_| self::position(&response));
+                        let told = header(&response, &RANGE).filter(|_| self.quirks.has(Cope::RangeCounts));
+                        let now = told.map_or(to, |_| self.position(&response));
                         // Each piece must get it on, or this has no end.
                         if now <= from {
                             return Ok(Err(failed));
@@ -282,37 +325,57 @@ impl Client {
                 }
             };
             let has_failed = upload.has_failed();
+            // It is where it was, and takes less at once.
+            if let Some(bytes) = self.shorter(&broken).filter(|bytes| *bytes < longest.min(sent) && !has_failed) {
+                (longest, furthest, failed) = (bytes, None, broken);
+                continue;
+            }
             // The server has lost the upload, or is elsewhere than it said: one from the beginning may do.
-            let is_lost =
-                matches!(broken.error, RegistryError::NotFound { .. } | RegistryError::Status { status: 416, .. });
+            let is_lost = self.quirks.has(Cope::BeginAgain)
+                && matches!(broken.error, RegistryError::NotFound { .. } | RegistryError::Status { status: 416, .. });
             if has_failed || is_lost || !broken.may_help {
                 return Ok(Err(Failed { may_help: broken.may_help || is_lost, ..broken }));
             }
             failed = broken;
         }
     }
-}
 
-impl Upload<'_> {
-    /// Whether what was to be sent could not be read.
-    fn has_failed(&self) -> bool {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// How much a server takes at once that has taken something for too long.
+    fn shorter(&self, failed: &Failed) -> Option<u64> {
+        match failed.error {
+            RegistryError::Status { status, .. } => self.quirks.piece_bytes(status),
+            _ => None,
+        }
     }
 
-    fn not_kept(&self) -> RegistryError {
-        RegistryError::NotKept { name: self.name.clone(), origin: self.endpoint.origin.clone() }
+    /// How many bytes a server has: `Range: 0-9` is ten, and nothing said is none.
+    fn position(&self, response: &Response) -> u64 {
+        let range = header(response, &RANGE).map(|text| text.strip_prefix("bytes=").unwrap_or(text));
+        let end = range.and_then(|text| text.rsplit_once('-')?.1.trim().parse::<u64>().ok());
+        let is_nothing = |end: u64| end == 0 && self.quirks.has(Cope::ZeroIsNothing);
+        end.filter(|end| !is_nothing(*end)).map_or(0, |end| end + 1)
     }
 
     /// Where an upload goes on. A server behind another one may not know that it is reached in secret.
-    fn session(&self, response: &Response, base: &str) -> Result<Url, RegistryError> {
+    pub(crate) fn session(
+        &self,
+        endpoint: &Endpoint,
+        name: &str,
+        response: &Response,
+        base: &str,
+    ) -> Result<Url, RegistryError> {
         let refused = |location: &str| RegistryError::Location {
-            name: self.name.clone(),
-            origin: self.endpoint.origin.clone(),
+            name: name.to_owned(),
+            origin: endpoint.origin.clone(),
             location: location.to_owned(),
         };
         let base = Url::parse(base).map_err(|_| refused(base))?;
         let Some(location) = header(response, &LOCATION) else { return Ok(base) };
-        let mut url = base.join(location).map_err(|_| refused(location))?;
+        let joined = match self.quirks.has(Cope::RelativeLocation) {
+            true => base.join(location),
+            false => Url::parse(location),
+        };
+        let mut url = joined.map_err(|_| refused(location))?;
         if base.scheme() == "https" && url.scheme() == "http" {
             if url.host_str() != base.host_str() {
                 return Err(refused(location));
@@ -327,20 +390,23 @@ impl Upload<'_> {
     }
 }
 
+impl Upload<'_> {
+    /// Whether what was to be sent could not be read.
+    fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn not_kept(&self) -> RegistryError {
+        RegistryError::NotKept { name: self.name.clone(), origin: self.endpoint.origin.clone() }
+    }
+}
+
 fn named(repository: &Repository, reference: &str) -> String {
     format!("{repository}{}{reference}", if digest_of(reference).is_some() { '@' } else { ':' })
 }
 
-fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
+pub(crate) fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
     response.headers().get(name).and_then(|value| value.to_str().ok())
-}
-
-/// How many bytes a server has: `Range: 0-9` is ten, and nothing said is none.
-fn position(response: &Response) -> u64 {
-    let range = header(response, &RANGE).map(|text| text.strip_prefix("bytes=").unwrap_or(text));
-    let end = range.and_then(|text| text.rsplit_once('-')?.1.trim().parse::<u64>().ok());
-    // Distribution says `0-0` of nothing, and of one byte.
-    end.filter(|end| *end > 0).map_or(0, |end| end + 1)
 }
 
 /// Whether a server's name of a document is that of ours: it may use another function than we do.

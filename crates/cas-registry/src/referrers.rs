@@ -16,6 +16,7 @@ use crate::RegistryError;
 use crate::address::Endpoint;
 use crate::client::{ATTEMPTS, Ask, Client, read_limited, transport};
 use crate::pages::Next;
+use crate::quirks::Cope;
 
 /// Pages that are read of one list.
 const MAX_PAGES: usize = 64;
@@ -102,11 +103,12 @@ impl Client {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Vec<Referrer>, RegistryError> {
-        let endpoint = Endpoint::of(repository, &self.mirrors);
+        let endpoint = self.mirrored(repository);
         let name = format!("{repository}@{digest}");
-        let mut items = self.listed(&endpoint, &name, digest, artifact_type).await?.unwrap_or_default();
-        // Some registries answer with an empty list whatever is there.
-        if items.is_empty() {
+        let listed = self.listed(&endpoint, &name, digest, artifact_type).await?;
+        let is_unknown = listed.is_none();
+        let mut items = listed.unwrap_or_default();
+        if items.is_empty() && (is_unknown || self.quirks.has(Cope::EmptyLists)) {
             items = self.tagged(&endpoint, repository, digest).await?.unwrap_or_default();
         }
         let mut found: Vec<Referrer> = Vec::new();
@@ -132,10 +134,11 @@ impl Client {
         bytes: &[u8],
     ) -> Result<Linked, RegistryError> {
         let digest = &referrer.blob.digest;
-        if self.push_document(repository, &digest.to_string(), &referrer.media_type, bytes, digest).await? {
+        let is_seen = self.push_document(repository, &digest.to_string(), &referrer.media_type, bytes, digest).await?;
+        if is_seen || !self.quirks.has(Cope::SubjectUnseen) {
             return Ok(Linked::ByRegistry);
         }
-        let endpoint = Endpoint::of(repository, &BTreeMap::new());
+        let endpoint = self.endpoint(repository);
         let tag = referrers_tag(subject);
         let mut attempt = 1;
         loop {
@@ -198,14 +201,14 @@ impl Client {
         let ask = Ask::new(Method::GET, url).header(ACCEPT, INDEX_MEDIA_TYPE);
         let response = match self.send(endpoint, name, &ask).await {
             Ok(response) => response,
-            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if self.has_no_list(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let header = |key| response.headers().get(key).and_then(|value| value.to_str().ok());
         let is_index = header(CONTENT_TYPE).is_some_and(|text| text.split(';').next() == Some(INDEX_MEDIA_TYPE));
         let next = Next::of(&response, url, endpoint);
         // Pages for people are no list.
-        if !is_index {
+        if !is_index && self.quirks.has(Cope::ListsAreIndexes) {
             return Ok(None);
         }
         let next = match next {
@@ -224,6 +227,17 @@ impl Client {
         Ok(Some((manifests(&bytes).ok_or_else(|| no_index(name, endpoint))?, next)))
     }
 
+    /// Whether a registry says by an error that it keeps no lists.
+    fn has_no_list(&self, error: &RegistryError) -> bool {
+        match error {
+            RegistryError::NotFound { .. } => self.quirks.has(Cope::NoReferrers(404)),
+            RegistryError::Status { status, .. } | RegistryError::Denied { status, is_asked: false, .. } => {
+                self.quirks.has(Cope::NoReferrers(*status))
+            }
+            _ => false,
+        }
+    }
+
     /// What the index at the tag has; `None` without one.
     async fn tagged(
         &self,
@@ -237,6 +251,9 @@ impl Client {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
+        if fetched.blob.digest == *digest && self.quirks.has(Cope::TagIsDigest) {
+            return Ok(None);
+        }
         let name = format!("{repository}:{tag}");
         let items = manifests(&fetched.bytes).ok_or_else(|| no_index(&name, endpoint))?;
         if items.len() > MAX_REFERRERS {

@@ -6,9 +6,9 @@ use cas_oci::Repository;
 use serde::Deserialize;
 
 use crate::RegistryError;
-use crate::address::Endpoint;
 use crate::client::{Ask, Client, read_limited, transport};
 use crate::pages::Next;
+use crate::quirks::Cope;
 
 /// Longest page.
 const MAX_PAGE_BYTES: u64 = 16 << 20;
@@ -29,7 +29,7 @@ impl Client {
     ///
     /// [`RegistryError`]: also for a list that has no end.
     pub async fn tags(&self, repository: &Repository) -> Result<BTreeSet<String>, RegistryError> {
-        let endpoint = Endpoint::of(repository, &Default::default());
+        let endpoint = self.endpoint(repository);
         let name = format!("the tags of {repository}");
         let mut url = format!("{}/v2/{}/tags/list", endpoint.origin, endpoint.repository.path);
         let mut tags = BTreeSet::new();
@@ -38,7 +38,10 @@ impl Client {
                 Err(error) if page == 0 && error.is_not_found() => return Ok(tags),
                 other => other?,
             };
-            let next = Next::of(&response, &url, &endpoint);
+            let next = match self.quirks.has(Cope::Pages) {
+                true => Next::of(&response, &url, &endpoint),
+                false => Next::End,
+            };
             let told = |said: &str| RegistryError::Answer {
                 name: name.clone(),
                 origin: endpoint.origin.clone(),

@@ -1,6 +1,7 @@
 //! The client against a registry that asks, lies and breaks off.
 
 mod push;
+mod quirks;
 mod referrers;
 
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::address::{Endpoint, is_loopback};
 use crate::challenge::Challenge;
 use crate::client::{Client, Rights, read_limited, said, transport};
+use crate::quirks::{Cope, Quirks};
 use crate::{Access, Credentials, Login, RegistryError};
 
 /// Longest answer that is read for what it says of a token.
@@ -30,7 +31,7 @@ impl Client {
         let Some(challenge) = bearer.or(wanted.first()) else { return Ok(None) };
         let login = match &self.given {
             Some((own, login)) => Some(login.clone()).filter(|_| own == endpoint),
-            None => Credentials::read(self.logins.iter().cloned())?.find(&endpoint.repository)?,
+            None => Credentials::read(self.logins.iter().cloned())?.find_with(&endpoint.repository, &self.quirks)?,
         };
         match challenge {
             Challenge::Basic => match login {
@@ -39,7 +40,7 @@ impl Client {
             },
             Challenge::Bearer { realm, service, scope } => {
                 let token = {
-                    let scope = scopes(endpoint, scope.as_deref(), rights);
+                    let scope = scopes(endpoint, scope.as_deref(), rights, &self.quirks);
                     self.token(endpoint, realm, service.as_deref(), &scope, login.as_ref()).await?
                 };
                 let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -108,6 +109,8 @@ impl Client {
                     said: said(response).await,
                     access: if scope.contains("push") { Access::Write } else { Access::Read },
                     is_known: login.is_some(),
+                    is_asked: true,
+                    advice: None,
                 },
                 status => RegistryError::Token {
                     realm: realm(),
@@ -124,17 +127,19 @@ impl Client {
 
 /// What a token is to be for: what the server says, else reading; writing as well where that comes next, so that there is one token; and
 /// whatever else is read. Words with spaces between.
-fn scopes(endpoint: &Endpoint, told: Option<&str>, rights: &Rights) -> String {
+fn scopes(endpoint: &Endpoint, told: Option<&str>, rights: &Rights, quirks: &Quirks) -> String {
     let own = format!("repository:{}:", endpoint.repository.path);
     // Whoever asks for the server alone needs no right.
-    let least = if endpoint.repository.path.is_empty() { String::new() } else { format!("{own}pull") };
+    let is_told = endpoint.repository.path.is_empty() || !quirks.has(Cope::OwnScope);
+    let least = if is_told { String::new() } else { format!("{own}pull") };
     let told = told.filter(|scope| !scope.trim().is_empty()).map_or(least, str::to_owned);
     let widened = |scope: &str| match scope.strip_prefix(&own) {
         Some("pull" | "push") if rights.may_push => format!("{own}pull,push"),
         _ => scope.to_owned(),
     };
     let mut scopes: Vec<String> = told.split_whitespace().map(widened).collect();
-    scopes.extend(rights.source.iter().map(|source| format!("repository:{source}:pull")));
+    let source = rights.source.iter().filter(|_| quirks.has(Cope::SourceScope));
+    scopes.extend(source.map(|source| format!("repository:{source}:pull")));
     scopes.join(" ")
 }
 
@@ -188,7 +193,7 @@ mod tests {
                 "repository:a/b:pull,push x repository:base:pull",
             ),
         ] {
-            assert_eq!(scopes(&endpoint, told, &rights), expected, "{told:?} {rights:?}");
+            assert_eq!(scopes(&endpoint, told, &rights, &Quirks::default()), expected, "{told:?} {rights:?}");
         }
     }
 }

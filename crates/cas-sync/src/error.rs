@@ -132,6 +132,9 @@ impl SyncError {
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        if let Some(advice) = self.advice() {
+            return Some(advice.to_owned());
+        }
         Some(match self {
             // What is there is found again.
             Self::Registry(RegistryError::Transport { .. } | RegistryError::Status { .. }) => {
@@ -159,6 +162,14 @@ impl SyncError {
             Self::Unpinned { .. } => "`cas sync plan FILE` pins it".to_owned(),
             Self::Runtime(_) => return None,
         })
+    }
+
+    /// What is known about an answer of a registry, at the first place that has such a one.
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Registry(error) => error.advice(),
+            other => other.failures().iter().find_map(|(_, failure)| failure.advice()),
+        }
     }
 
     /// What went wrong at single places.

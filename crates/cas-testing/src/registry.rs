@@ -10,6 +10,8 @@ use std::time::Duration;
 
 #[path = "registry_referrers.rs"]
 mod referrers;
+#[path = "registry_scopes.rs"]
+mod scopes;
 #[path = "registry_uploads.rs"]
 mod uploads;
 
@@ -31,6 +33,21 @@ pub enum Gate {
     Identity(String),
     /// Nobody, whatever is sent.
     Closed,
+    /// Whoever sends a token, which everybody gets, and which is good for so many requests.
+    Short(usize),
+    /// Whoever sends a token with the right for what is asked, which everybody gets who asks for it.
+    Scoped(Scopes),
+}
+
+/// How tokens hold rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scopes {
+    /// All that were asked for.
+    All,
+    /// The last one alone.
+    Last,
+    /// All, and nobody is told what to ask for.
+    Untold,
 }
 
 /// What goes wrong with a request.
@@ -52,6 +69,8 @@ pub enum Fault {
     CutRequest(usize),
     /// All goes well, and nothing is kept.
     Forget,
+    /// A status with a message.
+    Refuse(u16, String),
 }
 
 /// A request as it came.
@@ -87,11 +106,13 @@ struct State {
     uploads: BTreeMap<usize, Vec<u8>>,
     /// How many have begun.
     upload_count: usize,
-    /// How a registry takes uploads.
+    /// How a registry behaves.
     manner: Manner,
+    /// Tokens that were given, and requests with the last one.
+    tokens: (usize, usize),
 }
 
-/// How a registry takes uploads; each is what a real one does.
+/// How a registry behaves; each is what a real one does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manner {
     /// Longest body that is taken, as before proxies; more is 413.
@@ -112,6 +133,36 @@ pub struct Manner {
     pub lists_referrers: bool,
     /// How many of them are on a page; none is all.
     pub referrers_page: Option<usize>,
+    /// What is answered in the place of such lists.
+    pub referrers_status: Option<u16>,
+    /// Whether paths that are not known lead to a page for people.
+    pub has_pages: bool,
+    /// Whether lists of what refers to a manifest are empty whatever is there.
+    pub empty_lists: bool,
+    /// Whether a tag `sha256-HEX` is the digest.
+    pub tag_is_digest: bool,
+    /// Whether `HEAD` tells no digest.
+    pub hides_digest: bool,
+    /// What is answered to `HEAD` of manifests.
+    pub head_status: Option<u16>,
+    /// What is answered to `GET` of manifests.
+    pub get_status: Option<u16>,
+    /// How many tags are on a page, whose next one has a word that says nothing.
+    pub tags_page: Option<usize>,
+    /// Longest body of a blob in one request, more is 413; pieces may be longer.
+    pub most_whole: Option<usize>,
+    /// Longest piece; more is 416.
+    pub most_piece: Option<usize>,
+    /// Bytes of a piece that are kept, of longer ones.
+    pub keeps: Option<usize>,
+    /// Bytes of a blob in one request after which the connection ends.
+    pub drops_after: Option<usize>,
+    /// Whether an upload without bytes has `Range: 0-0`.
+    pub zero_range: bool,
+    /// Whether pieces find no upload.
+    pub no_pieces: bool,
+    /// Whether there is no repository to push to.
+    pub no_repositories: bool,
 }
 
 /// A registry that a test fills.
@@ -229,8 +280,14 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
             Gate::Open => true,
             Gate::Basic(value) => sent == value,
             Gate::Closed => false,
+            Gate::Short(count) => {
+                let is_last = state.tokens.0 > 0 && sent == format!("Bearer let-me-in-{}", state.tokens.0);
+                is_last && state.tokens.1 < *count
+            }
+            Gate::Scoped(_) => scopes::is_let_in(&request.line, sent),
             _ => sent == "Bearer let-me-in",
         };
+        state.tokens.1 += 1;
         let fault = state.faults.iter_mut().find(|(text, _, left)| *left > 0 && request.line.contains(text.as_str()));
         // Whoever is not let in sees none of it, but for those that give tokens.
         let fault = fault.filter(|_| is_let_in || path.starts_with("/token")).map(|(_, fault, left)| {
@@ -247,6 +304,17 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
         let is_let_in = match &gate {
             Gate::Anonymous => sent.is_empty(),
             Gate::Token(value) => sent == value,
+            Gate::Short(_) => {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.tokens = (state.tokens.0 + 1, 0);
+                let answer = format!(r#"{{"token": "let-me-in-{}"}}"#, state.tokens.0);
+                drop(state);
+                return respond(&mut stream, 200, &[], answer.as_bytes());
+            }
+            Gate::Scoped(kind) => {
+                let answer = format!(r#"{{"token": "{}"}}"#, scopes::token(&path, *kind));
+                return respond(&mut stream, 200, &[], answer.as_bytes());
+            }
             Gate::Identity(token) => {
                 request.line.starts_with("POST") && request.body.contains(&format!("refresh_token={token}"))
             }
@@ -260,15 +328,38 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
     if !is_let_in {
         let challenge = match &gate {
             Gate::Basic(_) => "Basic realm=\"x\"".to_owned(),
+            Gate::Scoped(kind) => scopes::challenge(&request.line, own, *kind),
             _ => format!("Bearer realm=\"http://{own}/token\",service=\"fake\",scope=\"repository:x:pull\""),
         };
         return respond(&mut stream, 401, &[format!("WWW-Authenticate: {challenge}")], b"{}");
     }
+    if let Some(Fault::Refuse(status, said)) = &fault {
+        std::io::copy(&mut reader, &mut std::io::sink())?;
+        let answer = serde_json::json!({ "errors": [{ "code": "DENIED", "message": said }] }).to_string();
+        return respond(&mut stream, *status, &[], answer.as_bytes());
+    }
     if is_upload || request.line.starts_with("PUT ") {
         return Upload { request: &request, body: sent_bytes, state, fault, own }.answer(&mut stream, &mut reader);
     }
-    let document = document.map(|(body, media_type)| (body, media_type, header));
+    let manner = state.lock().unwrap_or_else(PoisonError::into_inner).manner.clone();
+    let is_head = request.line.starts_with("HEAD ");
+    if path.contains("/manifests/")
+        && let Some(status) = if is_head { manner.head_status } else { manner.get_status }
+    {
+        return respond(&mut stream, status, &["Retry-After: 0".to_owned()], b"");
+    }
+    if let Some(status) = manner.referrers_status.filter(|_| path.contains("/referrers/")) {
+        return respond(&mut stream, status, &[], b"");
+    }
+    let same = path.split_once("/manifests/sha256-").filter(|_| manner.tag_is_digest);
+    let same = same.map(|(repository, digits)| format!("{repository}/manifests/sha256:{digits}"));
+    let same = same.and_then(|path| state.lock().unwrap_or_else(PoisonError::into_inner).documents.get(&path).cloned());
+    let document = same.or(document).map(|(body, media_type)| (body, media_type, header));
+    let document = document.or_else(|| tags(state, &path));
     let Some((body, media_type, header)) = document.or_else(|| referrers::listed(state, &path)) else {
+        if manner.has_pages && !path.contains("/manifests/") && !path.contains("/blobs/") {
+            return respond(&mut stream, 200, &["Content-Type: text/html".to_owned()], b"<html>");
+        }
         return respond(&mut stream, 404, &[], br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}"#);
     };
     let mut headers = vec![format!("Content-Type: {media_type}")];
@@ -277,7 +368,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
         return match fault {
             Some(Fault::Status(status, more)) => respond(&mut stream, status, &more, b""),
             _ => {
-                headers.push(format!("Docker-Content-Digest: {}", uploads::name(&body)));
+                if !manner.hides_digest {
+                    headers.push(format!("Docker-Content-Digest: {}", uploads::name(&body)));
+                }
                 head(&mut stream, 200, &headers, body.len())
             }
         };
@@ -310,10 +403,26 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
             headers.push(format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len()));
             respond(&mut stream, 206, &headers, &body[from..])
         }
-        (Some(Fault::Whole | Fault::CutRequest(_) | Fault::Forget) | None, _) => {
+        (Some(Fault::Whole | Fault::CutRequest(_) | Fault::Forget | Fault::Refuse(..)) | None, _) => {
             respond(&mut stream, 200, &headers, &body)
         }
     }
+}
+
+/// A page of the tags of a repository: its bytes, media type and further header line. `None` where no pages are made.
+fn tags(state: &Mutex<State>, target: &str) -> Option<(Vec<u8>, String, Option<String>)> {
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let page = state.manner.tags_page?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let repository = path.strip_suffix("/tags/list")?;
+    let from = query.split('&').find_map(|pair| pair.strip_prefix("next_page=x")?.parse().ok()).unwrap_or(0);
+    let place = format!("{repository}/manifests/");
+    let names = state.documents.keys().filter_map(|path| path.strip_prefix(&place));
+    let names: Vec<&str> = names.filter(|name| !name.contains(':')).collect();
+    let to = names.len().min(from + page);
+    let more = (to < names.len()).then(|| format!("Link: <{path}?next_page=x{to}&n={page}>; rel=\"next\""));
+    let list = serde_json::json!({ "name": "x", "tags": names.get(from..to).unwrap_or_default() });
+    Some((list.to_string().into_bytes(), "application/json".to_owned(), more))
 }
 
 fn head(stream: &mut TcpStream, status: u16, headers: &[String], length: usize) -> std::io::Result<()> {

@@ -27,7 +27,8 @@ pub(super) fn listed(state: &Mutex<State>, target: &str) -> Option<(Vec<u8>, Str
     let wanted = value("artifactType").map(|text| text.replace("%2F", "/").replace("%2B", "+"));
     let from: usize = value("last").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut items = Vec::new();
-    for (place, (body, media_type)) in &state.documents {
+    let documents = state.documents.iter().filter(|_| !state.manner.empty_lists);
+    for (place, (body, media_type)) in documents {
         let is_digest = place.starts_with(&format!("{repository}/manifests/sha256:"));
         if !is_digest || subject(body).as_deref() != Some(digest) {
             continue;

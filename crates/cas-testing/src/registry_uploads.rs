@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cas_digest::{Digest, DigestFunction};
 
-use super::{Fault, Request, State, respond};
+use super::{Fault, Gate, Request, State, respond};
 
 /// Whether a request is part of an upload.
 pub(super) fn is_one(line: &str) -> bool {
@@ -50,9 +50,17 @@ impl Upload<'_> {
         }
         let repository = path.split("/blobs/uploads/").next().unwrap_or_default();
         let manner = self.lock().manner.clone();
+        if manner.no_pieces && method == "PATCH" {
+            std::io::copy(reader, &mut std::io::sink())?;
+            return respond(stream, 404, &[], br#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"which"}]}"#);
+        }
         if method == "POST" {
             std::io::copy(reader, &mut std::io::sink())?;
-            if let (Some(digest), Some(from), true) = (value("mount"), value("from"), manner.mounts) {
+            if manner.no_repositories {
+                return respond(stream, 404, &[], br#"{"errors":[{"code":"NAME_UNKNOWN","message":"not made"}]}"#);
+            }
+            if let (Some(digest), Some(from), true) = (value("mount"), value("from"), manner.mounts && self.may_read())
+            {
                 let mut state = self.lock();
                 if let Some(found) = state.documents.get(&format!("/v2/{from}/blobs/{digest}")).cloned() {
                     state.documents.insert(format!("{repository}/blobs/{digest}"), found);
@@ -78,13 +86,27 @@ impl Upload<'_> {
         if method == "GET" {
             let mut lines = vec![self.location(repository, number, kept.len())];
             lines.extend(manner.least_bytes.map(|bytes| format!("OCI-Chunk-Min-Length: {bytes}")));
-            lines.extend((!kept.is_empty()).then(|| format!("Range: 0-{}", kept.len() - 1)));
+            let is_told = !kept.is_empty() || manner.zero_range;
+            lines.extend(is_told.then(|| format!("Range: 0-{}", kept.len().max(1) - 1)));
             return respond(stream, 204, &lines, b"");
         }
         let length = usize::try_from(reader.limit()).unwrap_or(usize::MAX);
         if manner.most_bytes.is_some_and(|most| length > most) {
             std::io::copy(reader, &mut std::io::sink())?;
             return respond(stream, 413, &[], b"");
+        }
+        if method == "PUT" && manner.most_whole.is_some_and(|most| length > most) {
+            std::io::copy(reader, &mut std::io::sink())?;
+            return respond(stream, 413, &[], b"");
+        }
+        if method == "PATCH" && manner.most_piece.is_some_and(|most| length > most) {
+            std::io::copy(reader, &mut std::io::sink())?;
+            return respond(stream, 416, &[self.location(repository, number, kept.len())], b"");
+        }
+        if let Some(count) = manner.drops_after.filter(|most| method == "PUT" && length > *most) {
+            reader.take(count as u64).read_to_end(&mut kept)?;
+            self.lock().uploads.insert(number, kept);
+            return stream.shutdown(std::net::Shutdown::Both);
         }
         let range = self.request.header("content-range").and_then(|text| text.split_once('-')?.0.parse::<usize>().ok());
         let is_short = method == "PATCH" && manner.least_bytes.is_some_and(|least| length < least);
@@ -97,7 +119,9 @@ impl Upload<'_> {
             self.lock().uploads.insert(number, kept);
             return stream.shutdown(std::net::Shutdown::Both);
         }
+        let before = kept.len();
         reader.read_to_end(&mut kept)?;
+        kept.truncate(manner.keeps.filter(|_| method == "PATCH").map_or(kept.len(), |keeps| before + keeps));
         if method == "PATCH" {
             let lines = [
                 self.location(repository, number, kept.len()),
@@ -153,11 +177,20 @@ impl Upload<'_> {
             }
         }
         let mut lines = vec![format!("Docker-Content-Digest: {digest}")];
-        if state.manner.lists_referrers {
+        if state.manner.lists_referrers && !state.manner.empty_lists {
             lines.extend(super::referrers::subject(&self.body).map(|subject| format!("OCI-Subject: {subject}")));
         }
         drop(state);
         respond(stream, 201, &lines, b"")
+    }
+
+    /// Whether whoever asks may read the source of a mount.
+    fn may_read(&self) -> bool {
+        let gate = self.lock().gate.clone();
+        let source = self.request.line.split_once("from=").map_or("", |(_, rest)| rest);
+        let source = source.split(['&', ' ']).next().unwrap_or_default();
+        let sent = self.request.header("authorization").unwrap_or_default();
+        !matches!(gate, Gate::Scoped(_)) || super::scopes::may(sent, source, "pull")
     }
 
     fn location(&self, repository: &str, number: usize, position: usize) -> String {

@@ -1,5 +1,6 @@
 //! Logins before a registry of tests, and in files as others write them. Helpers are tried with the program (`tests/build/login.rs`).
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use cas_testing::registry::{FakeRegistry, Gate};
