@@ -276,3 +276,19 @@ fn real_registries_take_copies_and_skopeo_reads_them_back() {
         assert_eq!(index["manifests"][0]["digest"], rows[0]["digest"], "{name}");
     }
 }
+
+/// The specification has 404 for it, and registries have more.
+#[test]
+fn registries_without_lists_of_referrers_are_copied_from_and_to() {
+    let home = home();
+    for status in [400, 401, 404, 405] {
+        let (source, fake) = (FakeRegistry::start(Gate::Open), FakeRegistry::start(Gate::Open));
+        filled(&home, source.address());
+        for registry in [&source, &fake] {
+            registry.manner(Manner { referrers_status: Some(status), ..Manner::default() });
+        }
+        let (from, to) = (format!("{}/src/web:1.0.0", source.address()), format!("{}/web:1.0.0", fake.address()));
+        ends(&home, &["copy", &from, &to], 0, &[]);
+        assert_eq!(fake.get("web/manifests/1.0.0"), source.get("src/web/manifests/1.0.0"), "{status}");
+    }
+}

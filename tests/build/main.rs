@@ -28,6 +28,7 @@ mod init;
 mod login;
 mod npm;
 mod pnpm;
+mod probe;
 mod provenance;
 mod pull;
 mod push;

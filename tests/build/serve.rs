@@ -26,7 +26,7 @@ fn home() -> Home {
 }
 
 /// A server that ends with the test, over a store of its own.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     port: u16,
 }
@@ -38,7 +38,7 @@ impl Served {
         command
     }
 
-    fn start(home: &Home, arguments: &[&str]) -> Self {
+    pub(crate) fn start(home: &Home, arguments: &[&str]) -> Self {
         let file = home.folder.path().join("port");
         let _ = fs::remove_file(&file);
         let mut command = Self::command(home, &["--listen", "127.0.0.1:0", "--port-file"]);
@@ -54,7 +54,7 @@ impl Served {
         }
     }
 
-    fn to(&self, rest: &str) -> String {
+    pub(crate) fn to(&self, rest: &str) -> String {
         format!("127.0.0.1:{}/{rest}", self.port)
     }
 

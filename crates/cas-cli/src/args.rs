@@ -175,6 +175,9 @@ pub(crate) enum Command {
     ///
     /// Nothing but the tags is sent. Which of them may move is as with `push`.
     Tag(TagArgs),
+    /// Look at registries
+    #[command(subcommand)]
+    Registry(crate::registry::RegistryCommand),
     /// Bring tags from registries to registries as a file says, again and again
     #[command(subcommand)]
     Sync(crate::sync::SyncCommand),

@@ -79,6 +79,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Push(args) => crate::push::run(&global, &args),
         Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Copy(args) => crate::copy::copy(&global, &args),
+        Command::Registry(command) => crate::registry::run(&global, &command),
         Command::Sync(command) => crate::sync::run(&global, &command),
         Command::Pull(args) => crate::pull::run(&global, &args),
         Command::Login(args) => crate::login::login(&global, &args),

@@ -32,6 +32,7 @@ mod provenance;
 mod pull;
 mod push;
 mod rebuild;
+mod registry;
 mod remarks;
 mod render;
 mod run;

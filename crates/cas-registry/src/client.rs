@@ -338,7 +338,7 @@ impl Client {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a server may say until when it wants to be left alone")]
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cas_blob::Descriptor;
 use cas_digest::Digest;
-use cas_oci::{Reference, TargetPlatform};
-use cas_registry::{Client, Login};
+use cas_oci::{Reference, Repository, TargetPlatform};
+use cas_registry::{Client, Finding, Hosted, Login};
 
 use crate::push::{Extras, push_on, runtime};
 use crate::source::{alone, find, root, tail};
@@ -88,6 +88,20 @@ pub fn tag(client: &Client, source: &Reference, tags: &[String], options: &PushO
 /// [`SyncError::Registry`], and where no thread could be started.
 pub fn try_login(client: &Client, host: &str, login: &Login) -> Result<bool, SyncError> {
     Ok(runtime()?.block_on(client.try_login(host, login))?)
+}
+
+/// What a registry does: [`Client::probe`].
+///
+/// # Errors
+///
+/// As [`try_login`].
+pub fn probe(
+    client: &Client,
+    repository: &Repository,
+    hosted: Option<Hosted>,
+    may_write: bool,
+) -> Result<Vec<Finding>, SyncError> {
+    Ok(runtime()?.block_on(client.probe(repository, hosted, may_write))?)
 }
 
 /// Refuses, before anything is asked, what could get nothing but `latest`.

@@ -24,7 +24,7 @@ mod target;
 mod template;
 
 pub use attached::{Attachable, Attached, Attachments};
-pub use copy::{Copied, CopyOptions, copy, tag, try_login};
+pub use copy::{Copied, CopyOptions, copy, probe, tag, try_login};
 pub use error::SyncError;
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};

@@ -229,6 +229,12 @@ impl FakeRegistry {
         self.state().documents.get(&format!("/v2/{path}")).map(|(body, _)| body.clone())
     }
 
+    /// Where something is.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        self.state().documents.keys().cloned().collect()
+    }
+
     /// Changes how uploads are taken.
     pub fn manner(&self, manner: Manner) {
         self.state().manner = manner;
@@ -337,6 +343,11 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, own: &str) -> std::io::Re
         std::io::copy(&mut reader, &mut std::io::sink())?;
         let answer = serde_json::json!({ "errors": [{ "code": "DENIED", "message": said }] }).to_string();
         return respond(&mut stream, *status, &[], answer.as_bytes());
+    }
+    if request.line.starts_with("DELETE ") {
+        let is_there = is_upload || document.is_some();
+        state.lock().unwrap_or_else(PoisonError::into_inner).documents.remove(&path);
+        return respond(&mut stream, if is_there { 202 } else { 404 }, &[], b"");
     }
     if is_upload || request.line.starts_with("PUT ") {
         return Upload { request: &request, body: sent_bytes, state, fault, own }.answer(&mut stream, &mut reader);
