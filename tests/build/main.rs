@@ -27,6 +27,7 @@ mod images;
 mod init;
 mod login;
 mod npm;
+mod packages;
 mod pnpm;
 mod probe;
 mod provenance;

@@ -11,7 +11,8 @@ use crate::args::{InputArgs, parse_platform};
 pub(crate) struct PushArgs {
     /// Image or artifact: a target as `:name` or `//package:name`, or what is in the store by name
     pub(crate) image: String,
-    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag; `{version}`, `{git.sha}`, `{git.short}` and `{name}` are those of the target
+    /// Where to: `HOST/NAME:TAG`, or `HOST/NAME` for no tag; `{version}`, `{git.sha}`, `{git.short}` and `{name}` are those of the target.
+    /// The files of an artifact go to `gitlab-generic://HOST/PROJECT/PACKAGE/VERSION`, too
     #[arg(required = true)]
     pub(crate) destinations: Vec<String>,
     #[command(flatten)]

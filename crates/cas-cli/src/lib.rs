@@ -31,6 +31,7 @@ mod prompt;
 mod provenance;
 mod pull;
 mod push;
+mod push_package;
 mod rebuild;
 mod registry;
 mod remarks;

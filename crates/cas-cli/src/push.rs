@@ -15,17 +15,22 @@ use crate::args::Global;
 use crate::args_remote::PushArgs;
 use crate::commands::{Named, build_options, cancel_on_signals, logins, named, open_store, print, text};
 use crate::exit::Exit;
+use crate::push_package::packages;
 use crate::render::{self, Failure};
 use crate::template;
 
 pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     let destinations = template::destinations(global, &args.image, &args.destinations)?;
-    let targets = Target::parse_all(destinations.iter().map(String::as_str))
-        .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
-    check_moved(&targets, &args.tags.move_tag)?;
+    let packages = packages(&destinations)?;
     if args.input.offline {
         return Err(Failure::Usable("a push needs the network".to_owned(), "leave `--offline` out".to_owned()));
     }
+    if let Some(packages) = packages {
+        return crate::push_package::run(global, args, &packages);
+    }
+    let targets = Target::parse_all(destinations.iter().map(String::as_str))
+        .map_err(|error| Failure::Usable(error.to_string(), error.hint()))?;
+    check_moved(&targets, &args.tags.move_tag)?;
     let store = Arc::new(open_store(global)?);
     let options = build_options(None, &args.input);
     let (name, shipment) = match named(global, &store, &args.image, &options, true)? {

@@ -247,11 +247,12 @@ fn exit_of_registry(error: &RegistryError) -> Exit {
 pub(crate) fn exit_of_push(error: &SyncError) -> Exit {
     match error {
         SyncError::Registry(error) | SyncError::Referrers { source: error, .. } => exit_of_registry(error),
-        SyncError::Taken { .. } | SyncError::OnlyLatest { .. } => Exit::Policy,
+        SyncError::Taken { .. } | SyncError::OnlyLatest { .. } | SyncError::PackageFile { .. } => Exit::Policy,
         SyncError::Moved { .. } => Exit::Remote,
         SyncError::Document { .. } | SyncError::Nested { .. } | SyncError::Named { .. } => Exit::Mismatch,
         SyncError::NoTag { .. } => Exit::Remote,
         SyncError::Platform { .. } | SyncError::Unpinned { .. } => Exit::Usage,
+        SyncError::PackageName { .. } | SyncError::NoFiles => Exit::Usage,
         SyncError::Partial { failures, .. } | SyncError::PartialTags { failures, .. } => {
             failures.first().map_or(Exit::Remote, |(_, failure)| exit_of_push(failure))
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use cas_blob::Descriptor;
 use cas_oci::{DOCKER_INDEX_MEDIA_TYPE, DOCKER_MANIFEST_MEDIA_TYPE, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Repository};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::redirect::Policy;
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
@@ -46,6 +47,8 @@ pub struct Client {
     pub(crate) quirks: Quirks,
     stop: Option<Stop>,
     http: OnceLock<reqwest::Client>,
+    /// The same, which follows no redirect.
+    direct: OnceLock<reqwest::Client>,
     /// What was sent last to an endpoint with success, or is to be sent.
     tokens: Mutex<BTreeMap<Endpoint, HeaderValue>>,
 }
@@ -155,8 +158,8 @@ impl Client {
     pub fn new(logins: Vec<PathBuf>, mirrors: BTreeMap<String, String>) -> Self {
         let tokens = Mutex::default();
         let (given, quirks, stop) = (None, Quirks::default(), None);
-        let http = OnceLock::new();
-        Self { offline: false, logins, mirrors, given, quirks, stop, http, tokens }
+        let (http, direct) = (OnceLock::new(), OnceLock::new());
+        Self { offline: false, logins, mirrors, given, quirks, stop, http, direct, tokens }
     }
 
     /// One that refuses every request: what is not in the store is not there.
@@ -307,19 +310,34 @@ impl Client {
     }
 
     pub(crate) fn http(&self) -> Result<&reqwest::Client, reqwest::Error> {
-        if let Some(client) = self.http.get() {
+        Self::made(&self.http, Policy::default())
+    }
+
+    /// The same, which leaves it to whoever asks to follow redirects.
+    pub(crate) fn direct(&self) -> Result<&reqwest::Client, reqwest::Error> {
+        Self::made(&self.direct, Policy::none())
+    }
+
+    /// Whether the network may not be used.
+    pub(crate) const fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    fn made(place: &OnceLock<reqwest::Client>, policy: Policy) -> Result<&reqwest::Client, reqwest::Error> {
+        if let Some(client) = place.get() {
             return Ok(client);
         }
         cas_tls::choose_provider();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("cas/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT);
+            .read_timeout(READ_TIMEOUT)
+            .redirect(policy);
         if let Some(roots) = cas_tls::own_roots()? {
             builder = builder.tls_certs_only(roots);
         }
         let client = builder.build()?;
-        Ok(self.http.get_or_init(|| client))
+        Ok(place.get_or_init(|| client))
     }
 
     /// Waits for something, or for the word to stop.

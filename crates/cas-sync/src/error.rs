@@ -112,6 +112,27 @@ pub enum SyncError {
         /// The repository.
         repository: String,
     },
+    /// A version of a package has another file under a name.
+    #[error("`{package}` has another `{file}`: `{found}`, and it would become `{wanted}`")]
+    PackageFile {
+        /// The version.
+        package: String,
+        /// The file.
+        file: String,
+        /// What is there.
+        found: Digest,
+        /// What was to be there.
+        wanted: Digest,
+    },
+    /// A file cannot have its name in a package.
+    #[error("`{name}` cannot be a file of a package")]
+    PackageName {
+        /// The name.
+        name: String,
+    },
+    /// There is nothing to send to a package.
+    #[error("there is no file to send: a package is made of the files of an artifact")]
+    NoFiles,
     /// No thread could be started.
     #[error("no task could be started")]
     Runtime(#[source] std::io::Error),
@@ -160,6 +181,13 @@ impl SyncError {
             Self::Platform { .. } => "name another platform, or copy all of it".to_owned(),
             Self::NoTag { .. } => "look at the tags that are there, or leave it out of the file".to_owned(),
             Self::Unpinned { .. } => "`cas sync plan FILE` pins it".to_owned(),
+            Self::PackageFile { .. } => {
+                "give it another version: whoever has fetched this one has something else".to_owned()
+            }
+            Self::PackageName { .. } => {
+                "give it a `title` of letters, digits and `.`, `_`, `-`, `+` that no other file has".to_owned()
+            }
+            Self::NoFiles => "name an artifact that has `files`".to_owned(),
             Self::Runtime(_) => return None,
         })
     }

@@ -8,11 +8,14 @@
 //!
 //! What a [`SyncFile`] says is pinned ([`resolve_sync`]), looked at ([`look_sync`]) and brought ([`apply_sync`]).
 //!
+//! [`push_package`] sends the files of an artifact as a generic package of GitLab.
+//!
 //! Not here: requests (`cas-registry`), what images are made of (`cas-build`).
 
 mod attached;
 mod copy;
 mod error;
+mod package;
 mod push;
 mod shipment;
 mod source;
@@ -26,6 +29,7 @@ mod template;
 pub use attached::{Attachable, Attached, Attachments};
 pub use copy::{Copied, CopyOptions, copy, probe, tag, try_login};
 pub use error::SyncError;
+pub use package::{CHECKSUMS, PushedFile, PushedPackage, push_package};
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};
 pub use sync::{ItemState, SyncItem, SyncOutcome, apply_sync, look_sync, resolve_sync, sync_items};

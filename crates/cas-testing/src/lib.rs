@@ -4,7 +4,7 @@
 //! [`conformance_with_faults`]. For results of actions these are [`actions_conformance`] and [`actions_conformance_with_faults`]. Tests
 //! alone depend on this crate, so what is wrong here is a panic.
 //!
-//! [`registry`] is a registry of images that asks who comes, and fails as it is told to.
+//! [`registry`] is a registry of images that asks who comes, and fails as it is told to; [`gitlab`] has generic packages.
 //!
 //! Not here: what only one place promises, such as what survives a crash (`cas-store`).
 
@@ -12,6 +12,7 @@
 
 mod actions;
 mod actions_suite;
+pub mod gitlab;
 mod memory;
 pub mod registry;
 mod sources;

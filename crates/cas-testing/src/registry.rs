@@ -248,7 +248,7 @@ impl FakeRegistry {
 }
 
 /// The head of a request, and where its body is read.
-fn read_request(stream: &TcpStream) -> std::io::Result<(Request, std::io::Take<BufReader<TcpStream>>)> {
+pub(crate) fn read_request(stream: &TcpStream) -> std::io::Result<(Request, std::io::Take<BufReader<TcpStream>>)> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut lines = Vec::new();
     loop {
@@ -444,7 +444,7 @@ fn head(stream: &mut TcpStream, status: u16, headers: &[String], length: usize) 
     stream.write_all(format!("{text}\r\n").as_bytes())
 }
 
-fn respond(stream: &mut TcpStream, status: u16, headers: &[String], body: &[u8]) -> std::io::Result<()> {
+pub(crate) fn respond(stream: &mut TcpStream, status: u16, headers: &[String], body: &[u8]) -> std::io::Result<()> {
     head(stream, status, headers, body.len())?;
     stream.write_all(body)
 }
