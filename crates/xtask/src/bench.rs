@@ -7,6 +7,7 @@ mod debian;
 mod graph;
 mod image;
 mod random;
+mod registry;
 mod root;
 mod step;
 mod store;
@@ -48,7 +49,7 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let rows: [(&str, Row); 7] = [
+    let rows: [(&str, Row); 8] = [
         ("image", image::image),
         ("step", step::step),
         ("example", example),
@@ -56,6 +57,7 @@ pub(crate) fn run(filter: &str) -> Result<bool, Failure> {
         ("graph", graph::graph),
         ("root", root::root),
         ("debian", debian::debian),
+        ("registry", registry::registry),
     ];
     for (name, row) in rows {
         if !name.contains(filter) && !filter.starts_with(name) {
@@ -113,7 +115,8 @@ impl Bench {
 fn output(command: &mut Command) -> Result<String, Failure> {
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
-        return Err(format!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+        let said = [output.stdout, output.stderr].concat();
+        return Err(format!("{command:?} failed: {}", String::from_utf8_lossy(&said)).into());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

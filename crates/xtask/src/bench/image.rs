@@ -7,10 +7,10 @@
 mod buildkit;
 mod formats;
 mod page;
-mod peers;
+pub(super) mod peers;
 mod platforms;
 mod shape;
-mod subject;
+pub(super) mod subject;
 mod synthetic;
 mod transport;
 mod tree;

@@ -13,7 +13,7 @@ use crate::run::Failure;
 pub(super) const DOCKERFILE: &str = "FROM scratch\nCOPY . /\n";
 
 /// Whether a program of the machine can be started.
-pub(super) fn is_there(program: &str) -> bool {
+pub(in crate::bench) fn is_there(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
@@ -156,7 +156,7 @@ pub(super) fn bare(folder: &Path, tree: &Tree, limits: Limits) -> Result<[Bare; 
 }
 
 /// The first line that a program tells of its version.
-pub(super) fn first_line(program: &str) -> String {
+pub(in crate::bench) fn first_line(program: &str) -> String {
     version(program).lines().next().unwrap_or_default().trim_matches(['*', ' ']).to_owned()
 }
 

@@ -76,7 +76,7 @@ impl Job {
 
 /// What came of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Cell {
+pub(in crate::bench) enum Cell {
     /// The median time, and of how many runs.
     Time(Duration, usize),
     /// It cannot do this.
@@ -92,14 +92,14 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    pub(super) fn time(self) -> Option<Duration> {
+    pub(in crate::bench) fn time(self) -> Option<Duration> {
         match self {
             Self::Time(time, _) => Some(time),
             _ => None,
         }
     }
 
-    pub(super) fn text(self) -> String {
+    pub(in crate::bench) fn text(self) -> String {
         match self {
             Self::Time(time, runs) if runs == RUNS => seconds(time),
             Self::Time(time, 1) => format!("{} (1 run)", seconds(time)),
@@ -206,7 +206,10 @@ fn one(
 }
 
 /// The median time of a command, each run after its preparation; no run begins when the former ones took `limit`.
-pub(super) fn timed(limit: Duration, mut prepare: impl FnMut() -> Result<Command, Failure>) -> Result<Cell, Failure> {
+pub(in crate::bench) fn timed(
+    limit: Duration,
+    mut prepare: impl FnMut() -> Result<Command, Failure>,
+) -> Result<Cell, Failure> {
     let (mut times, mut spent) = (Vec::new(), Duration::ZERO);
     while times.is_empty() || (times.len() < RUNS && spent < limit) {
         let mut command = prepare()?;
@@ -227,7 +230,7 @@ fn middle(mut times: Vec<Duration>) -> Duration {
 }
 
 /// A time with three digits.
-pub(super) fn seconds(time: Duration) -> String {
+pub(in crate::bench) fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let digits = if seconds >= 10.0 {
         1
@@ -285,14 +288,14 @@ pub(super) fn table(columns: &[Column]) -> String {
 }
 
 /// A time by another, where both are known.
-pub(super) fn by(ours: Option<Duration>, theirs: Option<Duration>) -> String {
+pub(in crate::bench) fn by(ours: Option<Duration>, theirs: Option<Duration>) -> String {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) => format!("{:.2}", ours.as_secs_f64() / theirs.as_secs_f64()),
         _ => String::new(),
     }
 }
 
-pub(super) fn megabytes(bytes: u64) -> String {
+pub(in crate::bench) fn megabytes(bytes: u64) -> String {
     format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 
