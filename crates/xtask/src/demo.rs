@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::run::{Failure, cargo, workspace};
+use crate::ship::Ship;
 
 /// Exit code of `cas` when a remote refused.
 const REMOTE: i32 = 4;
@@ -24,12 +25,16 @@ struct Place {
 
 impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
+        self.with_store(&self.store, arguments)
+    }
+
+    fn with_store(&self, store: &Path, arguments: &[&str]) -> Command {
         // The shell is asked for nothing but the mask.
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("umask {} && exec \"$0\" \"$@\"", self.umask)]).arg(&self.cas);
         command
             .arg("--store")
-            .arg(&self.store)
+            .arg(store)
             .args(arguments)
             .current_dir(&self.folder)
             .env_remove("CI")
@@ -130,12 +135,29 @@ pub(crate) fn run() -> Result<u8, Failure> {
 
     println!("\n== the service, from its image, asked once");
     let page = first.cas(&["run", "//apps/web:image", "--locked", "--", "node", "/app/server.js", "--check"])?;
-    if !page.status.success() || !String::from_utf8_lossy(&page.stdout).contains("<h1>* Hello, &lt;you&gt; *</h1>") {
+    if !page.status.success() || !is_page(&String::from_utf8_lossy(&page.stdout)) {
         eprintln!("error: the service gave another answer");
+        return Ok(1);
+    }
+
+    println!(
+        "\n== its image to a registry of this machine: pushed, signed, verified, and run from there by a store that knows nothing"
+    );
+    let shipped = demo.join("shipped");
+    remove(&shipped)?;
+    let cas = |store: Option<&Path>, arguments: &[&str]| first.with_store(store.unwrap_or(&first.store), arguments);
+    let ship = Ship { cas: &cas, folder: &shipped, target: "//apps/web:image", version: "1.0.0" };
+    if !is_page(&ship.run(&["node", "/app/server.js", "--check"])?) {
+        eprintln!("error: the service from the registry gave another answer");
         return Ok(1);
     }
     println!("\nThe images and tarballs are below {}", first.folder.join("cas-out").display());
     Ok(0)
+}
+
+/// Whether this is what the service answers.
+fn is_page(text: &str) -> bool {
+    text.contains("<h1>* Hello, &lt;you&gt; *</h1>")
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {

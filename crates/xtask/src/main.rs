@@ -8,9 +8,11 @@ mod arch;
 mod bench;
 mod bumps;
 mod demo;
+mod dist;
 mod judges;
 mod peers;
 mod run;
+mod ship;
 mod test;
 mod vm;
 
@@ -23,6 +25,7 @@ usage: cargo xtask <command>
   adopt [NAME]    build and test public workspaces with what `cas init` and `cas import` write
   bench [NAME]    time cas beside its peers, and write docs/benchmarks
   bumps           count what dependency bumps cost in layers, and write docs/benchmarks/bumps.md
+  dist            build the program for others, twice, and try it in an empty root; writes target/dist
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
   test --peers GROUP  run the tests of slow peers: `images`, `arch` (another processor), `registry`, or `all`
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         ["adopt", name] => adopt::run(name),
         ["bench"] => bench::run(""),
         ["bench", name] => bench::run(name),
+        ["dist"] => dist::run(),
         ["bumps"] => bumps::run(),
         ["peers"] => peers::install(),
         ["test"] => test::run(None),
