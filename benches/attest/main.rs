@@ -44,6 +44,7 @@ fn main() {
                     predicate_type: SIGN_PREDICATE,
                     repository: None,
                     annotations: &claims,
+                    is_unclaimed_enough: false,
                     threshold: NonZeroUsize::MIN,
                     now: 0,
                 };

@@ -14,26 +14,26 @@ use crate::{Home, text};
 const MANIFEST: &str = "[workspace]\n\
     [image.one]\nlayers = [{ files = [\"site/**\"], path = \"site\", to = \"/srv\" }]\n\
     [image.two]\nlayers = [{ files = [\"site/**\"], path = \"site\", to = \"/other\" }]\n";
-const PASSWORD: &str = "s3cret-of-the-key";
+pub(crate) const PASSWORD: &str = "s3cret-of-the-key";
 
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     let home = Home::new(MANIFEST);
     home.write("site/index.html", "<p>one</p>\n");
     home
 }
 
 /// What a command ends with, and all that it says; the password is never in it.
-fn run(home: &Home, arguments: &[&str]) -> (i32, String) {
+pub(crate) fn run(home: &Home, arguments: &[&str]) -> (i32, String) {
     let mut command = home.command(arguments);
     let output =
         command.env("CAS_KEYS", home.folder.path().join("keys")).env("CAS_KEY_PASSWORD", PASSWORD).output().unwrap();
     let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(!said.contains(PASSWORD) && !said.contains("PRIVATE"), "{arguments:?}: {said}");
+    assert!(!said.contains(PASSWORD) && !said.contains("PRIVATE KEY-----"), "{arguments:?}: {said}");
     (output.status.code().unwrap(), said)
 }
 
 #[track_caller]
-fn ends(home: &Home, arguments: &[&str], code: i32, words: &[&str]) -> String {
+pub(crate) fn ends(home: &Home, arguments: &[&str], code: i32, words: &[&str]) -> String {
     let (actual, said) = run(home, arguments);
     assert_eq!(actual, code, "{arguments:?}: {said}");
     for word in words {
@@ -42,14 +42,14 @@ fn ends(home: &Home, arguments: &[&str], code: i32, words: &[&str]) -> String {
     said
 }
 
-fn fake(referrers: Option<usize>) -> FakeRegistry {
+pub(crate) fn fake(referrers: Option<usize>) -> FakeRegistry {
     let fake = FakeRegistry::start(Gate::Open);
     let (lists_referrers, referrers_page) = (referrers.is_some(), referrers);
     fake.manner(Manner { lists_referrers, referrers_page, ..Manner::default() });
     fake
 }
 
-fn digest_of(said: &str) -> String {
+pub(crate) fn digest_of(said: &str) -> String {
     let start = said.find("sha256:").unwrap();
     said[start..start + 71].to_owned()
 }
@@ -153,6 +153,23 @@ fn signatures_of_other_images_and_changed_ones_are_refused() {
     // All is removed.
     fake.put(&index(&digest), image_index, br#"{"manifests":[]}"#);
     ends(&home, &["verify", &one, "--key", "mine"], 3, &["refused: tag", "not verified"]);
+}
+
+/// Whoever would give something else the second time is not asked a second time.
+#[test]
+fn a_tag_is_asked_for_once() {
+    let (home, fake) = (home(), fake(Some(9)));
+    let one = format!("{}/a:1.0.0", fake.address());
+    ends(&home, &["push", ":one", &one], 0, &[]);
+    ends(&home, &["key", "generate", "mine", "--plain"], 0, &[]);
+    for arguments in [["sign", &one, "--key", "mine"], ["verify", &one, "--key", "mine"]] {
+        let before = fake.requests().len();
+        ends(&home, &arguments, 0, &[]);
+        let requests = fake.requests();
+        let lines = requests[before..].iter().map(|request| request.line.as_str());
+        let asked: Vec<&str> = lines.filter(|line| line.contains("/manifests/1.0.0")).collect();
+        assert_eq!(asked.len(), 1, "{arguments:?}: {asked:?}");
+    }
 }
 
 #[test]

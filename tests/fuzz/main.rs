@@ -484,6 +484,7 @@ fn keys_and_signatures() {
         artifact: &artifact,
         predicate_type: cas_attest::SIGN_PREDICATE,
         repository: None,
+        is_unclaimed_enough: false,
         annotations: &annotations,
         threshold: std::num::NonZeroUsize::MIN,
         now: 0,

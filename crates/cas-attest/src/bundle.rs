@@ -6,7 +6,7 @@
 use crate::dsse::{Known, MAX_ENVELOPE_BYTES};
 use crate::error::shown;
 use crate::json::{self, quoted};
-use crate::{DocumentError, Envelope, PrivateKey, STATEMENT_PAYLOAD_TYPE, Statement};
+use crate::{DocumentError, Envelope, STATEMENT_PAYLOAD_TYPE, Signer, Statement};
 
 /// Media type of a bundle, and artifact type of the manifest that refers to an image with it.
 pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -53,8 +53,8 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// [`DocumentError::TooLarge`] for a statement that no reader would take.
-    pub fn sign(key: &PrivateKey, statement: &Statement) -> Result<String, DocumentError> {
+    /// [`DocumentError::TooLarge`] for a statement that no reader would take, [`DocumentError::Signer`].
+    pub fn sign(key: &dyn Signer, statement: &Statement) -> Result<String, DocumentError> {
         let envelope = Envelope::sign(key, STATEMENT_PAYLOAD_TYPE, statement.encode().into_bytes())?;
         Ok(encode(&key.public_key().id().hint(), &envelope))
     }

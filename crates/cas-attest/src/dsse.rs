@@ -2,7 +2,7 @@
 
 use crate::error::shown;
 use crate::json::{self, Object, quoted};
-use crate::{DocumentError, KeyError, PrivateKey, PublicKey, encoding};
+use crate::{DocumentError, KeyError, PublicKey, Signer, encoding, signer};
 
 /// Longest payload. An SBOM of a large image has a few megabytes.
 pub const MAX_PAYLOAD_BYTES: usize = 32 << 20;
@@ -46,8 +46,8 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`DocumentError::TooLarge`] for what no reader would take.
-    pub fn sign(key: &PrivateKey, payload_type: &str, payload: Vec<u8>) -> Result<Self, DocumentError> {
+    /// [`DocumentError::TooLarge`] for what no reader would take, [`DocumentError::Signer`].
+    pub fn sign(key: &dyn Signer, payload_type: &str, payload: Vec<u8>) -> Result<Self, DocumentError> {
         for (what, limit, actual) in [
             ("the payload type", MAX_TYPE_BYTES, payload_type.len()),
             ("the payload", MAX_PAYLOAD_BYTES, payload.len()),
@@ -56,7 +56,7 @@ impl Envelope {
                 return Err(DocumentError::TooLarge { what, limit, actual });
             }
         }
-        let bytes = key.sign(&pre_authentication_encoding(payload_type, &payload));
+        let bytes = signer::sign(key, &pre_authentication_encoding(payload_type, &payload))?;
         let signatures = vec![Signature { key_id: None, bytes }];
         Ok(Self { payload_type: payload_type.to_owned(), payload, signatures })
     }

@@ -1,5 +1,7 @@
 //! Why a document cannot be read or written.
 
+use crate::SignerError;
+
 /// Why an envelope, bundle, statement, payload or key file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -85,6 +87,9 @@ pub enum DocumentError {
     /// The bundle signs an artifact as such and not a statement about it.
     #[error("the bundle holds a `messageSignature`, which says nothing about what was signed")]
     MessageSignature,
+    /// Whoever has the key did not sign.
+    #[error("nothing is signed: {0}")]
+    Signer(#[source] SignerError),
 }
 
 impl DocumentError {
@@ -101,6 +106,7 @@ impl DocumentError {
             Self::Value { field: "kdf", .. } => Some(
                 "decrypt the key with the tool that made it, and encrypt it again with `cas key import`".to_owned(),
             ),
+            Self::Signer(error) => error.hint.clone(),
             _ => None,
         }
     }

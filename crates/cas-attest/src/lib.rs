@@ -15,6 +15,8 @@ mod json;
 mod keys;
 mod policy;
 mod provenance;
+mod rules;
+mod signer;
 mod simple;
 mod statement;
 
@@ -28,10 +30,12 @@ pub use keys::{
     Random,
 };
 pub use policy::{
-    Acceptance, Expectation, KeySet, KeySetError, MAX_CANDIDATES, MAX_KEYS, Rejected, Rejection, SimpleSignature,
-    TrustedKey, Verified, VerifyError, verify_bundles, verify_simple,
+    Acceptance, Candidate, Expectation, KeySet, KeySetError, MAX_CANDIDATES, MAX_KEYS, Rejected, Rejection,
+    SimpleSignature, TrustedKey, Verified, VerifyError, verify_bundles, verify_candidates, verify_simple,
 };
 pub use provenance::{BUILD_TYPE, Input, LOCAL_BUILDER, Provenance};
+pub use rules::{Answer, KeySource, MAX_POLICY_BYTES, Policy, PolicyFile, PolicyFileError, Question, Slot};
+pub use signer::{Signer, SignerError};
 pub use simple::{SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, SimplePayload, SimpleType, attestation_tag, signature_tag};
 pub use statement::{
     CYCLONEDX_PREDICATE, PROVENANCE_PREDICATE, SIGN_PREDICATE, SPDX_PREDICATE, STATEMENT_PAYLOAD_TYPE, STATEMENT_TYPE,

@@ -14,8 +14,8 @@ use crate::error::shown;
 use crate::simple::MAX_SIMPLE_BYTES;
 use crate::statement::Match;
 use crate::{
-    Bundle, DocumentError, Identity, KeyId, PublicKey, STATEMENT_PAYLOAD_TYPE, SimplePayload, SimpleType, Statement,
-    Subject, encoding,
+    Bundle, DocumentError, Identity, KeyId, PublicKey, SIGN_PREDICATE, STATEMENT_PAYLOAD_TYPE, SimplePayload,
+    SimpleType, Statement, Subject, encoding,
 };
 
 /// Keys of a set. Each is tried on each candidate, and hashes all of it.
@@ -129,6 +129,8 @@ pub struct Expectation<'a> {
     pub predicate_type: &'a str,
     /// The repository that the signer must have named, if any.
     pub repository: Option<&'a str>,
+    /// Whether it is enough to name none, as cosign 3 does. A signer who names another one is refused all the same.
+    pub is_unclaimed_enough: bool,
     /// What else the signer must have claimed.
     pub annotations: &'a BTreeMap<String, String>,
     /// So many keys must have signed.
@@ -325,6 +327,39 @@ pub struct SimpleSignature<'a> {
     pub signature: &'a str,
 }
 
+/// A bundle, or a signature of the older form.
+#[derive(Clone, Copy, Debug)]
+pub enum Candidate<'a> {
+    /// The bytes of a bundle.
+    Bundle(&'a [u8]),
+    /// The older form, which says nothing but that something is signed.
+    Simple(SimpleSignature<'a>),
+}
+
+/// Proves that enough keys have said the predicate of the artifact, in either form; a key that signed in both counts once.
+///
+/// # Errors
+///
+/// As [`verify_bundles`] and [`verify_simple`].
+pub fn verify_candidates<'a>(
+    keys: &KeySet,
+    expected: &Expectation<'_>,
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+) -> Result<Verified, VerifyError> {
+    let repository = expected.repository.ok_or(VerifyError::NoRepository)?;
+    verify(keys, expected, candidates, |candidate| match candidate {
+        Candidate::Bundle(bundle) => judge_bundle(keys, expected, bundle),
+        Candidate::Simple(signature) => {
+            let acceptance = judge_simple(keys, expected, repository, signature)?;
+            if expected.predicate_type != SIGN_PREDICATE {
+                let (expected, actual) = (expected.predicate_type.to_owned(), SIGN_PREDICATE.to_owned());
+                return Err(Rejection::PredicateType { expected, actual });
+            }
+            Ok(acceptance)
+        }
+    })
+}
+
 /// Proves that enough keys have said the predicate of the artifact, each in a bundle of its own.
 ///
 /// Bundles are taken one by one, and none after those that are enough, so that they can be fetched on the way.
@@ -455,6 +490,7 @@ fn judge_subjects(expected: &Expectation<'_>, subjects: &[Subject]) -> Result<(u
 fn judge_claims(expected: &Expectation<'_>, subject: &Subject) -> Result<(), Rejection> {
     if let Some(repository) = expected.repository
         && subject.name.as_deref() != Some(repository)
+        && !(expected.is_unclaimed_enough && subject.name.is_none())
     {
         let actual = subject.name.as_deref().map(shown).unwrap_or_default();
         return Err(Rejection::Repository { expected: repository.to_owned(), actual });
@@ -467,6 +503,11 @@ fn judge_annotations(expected: &Expectation<'_>, found: &BTreeMap<String, String
         Some((name, value)) => Err(Rejection::Annotation { name: name.clone(), expected: value.clone() }),
         None => Ok(()),
     }
+}
+
+/// Docker Hub has a second name, with which cosign claims repositories.
+fn canonical(repository: &str) -> &str {
+    if repository.starts_with("index.docker.io/") { &repository["index.".len()..] } else { repository }
 }
 
 fn judge_simple(
@@ -493,7 +534,7 @@ fn judge_simple(
     if !expected.artifact.contains(&payload.manifest) {
         return Err(Rejection::Artifact { actual: payload.manifest.to_string() });
     }
-    if payload.reference != repository {
+    if canonical(&payload.reference) != canonical(repository) {
         let (expected, actual) = (repository.to_owned(), shown(&payload.reference));
         return Err(Rejection::Repository { expected, actual });
     }

@@ -8,7 +8,7 @@ use cas_digest::{Digest, DigestFunction};
 
 use crate::error::shown;
 use crate::json::{self, object_of, quoted};
-use crate::{DocumentError, PrivateKey};
+use crate::{DocumentError, Signer, signer};
 
 /// Media type of a layer that is a payload.
 pub const SIMPLE_MEDIA_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -109,11 +109,11 @@ impl SimplePayload {
     ///
     /// # Errors
     ///
-    /// [`DocumentError`] for what would not be read again.
-    pub fn sign(&self, key: &PrivateKey) -> Result<(String, String), DocumentError> {
+    /// [`DocumentError`] for what would not be read again, and when the signer does not sign.
+    pub fn sign(&self, key: &dyn Signer) -> Result<(String, String), DocumentError> {
         let payload = self.encode();
         Self::decode(payload.as_bytes())?;
-        let signature = crate::encoding::encode(&key.sign(payload.as_bytes()));
+        let signature = crate::encoding::encode(&signer::sign(key, payload.as_bytes())?);
         Ok((payload, signature))
     }
 }

@@ -57,6 +57,7 @@ impl World {
             artifact: &self.artifact,
             predicate_type: SIGN_PREDICATE,
             repository: None,
+            is_unclaimed_enough: false,
             annotations: &self.annotations,
             threshold: NonZeroUsize::new(threshold).unwrap(),
             now: NOW,
@@ -189,6 +190,11 @@ fn each_confusion_is_refused_for_its_own_reason() {
         ("a signature of another payload", swapped, no_key),
         ("a key nobody trusts", world.bundle(&world.mallory), no_key),
         ("a hint that is borrowed", borrowed, no_key),
+        (
+            "entries of a log",
+            world.bundle(&world.mallory).replacen(r#""tlogEntries":[]"#, r#""tlogEntries":[{},{}]"#, 1),
+            no_key,
+        ),
         ("two signatures, one of them good", two, document),
         ("no signature", stripped, document),
         ("a certificate", good.replacen(r#""publicKey":{"#, r#""certificate":{"#, 1), |reason| {

@@ -198,7 +198,7 @@ pub(crate) enum Command {
     ///
     /// Bundles and signatures of the older form count when a key that is trusted made them, for this digest and this repository. One is
     /// enough; those that are refused are told with the reason. Ends with 3 when none counts.
-    Verify(crate::sign::VerifyArgs),
+    Verify(crate::verify::VerifyArgs),
     /// Look at the store, clear it, check it, keep things in it
     #[command(subcommand)]
     Store(StoreCommand),

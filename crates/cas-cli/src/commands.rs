@@ -75,7 +75,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Key(command) => crate::key::run(&global, command),
         Command::Sign(args) => crate::sign::sign(&global, &args),
         Command::Attest(args) => crate::sign::attest(&global, &args),
-        Command::Verify(args) => crate::sign::verify(&global, &args),
+        Command::Verify(args) => crate::verify::verify(&global, &args),
         Command::Push(args) => crate::push::run(&global, &args),
         Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Copy(args) => crate::copy::copy(&global, &args),

@@ -17,6 +17,8 @@ use crate::render::Failure;
 
 /// Longest password, as the format has it.
 const MAX_PASSWORD_BYTES: usize = 4 << 10;
+/// The variable that has the password where nobody names another one.
+pub(crate) const PASSWORD_VARIABLE: &str = "CAS_KEY_PASSWORD";
 const PRIVATE_ENDING: &str = "key";
 const PUBLIC_ENDING: &str = "pub";
 
@@ -29,6 +31,15 @@ pub(crate) enum KeyCommand {
     Generate(GenerateArgs),
     /// List the keys in the folder of keys
     List,
+    /// Take a key that another program made into the folder of keys
+    ///
+    /// A private key as PKCS#8 in PEM or as cosign's encrypted file, or a public key. A private key in the clear is kept under a new
+    /// password, an encrypted one under its own.
+    Import(crate::key_exchange::ImportArgs),
+    /// Write a key as other programs read it
+    ///
+    /// The public key, unless a form of the private one is named. Files are made, never replaced.
+    Export(crate::key_exchange::ExportArgs),
 }
 
 #[derive(Args, Debug)]
@@ -51,30 +62,22 @@ pub(crate) struct PasswordArgs {
     /// Read the password of the key from this file descriptor, in place of `$CAS_KEY_PASSWORD` or the terminal
     #[arg(long, value_name = "N")]
     password_fd: Option<u32>,
+    /// Read it from this variable
+    #[arg(long, value_name = "NAME", conflicts_with = "password_fd")]
+    password_env: Option<String>,
 }
 
 pub(crate) fn run(global: &Global, command: KeyCommand) -> Result<Exit, Failure> {
     match command {
         KeyCommand::Generate(args) => generate(global, &args),
         KeyCommand::List => list(global),
+        KeyCommand::Import(args) => crate::key_exchange::import(global, &args),
+        KeyCommand::Export(args) => crate::key_exchange::export(global, &args),
     }
 }
 
 fn generate(global: &Global, args: &GenerateArgs) -> Result<Exit, Failure> {
-    let is_allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-    if args.name.is_empty() || args.name.starts_with(['.', '-']) || !args.name.chars().all(is_allowed) {
-        let hint = "use letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`";
-        return Err(Failure::Usable(format!("`{}` is no name of a key", args.name), hint.to_owned()));
-    }
-    let folder = folder()?;
-    let place = |ending: &str| folder.join(format!("{}.{ending}", args.name));
-    let (private, public) = (place(PRIVATE_ENDING), place(PUBLIC_ENDING));
-    for path in [&private, &public] {
-        if cas_fs::exists(path)? {
-            let hint = "choose another name: keys are never replaced";
-            return Err(Failure::Usable(format!("`{}` is there already", path.display()), hint.to_owned()));
-        }
-    }
+    let place = NewKey::named(&args.name)?;
     let key = PrivateKey::generate(args.kind, &mut random).map_err(refused)?;
     let pem = match args.plain {
         true => key.to_pem().to_string(),
@@ -83,18 +86,54 @@ fn generate(global: &Global, args: &GenerateArgs) -> Result<Exit, Failure> {
             key.to_encrypted_pem(KeyLabel::Sigstore, &password, &mut random).map_err(refused)?
         }
     };
-    cas_fs::create_dir_all(&folder)?;
-    write_new(&private, 0o600, &pem)?;
-    write_new(&public, 0o644, &key.public_key().to_pem())?;
-    let row = json!({
-        "name": args.name,
-        "id": key.public_key().id().to_string(),
-        "type": args.kind.name(),
-        "private": private.display().to_string(),
-        "public": public.display().to_string(),
-    });
-    print(global, &[row], |row| format!("{} {} {}", text(&row["id"]), text(&row["type"]), text(&row["public"])))?;
-    Ok(Exit::Done)
+    place.keep(global, Some(&pem), key.public_key())
+}
+
+/// Where a key will be that is not there yet.
+pub(crate) struct NewKey {
+    name: String,
+    folder: PathBuf,
+    private: PathBuf,
+    public: PathBuf,
+}
+
+impl NewKey {
+    /// The place of a name, which is free.
+    pub(crate) fn named(name: &str) -> Result<Self, Failure> {
+        let is_allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+        if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(is_allowed) {
+            let hint = "use letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`";
+            return Err(Failure::Usable(format!("`{name}` is no name of a key"), hint.to_owned()));
+        }
+        let folder = folder()?;
+        let place = |ending: &str| folder.join(format!("{name}.{ending}"));
+        let (private, public) = (place(PRIVATE_ENDING), place(PUBLIC_ENDING));
+        for path in [&private, &public] {
+            if cas_fs::exists(path)? {
+                let hint = "choose another name: keys are never replaced";
+                return Err(Failure::Usable(format!("`{}` is there already", path.display()), hint.to_owned()));
+            }
+        }
+        Ok(Self { name: name.to_owned(), folder, private, public })
+    }
+
+    /// Writes the files and tells where they are.
+    pub(crate) fn keep(&self, global: &Global, private: Option<&str>, public: &PublicKey) -> Result<Exit, Failure> {
+        cas_fs::create_dir_all(&self.folder)?;
+        let mut row = json!({
+            "name": self.name,
+            "id": public.id().to_string(),
+            "type": public.algorithm().name(),
+            "public": self.public.display().to_string(),
+        });
+        if let Some(pem) = private {
+            write_new(&self.private, 0o600, pem)?;
+            row["private"] = json!(self.private.display().to_string());
+        }
+        write_new(&self.public, 0o644, &public.to_pem())?;
+        print(global, &[row], |row| format!("{} {} {}", text(&row["id"]), text(&row["type"]), text(&row["public"])))?;
+        Ok(Exit::Done)
+    }
 }
 
 fn list(global: &Global) -> Result<Exit, Failure> {
@@ -119,15 +158,34 @@ fn list(global: &Global) -> Result<Exit, Failure> {
 
 /// The key that a text names: a file, or a name in the folder of keys.
 pub(crate) fn private(global: &Global, named: &str, password: &PasswordArgs) -> Result<PrivateKey, Failure> {
+    opened(global, named, password).map(|(key, _)| key)
+}
+
+/// The same, with the password that opened it.
+pub(crate) fn opened(
+    global: &Global,
+    named: &str,
+    password: &PasswordArgs,
+) -> Result<(PrivateKey, Option<Vec<u8>>), Failure> {
     let path = path_of(global, named, PRIVATE_ENDING)?;
     let bytes = cas_fs::read_limited(&path, MAX_KEY_FILE_BYTES as u64)?;
-    let file = PrivateKeyFile::parse(&bytes).map_err(|error| of_file(&path, error))?;
+    open_bytes(&path, &bytes, password)
+}
+
+/// The key in a file that was read, and the password that opened it.
+pub(crate) fn open_bytes(
+    path: &Path,
+    bytes: &[u8],
+    password: &PasswordArgs,
+) -> Result<(PrivateKey, Option<Vec<u8>>), Failure> {
+    let file = PrivateKeyFile::parse(bytes).map_err(|error| of_file(path, error))?;
     let is_encrypted = matches!(file, PrivateKeyFile::Encrypted(_));
     let password = match is_encrypted {
         true => Some(password.read(&format!("Password of `{}`", path.display()), false)?),
         false => None,
     };
-    file.open(password.as_deref()).map_err(|error| of_file(&path, error))
+    let key = file.open(password.as_deref()).map_err(|error| of_file(path, error))?;
+    Ok((key, password))
 }
 
 /// The public key that a text names: a file, or a name in the folder of keys.
@@ -135,7 +193,8 @@ pub(crate) fn public(global: &Global, named: &str) -> Result<PublicKey, Failure>
     public_key(&path_of(global, named, PUBLIC_ENDING)?)
 }
 
-fn public_key(path: &Path) -> Result<PublicKey, Failure> {
+/// The public key in a file.
+pub(crate) fn public_key(path: &Path) -> Result<PublicKey, Failure> {
     let bytes = cas_fs::read_limited(path, MAX_KEY_FILE_BYTES as u64)?;
     PublicKey::from_pem(&bytes).map_err(|error| of_file(path, error))
 }
@@ -164,12 +223,13 @@ fn folder() -> Result<PathBuf, Failure> {
     Ok(strategy.config_dir().join("cas/keys"))
 }
 
-fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
+/// Writes a file that is not there yet.
+pub(crate) fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
     let mut file = cas_fs::create_new(path, mode)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Failure::Output)
 }
 
-fn random(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
@@ -182,14 +242,14 @@ pub(crate) fn refused(error: KeyError) -> Failure {
     Failure::Usable(error.to_string(), hint)
 }
 
-fn of_file(path: &Path, error: KeyError) -> Failure {
+pub(crate) fn of_file(path: &Path, error: KeyError) -> Failure {
     let hint = error.hint().unwrap_or_else(|| "name another file, or give its password".to_owned());
     Failure::Usable(format!("`{}`: {error}", path.display()), hint)
 }
 
 impl PasswordArgs {
     /// The password: from a file descriptor, the environment or the terminal.
-    fn read(&self, prompt: &str, is_new: bool) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn read(&self, prompt: &str, is_new: bool) -> Result<Vec<u8>, Failure> {
         if let Some(number) = self.password_fd {
             let path = PathBuf::from(format!("/proc/self/fd/{number}"));
             let mut bytes = cas_fs::read_stream_limited(&path, MAX_PASSWORD_BYTES as u64)?;
@@ -198,11 +258,17 @@ impl PasswordArgs {
             }
             return Ok(bytes);
         }
-        if let Some(password) = variable("CAS_KEY_PASSWORD") {
+        if let Some(name) = &self.password_env {
+            let missing =
+                || Failure::Usage(format!("the variable `{name}` of `--password-env` is not set, or is empty"));
+            return Ok(variable(name).ok_or_else(missing)?.into_encoded_bytes());
+        }
+        if let Some(password) = variable(PASSWORD_VARIABLE) {
             return Ok(password.into_encoded_bytes());
         }
         let Ok(terminal) = cas_fs::open(Path::new("/dev/tty")) else {
-            let hint = "use `--password-fd N` or `CAS_KEY_PASSWORD`; `--plain` makes a key without one";
+            let hint =
+                "use `--password-fd N`, `--password-env NAME` or `CAS_KEY_PASSWORD`; `--plain` makes a key without one";
             return Err(Failure::Usable("there is no terminal to ask for the password".to_owned(), hint.to_owned()));
         };
         let signals = cancel_on_signals()?;

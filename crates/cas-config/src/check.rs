@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use cas_digest::{Digest, DigestFunction};
 use cas_oci::ParseReferenceError;
+use cas_time::parse_moment;
 use cas_tree::RelPath;
 use toml::Spanned;
 
@@ -17,7 +18,6 @@ use crate::manifest::{
     Addition, Debian, DebianArchive, Fetch, Host, ImageLayer, ImageRoot, LayerSource, Located, LockfileKind,
     MAX_MANIFEST_BYTES, Manifest, Npm, NpmPackage, Rights, RootSource, Target, TargetKind, Toolchain, WorkspaceSection,
 };
-use crate::moment::parse_moment;
 use crate::raw;
 use crate::step::Defaults;
 use crate::version::is_version;

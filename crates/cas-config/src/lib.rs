@@ -14,7 +14,6 @@ mod label;
 mod lock;
 mod lock_changes;
 mod manifest;
-mod moment;
 mod nearest;
 mod raw;
 mod run;

@@ -2,7 +2,11 @@
 //!
 //! Not here: clocks, and texts of times that only one format has.
 
+mod moment;
+
 use std::fmt;
+
+pub use moment::parse_moment;
 
 const SECONDS_A_DAY: i64 = 86_400;
 /// Days of 400 years, after which the calendar repeats.

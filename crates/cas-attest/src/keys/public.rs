@@ -126,6 +126,23 @@ impl PublicKey {
         self.id
     }
 
+    /// A signature in the form that is written, which of ECDSA is the one with the lower `s`.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublicKey::verify`].
+    pub fn checked(&self, message: &[u8], signature: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.verify(message, signature)?;
+        match &self.inner {
+            Inner::Ed25519(_) => Ok(signature.to_vec()),
+            Inner::EcdsaP256(_) => {
+                let form = |_| KeyError::SignatureForm { algorithm: self.algorithm() };
+                let signature = p256::ecdsa::Signature::from_der(signature).map_err(form)?;
+                Ok(signature.normalize_s().to_der().as_bytes().to_vec())
+            }
+        }
+    }
+
     /// Proves that the key's owner signed `message`.
     ///
     /// # Errors

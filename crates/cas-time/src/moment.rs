@@ -1,9 +1,10 @@
 //! Moments as RFC 3339 has them, in UTC alone: a date, which is its first second, or a date and a time.
 
-use cas_time::Utc;
+use crate::Utc;
 
 /// Seconds since 1970 of `2026-08-01` or `2026-08-01T12:30:00Z`; `None` for all else, for a leap second, and before 1970.
-pub(crate) fn parse_moment(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse_moment(text: &str) -> Option<u64> {
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, time.strip_suffix('Z')?),
         None => (text, "00:00:00"),
