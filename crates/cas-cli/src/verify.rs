@@ -159,7 +159,7 @@ fn read_keys(global: &Global, names: &[String]) -> Result<KeySet, Failure> {
 
 fn read_policy(global: &Global, file: &Path) -> Result<Policy, Failure> {
     let path = in_here(global, file);
-    let bytes = cas_fs::read_limited(&path, MAX_POLICY_BYTES as u64)?;
+    let bytes = cas_fs::read_limited(&path, MAX_POLICY_BYTES as u64).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::Usage(format!("`{}` is no text", path.display())))?;
     let refused = |error: PolicyFileError| {
         let line = error.span.map(|span| text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1));
@@ -175,13 +175,20 @@ fn read_policy(global: &Global, file: &Path) -> Result<Policy, Failure> {
             KeySource::Pem(pem) => PublicKey::from_pem(pem.as_bytes()).map_err(|error| of_file(&path, error))?,
             KeySource::File(file) => {
                 let beside = path.parent().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
-                let bytes = cas_fs::read_limited(&beside, MAX_KEY_FILE_BYTES as u64)?;
+                let bytes = cas_fs::read_limited(&beside, MAX_KEY_FILE_BYTES as u64).map_err(unreadable)?;
                 PublicKey::from_pem(&bytes).map_err(|error| of_file(&beside, error))?
             }
         };
         keys.insert(name.to_owned(), key);
     }
     policy.with_keys(&keys).map_err(refused)
+}
+
+/// A policy is not read without one of its files.
+fn unreadable(error: cas_fs::FsError) -> Failure {
+    let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let hint = "keys are looked for in the folder of the policy".to_owned();
+    Failure::Usable(format!("the policy cannot be read: {error}{cause}"), hint)
 }
 
 /// All bundles that refer to an image, and signatures of the older form.
