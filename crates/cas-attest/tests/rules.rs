@@ -107,7 +107,9 @@ fn each_rule_lets_through_and_stops() {
     let window = |words: &str| {
         format!("version = 1\n[key.alice]\nfile = \"alice.pub\"\n{words}\n{}", sign("keys = [\"alice\"]"))
     };
-    let rows: Vec<(&str, String, Vec<Said>, Vec<Vec<Said>>)> = vec![
+    // What it is called, the policy, what passes, and what does not.
+    type Row = (&'static str, String, Vec<Said>, Vec<Vec<Said>>);
+    let rows: Vec<Row> = vec![
         (
             "a key of the slot",
             head("alice bob carol") + &alice,
@@ -201,7 +203,7 @@ fn each_rule_lets_through_and_stops() {
         }
     }
     for words in ["not_before = \"2026-01-01T00:00:01Z\"", "not_after = \"2025-12-31T23:59:59Z\""] {
-        assert!(!passes(&policy(&window(words)).unwrap(), &[good.clone()]), "{words}");
+        assert!(!passes(&policy(&window(words)).unwrap(), std::slice::from_ref(&good)), "{words}");
     }
 }
 

@@ -129,7 +129,7 @@ impl Program {
         command.env_remove(PASSWORD_VARIABLE);
         let (kind, id) = (self.key.algorithm().name(), self.key.id().to_string());
         command.env("CAS_SIGNER_VERSION", "1").env("CAS_SIGNER_TYPE", kind).env("CAS_SIGNER_KEY", id);
-        command.env("CAS_SIGNER_SHA256", digest.to_string());
+        command.env("CAS_SIGNER_SHA256", digest);
         let mut child = command.spawn().map_err(|error| format!("could not be started: {error}"))?;
         let mut stdin = child.stdin.take().expect("it is piped");
         let bytes = message.to_vec();
