@@ -832,6 +832,19 @@ fn provenance_and_what_it_names() {
         Ok(read) => assert_eq!(Provenance::decode(read.encode().as_bytes()).unwrap(), read),
         Err(error) => drop(error.to_string()),
     });
+    let content = b"content";
+    let digests = vec![cas_digest::Digest::of(DigestFunction::Sha256, content)];
+    let entry = cas_oci::PackEntry { blob: Descriptor::of(DigestFunction::Blake3, content), digests };
+    let mut pack = Vec::new();
+    cas_oci::write_pack(&[entry], |_| Ok(&content[..]), &mut pack).unwrap();
+    fuzz("pack", &[pack], |mut bytes| {
+        let _ = cas_oci::read_pack(&mut bytes, |entry, content| {
+            // No blob has more bytes than its name says.
+            let read = std::io::copy(content, &mut std::io::sink())?;
+            assert!(read <= entry.blob.size);
+            Ok::<_, std::io::Error>(())
+        });
+    });
     let digest = format!("\n\x40{}\x10\x07", "0".repeat(64)).into_bytes();
     let field = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, u8::try_from(bytes.len()).unwrap()][..], bytes].concat();
     let action = [field(1, &digest), field(2, &digest)].concat();

@@ -24,7 +24,7 @@ use crate::schedule::Values;
 use crate::{ArtifactPart, BuildError, Builder, ImageLayer, MANIFEST_FILE, Output, Packages, Taints, layer, modules};
 
 /// Longest message of an action or a directory that is read.
-const MAX_MESSAGE_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_MESSAGE_BYTES: u64 = 256 << 20;
 /// Longest `cas.toml`.
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 

@@ -13,6 +13,7 @@ mod inherit;
 mod json;
 mod layout;
 mod links;
+mod pack;
 mod platform;
 mod reference;
 mod tag;
@@ -31,6 +32,9 @@ pub use image::{
 pub use inherit::{HistoryEntry, Inherited};
 pub use layout::{IndexEntry, LAYOUT_FILE, LayoutIndex, ParseIndexError};
 pub use links::Links;
+pub use pack::{
+    INPUTS_ARTIFACT_TYPE, INPUTS_CONFIG_MEDIA_TYPE, PACK_MEDIA_TYPE, PackEntry, pack_length, read_pack, write_pack,
+};
 pub use platform::{ParsePlatformError, TargetPlatform};
 pub use reference::{
     BadPart, DOCKER_HUB, ImageSource, ParseReferenceError, Reference, Repository, TagKind, digest_of, is_name_with_tag,
