@@ -113,7 +113,7 @@ pub use output::{
 pub use provenance::{Absent, Described, absent_of};
 pub use pull::{Pulled, pull};
 pub use run::{Ran, RunChanges, RunEvent, RunRequest, run_image};
-pub use secret::{MIN_SECRET_BYTES, SecretSources};
+pub use secret::{MIN_SECRET_BYTES, SecretSources, redacted};
 pub use since::{Affected, AffectedTarget, Cause};
 pub use stamp::{commit_of, version_of};
 pub use step::Origin;

@@ -295,6 +295,18 @@ impl Redactor {
     }
 }
 
+/// A text without some values, in whatever form they are in it. Values that are too short to be told from other text are left.
+#[must_use]
+pub fn redacted(text: &[u8], values: &[Vec<u8>]) -> Vec<u8> {
+    let values = values.iter().filter(|value| trimmed(value).len() >= MIN_SECRET_BYTES);
+    let secrets: Vec<Secret> = values.map(|value| Secret { name: String::new(), content: value.clone() }).collect();
+    let Some(finder) = Finder::new(&secrets) else { return text.to_vec() };
+    let (mut redactor, mut clean) = (Redactor::new(finder), Vec::new());
+    redactor.push(text, &mut clean);
+    redactor.finish(&mut clean);
+    clean
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -139,6 +139,12 @@ pub(crate) enum Command {
     /// was. A tag that names something else is not moved: versions (`1.2.3`) and commits never, others with `--move-tag`. `latest` is
     /// set beside another tag alone. Credentials are those of docker and podman.
     Push(PushArgs),
+    /// Build, check, sign and send what a `[publish.NAME]` of `cas.toml` names, to all of its registries
+    ///
+    /// Tags are looked at and gates run before the first byte is sent. Then everything goes everywhere under its digest, signatures and
+    /// statements after it, and when all of that is there, tags are set: when one registry fails, no tag is set anywhere, and the same
+    /// command goes on where it was. Versions and commits never move.
+    Publish(crate::publish::PublishArgs),
     /// Tell what an image, artifact or tarball was made of, as a statement to be signed; or look whether all of that is there
     ///
     /// The target is built first. Told are the actions of its steps and every input with its SHA-256: files, packages, images,

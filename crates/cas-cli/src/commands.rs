@@ -77,6 +77,7 @@ pub(crate) fn run(cli: Cli, arguments: &[std::ffi::OsString]) -> Result<Exit, Fa
         Command::Attest(args) => crate::sign::attest(&global, &args),
         Command::Verify(args) => crate::verify::verify(&global, &args),
         Command::Push(args) => crate::push::run(&global, &args),
+        Command::Publish(args) => crate::publish::run(&global, &args),
         Command::Serve(args) => crate::serve::run(&global, &args),
         Command::Copy(args) => crate::copy::copy(&global, &args),
         Command::Registry(command) => crate::registry::run(&global, &command),

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use cas_attest::{PROVENANCE_PREDICATE, Provenance, Statement};
-use cas_build::{BuildError, Described, absent_of};
+use cas_build::{BuildError, Described, Workspace, absent_of};
+use cas_config::Label;
 use cas_store::Store;
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::args::{Format, Global, InputArgs};
-use crate::commands::{build_options, in_here, one_target, open_store, open_workspace, outputs, text, with_builder};
+use crate::commands::{
+    Options, build_options, in_here, one_target, open_store, open_workspace, outputs, text, with_builder,
+};
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::render::{self, Failure};
@@ -50,8 +53,7 @@ fn describe(global: &Global, args: &ProvenanceArgs, target: &str) -> Result<Exit
     let store = open_store(global)?;
     let options = build_options(None, &args.input);
     outputs(&workspace, &store, std::slice::from_ref(&label), &options)?;
-    let Described { subjects, mut provenance } =
-        with_builder(&workspace, &store, &options, &Progress::default(), |builder| builder.provenance(&label))?;
+    let Described { subjects, mut provenance } = described(&workspace, &store, &label, &options)?;
     if let Some(builder) = &args.builder_id {
         provenance.builder.clone_from(builder);
     }
@@ -69,6 +71,16 @@ fn describe(global: &Global, args: &ProvenanceArgs, target: &str) -> Result<Exit
         Format::Text => render::lines([document])?,
     }
     Ok(Exit::Done)
+}
+
+/// What a target was made of that was built before.
+pub(crate) fn described(
+    workspace: &Workspace,
+    store: &Store,
+    label: &Label,
+    options: &Options,
+) -> Result<Described, Failure> {
+    with_builder(workspace, store, options, &Progress::default(), |builder| builder.provenance(label))
 }
 
 /// What it says is of this build; how much may be said has limits.

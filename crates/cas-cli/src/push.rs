@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use cas_build::{BuildError, Part, Whole};
-use cas_oci::MAX_DOCUMENT_BYTES;
+use cas_oci::{MAX_DOCUMENT_BYTES, Repository};
 use cas_registry::Content;
 use cas_store::Store;
-use cas_sync::{Pushed, Shipment, ShippedBlob, ShippedDocument, TagChange, Target, push};
+use cas_sync::{Attachable, Pushed, Shipment, ShippedBlob, ShippedDocument, TagChange, Target, push};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -47,6 +47,14 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// A shipment as what something refers to.
+pub(crate) fn subject(shipment: &Shipment) -> Attachable {
+    let root = shipment.root();
+    // The repository is that of each place.
+    let repository = Repository { host: String::new(), path: String::new() };
+    Attachable { repository, blob: root.blob, media_type: root.media_type.clone() }
+}
+
 /// Refuses a tag to move that nothing gets.
 pub(crate) fn check_moved(targets: &[Target], moved: &[String]) -> Result<(), Failure> {
     let tags: Vec<&String> = targets.iter().flat_map(|target| &target.tags).collect();
@@ -75,7 +83,7 @@ pub(crate) fn print_pushed(
 }
 
 /// A row for each tag, or one for what has none.
-fn rows(name: &str, digest: &str, pushed: &Pushed, is_dry: bool) -> Vec<Value> {
+pub(crate) fn rows(name: &str, digest: &str, pushed: &Pushed, is_dry: bool) -> Vec<Value> {
     let count = |(blobs, bytes): (usize, u64)| json!({ "blobs": blobs, "bytes": bytes });
     let row = |destination: String, change: Option<TagChange>| {
         let mut row = json!({
@@ -105,7 +113,7 @@ fn rows(name: &str, digest: &str, pushed: &Pushed, is_dry: bool) -> Vec<Value> {
     }
 }
 
-fn summary(pushed: &Pushed, is_dry: bool) -> String {
+pub(crate) fn summary(pushed: &Pushed, is_dry: bool) -> String {
     let blobs = |(count, bytes): (usize, u64)| format!("{} ({bytes} bytes)", render::counted(count as u64, "blob"));
     let mounted =
         if pushed.mounted.0 > 0 { format!(", {} taken from elsewhere", blobs(pushed.mounted)) } else { String::new() };

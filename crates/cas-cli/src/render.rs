@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The environment lacks something.
     Usable(String, String),
+    /// A rule of the workspace says no.
+    Refused(String, String),
     /// There is nothing that could be written for a folder.
     Init(InitError),
     /// A watcher could not be started, asked or ended.
@@ -76,6 +78,7 @@ impl Failure {
         match self {
             Self::Build(error) => exit_of(error),
             Self::Usage(_) | Self::Usable(..) | Self::Folder(..) | Self::Arguments(..) => Exit::Usage,
+            Self::Refused(..) => Exit::Policy,
             Self::Init(error) if error.is_about_configuration() => Exit::Usage,
             Self::Init(InitError::Text { .. }) => Exit::Bug,
             Self::Init(InitError::Fs(error)) if error.is_about_rights() => Exit::Host,
@@ -374,7 +377,9 @@ fn message(failure: &Failure) -> (String, Vec<String>, Option<String>) {
             };
             (format!("cannot work in `{}`", path.display()), vec![error.source.to_string()], Some(hint.to_owned()))
         }
-        Failure::Usable(message, hint) => (message.clone(), Vec::new(), Some(hint.clone())),
+        Failure::Usable(message, hint) | Failure::Refused(message, hint) => {
+            (message.clone(), Vec::new(), Some(hint.clone()))
+        }
         Failure::Output(error) => ("could not print the result".to_owned(), vec![error.to_string()], None),
     }
 }

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use cas_attest::{
     BUNDLE_MEDIA_TYPE, Bundle, CONTENT_ANNOTATION, CONTENT_DSSE, DocumentError, MAX_PAYLOAD_BYTES,
-    PREDICATE_ANNOTATION, SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, Signer, SimplePayload, SimpleType, Statement,
-    Subject, signature_tag,
+    PREDICATE_ANNOTATION, PROVENANCE_PREDICATE, SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, Signer, SimplePayload,
+    SimpleType, Statement, Subject, signature_tag,
 };
 use cas_blob::Descriptor;
 use cas_build::BuildError;
 use cas_digest::{Digest, DigestFunction};
 use cas_oci::Reference;
 use cas_sandbox::Cancel;
-use cas_sync::{Attachable, Attachments};
+use cas_sync::{Attachable, Attachment, Attachments, OlderForm};
 use clap::Args;
 use serde_json::json;
 
@@ -74,8 +74,7 @@ pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
     for (image, name) in images.iter().zip(&args.images) {
         let found = signing.find(&attachments, image)?;
         let repository = args.repository.clone().unwrap_or_else(|| found.repository.to_string());
-        let subject = Subject { name: Some(repository.clone()), ..Subject::of(&found.blob.digest) };
-        let statement = Statement::signature_of(subject).map_err(too_much)?;
+        let statement = Statement::signature_of(subject(&found, &repository)).map_err(too_much)?;
         let mut row = json!({
             "image": name,
             "digest": found.blob.digest.to_string(),
@@ -83,18 +82,13 @@ pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
             "key": signing.signer.public_key().id().to_string(),
             "bundle": signing.give(&attachments, &found, &statement)?,
         });
-        // The older form knows no other digests.
-        if args.bundle.is_none() && !args.no_legacy && found.blob.digest.function() == DigestFunction::Sha256 {
-            let tag = signature_tag(&found.blob.digest);
-            let kind = SimpleType::Cosign;
-            let (manifest, claims) = (found.blob.digest, BTreeMap::new());
-            let payload = SimplePayload { kind, reference: repository, manifest, claims };
-            let (payload, signature) = payload.sign(&*signing.signer).map_err(|error| signing.refused(error))?;
-            let annotations = BTreeMap::from([(SIGNATURE_ANNOTATION.to_owned(), signature)]);
-            let place = &found.repository;
-            let tagged = attachments.tag(place, &tag, SIMPLE_MEDIA_TYPE, payload.as_bytes(), &annotations);
-            tagged.map_err(Failure::Sync)?;
-            row["legacy"] = json!(tag);
+        if args.bundle.is_none() && !args.no_legacy {
+            let older = older_form(&*signing.signer, &found, &repository).map_err(|error| signing.refused(error))?;
+            if let Some(OlderForm { tag, media_type, content, annotations }) = older {
+                let tagged = attachments.tag(&found.repository, &tag, &media_type, &content, &annotations);
+                tagged.map_err(Failure::Sync)?;
+                row["legacy"] = json!(tag);
+            }
         }
         rows.push(row);
     }
@@ -115,8 +109,8 @@ pub(crate) fn attest(global: &Global, args: &AttestArgs) -> Result<Exit, Failure
     let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
     let found = signing.find(&attachments, &image)?;
     let repository = args.repository.clone().unwrap_or_else(|| found.repository.to_string());
-    let subject = Subject { name: Some(repository.clone()), ..Subject::of(&found.blob.digest) };
-    let statement = Statement::new(vec![subject], &args.predicate_type, &predicate).map_err(too_much)?;
+    let subjects = vec![subject(&found, &repository)];
+    let statement = Statement::new(subjects, &args.predicate_type, &predicate).map_err(too_much)?;
     let row = json!({
         "image": args.image,
         "digest": found.blob.digest.to_string(),
@@ -174,9 +168,7 @@ impl Signing {
             crate::key::write_new(file, 0o644, &bundle)?;
             return Ok(file.display().to_string());
         }
-        let annotations = [(CONTENT_ANNOTATION, CONTENT_DSSE), (PREDICATE_ANNOTATION, statement.predicate_type())];
-        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let attached = attachments.attach(found, BUNDLE_MEDIA_TYPE, bundle.as_bytes(), annotations);
+        let attached = attachments.attach(found, BUNDLE_MEDIA_TYPE, bundle.as_bytes(), annotations(statement));
         attached.map(|digest: Digest| digest.to_string()).map_err(Failure::Sync)
     }
 
@@ -189,6 +181,60 @@ impl Signing {
     }
 }
 
+/// What is attached to say that something is signed for a repository.
+pub(crate) fn signature(
+    signer: &dyn Signer,
+    image: &Attachable,
+    repository: &str,
+) -> Result<Attachment, DocumentError> {
+    attachment(signer, image, &Statement::signature_of(subject(image, repository))?)
+}
+
+/// What is attached to say what something was made of.
+pub(crate) fn provenance(
+    signer: &dyn Signer,
+    image: &Attachable,
+    repository: &str,
+    predicate: &str,
+) -> Result<Attachment, DocumentError> {
+    let subjects = vec![subject(image, repository)];
+    attachment(signer, image, &Statement::new(subjects, PROVENANCE_PREDICATE, predicate)?)
+}
+
+/// A signature in the older form, which knows no digests but SHA-256.
+pub(crate) fn older_form(
+    signer: &dyn Signer,
+    image: &Attachable,
+    repository: &str,
+) -> Result<Option<OlderForm>, DocumentError> {
+    let manifest = image.blob.digest;
+    if manifest.function() != DigestFunction::Sha256 {
+        return Ok(None);
+    }
+    let (kind, reference) = (SimpleType::Cosign, repository.to_owned());
+    let (payload, signature) = SimplePayload { kind, reference, manifest, claims: BTreeMap::new() }.sign(signer)?;
+    Ok(Some(OlderForm {
+        tag: signature_tag(&manifest),
+        media_type: SIMPLE_MEDIA_TYPE.to_owned(),
+        content: payload.as_bytes().to_vec(),
+        annotations: BTreeMap::from([(SIGNATURE_ANNOTATION.to_owned(), signature)]),
+    }))
+}
+
+fn subject(image: &Attachable, repository: &str) -> Subject {
+    Subject { name: Some(repository.to_owned()), ..Subject::of(&image.blob.digest) }
+}
+
+fn attachment(signer: &dyn Signer, image: &Attachable, statement: &Statement) -> Result<Attachment, DocumentError> {
+    let bundle = Bundle::sign(signer, statement)?;
+    Ok(Attachment::of_content(image, BUNDLE_MEDIA_TYPE, bundle.as_bytes(), annotations(statement)))
+}
+
+fn annotations(statement: &Statement) -> BTreeMap<String, String> {
+    let annotations = [(CONTENT_ANNOTATION, CONTENT_DSSE), (PREDICATE_ANNOTATION, statement.predicate_type())];
+    annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
 pub(crate) fn reference(image: &str) -> Result<Reference, Failure> {
     let name = image.strip_prefix("docker://").unwrap_or(image);
     name.parse().map_err(|error: cas_oci::ParseReferenceError| {
@@ -199,7 +245,7 @@ pub(crate) fn reference(image: &str) -> Result<Reference, Failure> {
     })
 }
 
-fn too_much(error: DocumentError) -> Failure {
+pub(crate) fn too_much(error: DocumentError) -> Failure {
     let hint = error.hint().unwrap_or_else(|| "sign less at once".to_owned());
     Failure::Usable(error.to_string(), hint)
 }

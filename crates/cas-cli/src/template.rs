@@ -1,6 +1,7 @@
 //! Words in destinations, and what they stand for in a workspace.
 
-use cas_build::{commit_of, version_of};
+use cas_build::{Workspace, commit_of, version_of};
+use cas_config::Label;
 use cas_sync::{TemplatePart, is_template, template_parts};
 
 use crate::args::Global;
@@ -17,11 +18,16 @@ pub(crate) fn destinations(global: &Global, image: &str, texts: &[String]) -> Re
     }
     let (workspace, package) = open_workspace(global)?;
     let label = one_target(&workspace, package.as_ref(), image)?;
+    expanded(&workspace, &label, texts)
+}
+
+/// The same for a target.
+pub(crate) fn expanded(workspace: &Workspace, label: &Label, texts: &[String]) -> Result<Vec<String>, Failure> {
     let variables = variables();
     let value = |word: &'static str| match word {
         "name" => Ok(label.name.to_string()),
-        "version" => release(version_of(&workspace, &variables, &label)?),
-        _ => match commit_of(&workspace, &variables)? {
+        "version" => release(version_of(workspace, &variables, label)?),
+        _ => match commit_of(workspace, &variables)? {
             (_, true) => {
                 let message = format!("`{{{word}}}` would name a commit, and the working tree has changes beside it");
                 Err(Failure::Usable(message, "commit them, or put them away".to_owned()))

@@ -1,6 +1,7 @@
 //! From the text of `cas.toml` to its values: every error has its place, and all of them are told.
 //!
-//! Not here: what the parser says (`explain`), what steps (`step`), images (`image`), artifacts (`artifact`) and programs that stay (`run`) say of themselves.
+//! Not here: what the parser says (`explain`), what steps (`step`), images (`image`), artifacts (`artifact`),
+//! programs that stay (`run`) and publications (`publish`) say of themselves.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -147,7 +148,15 @@ impl Checker {
                 self.add(&mut targets, &name, TargetKind::Run(run));
             }
         }
-        Manifest { workspace, defaults, targets, version, mirrors }
+        let mut publications = BTreeMap::new();
+        for (name, section) in file.publish {
+            let span = section.span();
+            let publication = self.publication(&name, section.into_inner(), span);
+            if self.is_free(&targets, &name, "publication") {
+                publications.insert(name.get_ref().as_str().into(), publication);
+            }
+        }
+        Manifest { workspace, defaults, targets, publications, version, mirrors }
     }
 
     /// `[mirror]`: beginnings of addresses, without a scheme on the left.
@@ -181,19 +190,26 @@ impl Checker {
     }
 
     fn add(&mut self, targets: &mut BTreeMap<Box<str>, Target>, name: &raw::Text, kind: TargetKind) {
-        let span = name.span();
+        if self.is_free(targets, name, kind.name()) {
+            targets.insert(name.get_ref().as_str().into(), Target { span: name.span(), kind });
+        }
+    }
+
+    /// Whether something can have a name.
+    fn is_free(&mut self, targets: &BTreeMap<Box<str>, Target>, name: &raw::Text, kind: &str) -> bool {
         let text = name.get_ref().as_str();
         if !is_target_name(text) {
             let message = format!("`{text}` is not a name of a target");
-            self.report(Diagnostic::new(message, span).with_hint("use letters, digits, `-`, `_` and `.`"));
-            return;
+            self.report(Diagnostic::new(message, name.span()).with_hint("use letters, digits, `-`, `_` and `.`"));
+            return false;
         }
         if let Some(other) = targets.get(text) {
-            let message = format!("`{text}` is the name of a {} and of a {}", other.kind.name(), kind.name());
-            self.report(Diagnostic::new(message, span).with_hint("names are unique in a package, across kinds"));
-            return;
+            let message = format!("`{text}` is the name of a {} and of a {kind}", other.kind.name());
+            let finding = Diagnostic::new(message, name.span());
+            self.report(finding.with_hint("names are unique in a package, across kinds"));
+            return false;
         }
-        targets.insert(text.into(), Target { span, kind });
+        true
     }
 
     fn function(&mut self, text: &raw::Text) -> DigestFunction {

@@ -9,16 +9,17 @@ use crate::nearest::nearest;
 use crate::secret::without_tokens;
 
 /// Words of the design that this version does not know yet: they deserve another answer than "unknown".
-const LATER: [&str; 8] = ["dockerfile", "exec", "image", "network", "platforms", "policy", "publish", "remote"];
+const LATER: [&str; 7] = ["dockerfile", "exec", "image", "network", "platforms", "policy", "remote"];
 /// Longest piece of a text that is shown in a hint.
 const MAX_SHOWN_BYTES: usize = 80;
 /// Tables by the names of their types, with how one is written; `*` stands for a text that is there in its place.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("Addition", "{ from = *, to = \"/opt\" }"),
     ("Archive", "{ suite = * }"),
     ("ArtifactConfig", "{ path = *, media_type = \"application/json\" }"),
     ("ArtifactFile", "{ path = * }"),
     ("Debian", "{ suite = *, packages = [\"gcc\"] }"),
+    ("Gate", "{ run = [*] }"),
     ("Healthcheck", "{ test = * }"),
     ("Host", "{ paths = [\"/usr\"] }"),
     ("ImageConfig", "{ cmd = [\"/app/server\"] }"),

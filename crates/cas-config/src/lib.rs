@@ -15,6 +15,7 @@ mod lock;
 mod lock_changes;
 mod manifest;
 mod nearest;
+mod publish;
 mod raw;
 mod run;
 mod secret;
@@ -33,6 +34,7 @@ pub use manifest::{
     Target, TargetKind, Toolchain, WorkspaceSection,
 };
 pub use nearest::nearest;
+pub use publish::{Publication, PublishGate};
 pub use run::Run;
 pub use secret::{is_secret_like, token_in, without_tokens};
 pub use step::{Command, Defaults, Program};

@@ -9,6 +9,7 @@ use cas_tree::RelPath;
 
 use crate::artifact::Artifact;
 use crate::label::Reference;
+use crate::publish::Publication;
 use crate::run::Run;
 use crate::step::{Command, Defaults};
 
@@ -33,6 +34,8 @@ pub struct Manifest {
     pub defaults: Defaults,
     /// The targets by name.
     pub targets: BTreeMap<Box<str>, Target>,
+    /// What is published together, by name.
+    pub publications: BTreeMap<Box<str>, Publication>,
     /// Version of what the package gives.
     pub version: Option<String>,
     /// Where addresses lead that begin with a host, or a host and a path: the beginnings of both. In the root only.

@@ -32,6 +32,8 @@ pub(crate) struct File {
     pub(crate) npm: Table<Npm>,
     #[serde(default)]
     pub(crate) run: Table<RunSection>,
+    #[serde(default)]
+    pub(crate) publish: Table<Publish>,
 }
 
 #[derive(Deserialize)]
@@ -275,6 +277,34 @@ pub(crate) struct RunSection {
     #[serde(default)]
     pub(crate) env_in: Vec<Text>,
     pub(crate) live: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Publish {
+    pub(crate) of: Option<Spanned<OneOrMany>>,
+    #[serde(default)]
+    pub(crate) to: Vec<Text>,
+    #[serde(default)]
+    pub(crate) moving: Vec<Text>,
+    pub(crate) sign: Option<Text>,
+    #[serde(default)]
+    pub(crate) attest: Vec<Text>,
+    pub(crate) inputs: Option<bool>,
+    #[serde(default)]
+    pub(crate) gates: Table<Gate>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gate {
+    #[serde(default)]
+    pub(crate) run: Vec<Text>,
+    pub(crate) timeout: Option<Text>,
+    #[serde(default)]
+    pub(crate) env_in: Vec<Text>,
+    #[serde(default)]
+    pub(crate) secrets: Vec<Text>,
 }
 
 #[derive(Deserialize)]

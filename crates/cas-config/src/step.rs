@@ -391,7 +391,7 @@ impl Checker {
         None
     }
 
-    fn timeout(&mut self, text: &raw::Text) -> Duration {
+    pub(crate) fn timeout(&mut self, text: &raw::Text) -> Duration {
         let parsed = with_unit(text.get_ref(), &[("s", 1), ("m", 60), ("h", 3600)]);
         parsed.map_or_else(
             || {

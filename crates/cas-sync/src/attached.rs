@@ -12,9 +12,9 @@ use cas_registry::{Client, Content, Referrer, RegistryError};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::SyncError;
 use crate::push::runtime;
 use crate::source::root;
+use crate::{ShippedBlob, SyncError};
 
 /// How often a tag is written when others write it at the same time.
 const ATTEMPTS: u32 = 5;
@@ -41,11 +41,80 @@ pub struct Attached {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Something to attach: a document that has an image as its subject, and what it names.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// How it is listed.
+    pub referrer: Referrer,
+    /// The document.
+    pub bytes: Vec<u8>,
+    /// What it names.
+    pub blobs: Vec<ShippedBlob>,
+}
+
+impl Attachment {
+    /// A document of one layer. The same content gives the same one.
+    #[must_use]
+    pub fn of_content(
+        subject: &Attachable,
+        media_type: &str,
+        content: &[u8],
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        let blob = |content: &[u8]| {
+            let blob = Descriptor::of(DigestFunction::Sha256, content);
+            ShippedBlob { blob, content: whole(content), source: None }
+        };
+        let (empty, layer) = (blob(EMPTY_CONTENT), blob(content));
+        let layers = vec![(media_type.to_owned(), layer)];
+        Self::new(subject, media_type, (EMPTY_MEDIA_TYPE, empty), layers, annotations)
+    }
+
+    /// A document of a configuration and layers, with the media types of both.
+    #[must_use]
+    pub fn new(
+        subject: &Attachable,
+        artifact_type: &str,
+        config: (&str, ShippedBlob),
+        layers: Vec<(String, ShippedBlob)>,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_MEDIA_TYPE,
+            "artifactType": artifact_type,
+            "config": descriptor(config.0, &config.1.blob),
+            "layers": layers.iter().map(|(kind, layer)| descriptor(kind, &layer.blob)).collect::<Vec<_>>(),
+            "subject": descriptor(&subject.media_type, &subject.blob),
+            "annotations": annotations,
+        });
+        let bytes = manifest.to_string().into_bytes();
+        let blob = Descriptor::of(DigestFunction::Sha256, &bytes);
+        let (media_type, artifact_type) = (MANIFEST_MEDIA_TYPE.to_owned(), Some(artifact_type.to_owned()));
+        let referrer = Referrer { blob, media_type, artifact_type, annotations };
+        let blobs = [config.1].into_iter().chain(layers.into_iter().map(|(_, layer)| layer)).collect();
+        Self { referrer, bytes, blobs }
+    }
+}
+
+/// A layer under the tag of cosign's older form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OlderForm {
+    /// The tag.
+    pub tag: String,
+    /// What the layer is.
+    pub media_type: String,
+    /// Its bytes.
+    pub content: Vec<u8>,
+    /// What is said of it: the signature.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// Attaches things and looks for them, one after the other.
 #[derive(Debug)]
 pub struct Attachments<'a> {
-    runtime: Runtime,
-    client: &'a Client,
+    pub(crate) runtime: Runtime,
+    pub(crate) client: &'a Client,
 }
 
 impl<'a> Attachments<'a> {
@@ -87,28 +156,36 @@ impl<'a> Attachments<'a> {
         content: &[u8],
         annotations: BTreeMap<String, String>,
     ) -> Result<Digest, SyncError> {
-        let layer = Descriptor::of(DigestFunction::Sha256, content);
-        let empty = Descriptor::of(DigestFunction::Sha256, EMPTY_CONTENT);
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_MEDIA_TYPE,
-            "artifactType": media_type,
-            "config": descriptor(EMPTY_MEDIA_TYPE, &empty),
-            "layers": [descriptor(media_type, &layer)],
-            "subject": descriptor(&subject.media_type, &subject.blob),
-            "annotations": annotations,
-        });
-        let bytes = manifest.to_string().into_bytes();
-        let blob = Descriptor::of(DigestFunction::Sha256, &bytes);
-        let (media_type, artifact_type) = (MANIFEST_MEDIA_TYPE.to_owned(), Some(media_type.to_owned()));
-        let referrer = Referrer { blob, media_type, artifact_type, annotations };
-        let repository = &subject.repository;
-        self.runtime.block_on(async {
-            self.client.push_blob(repository, &empty, &whole(EMPTY_CONTENT), None).await?;
-            self.client.push_blob(repository, &layer, &whole(content), None).await?;
-            self.client.push_referrer(repository, &subject.blob.digest, &referrer, &bytes).await.map(drop)
-        })?;
-        Ok(blob.digest)
+        let attachment = Attachment::of_content(subject, media_type, content, annotations);
+        self.runtime.block_on(self.send(&subject.repository, &subject.blob.digest, &attachment))?;
+        Ok(attachment.referrer.blob.digest)
+    }
+
+    /// Sends what is attached, blobs before the document that names them.
+    pub(crate) async fn send(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        attachment: &Attachment,
+    ) -> Result<(), SyncError> {
+        let Attachment { referrer, bytes, blobs } = attachment;
+        for blob in blobs {
+            let sent = self.client.push_blob(repository, &blob.blob, &blob.content, blob.source.as_ref());
+            sent.await.map_err(SyncError::of_blob)?;
+        }
+        self.client.push_referrer(repository, subject, referrer, bytes).await?;
+        Ok(())
+    }
+
+    /// The documents of a type that are attached.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Registry`]
+    pub fn listed(&self, subject: &Attachable, artifact_type: &str) -> Result<Vec<Digest>, SyncError> {
+        let Attachable { repository, blob, .. } = subject;
+        let listed = self.client.referrers(repository, &blob.digest, Some(artifact_type));
+        Ok(self.runtime.block_on(listed)?.into_iter().map(|referrer| referrer.blob.digest).collect())
     }
 
     /// The layers of a type that are attached in documents of that type, at most `limit_bytes` each.

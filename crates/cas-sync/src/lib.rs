@@ -4,6 +4,8 @@
 //! there is not sent again, so a push that broke off is made again by pushing. [`Attachments`]
 //! are what refers to an image: signatures. Rules and order: docs/formats/registry.md.
 //!
+//! [`Publishing`] does that for several shipments together: signatures and the like go before the first tag of any of them.
+//!
 //! [`copy`] makes a shipment of what a registry has, whose blobs are read while they are sent; [`tag`] sets tags on what is there.
 //!
 //! What a [`SyncFile`] says is pinned ([`resolve_sync`]), looked at ([`look_sync`]) and brought ([`apply_sync`]).
@@ -16,6 +18,7 @@ mod attached;
 mod copy;
 mod error;
 mod package;
+mod publish;
 mod push;
 mod shipment;
 mod source;
@@ -26,10 +29,11 @@ mod tag_filter;
 mod target;
 mod template;
 
-pub use attached::{Attachable, Attached, Attachments};
+pub use attached::{Attachable, Attached, Attachment, Attachments, OlderForm};
 pub use copy::{Copied, CopyOptions, copy, probe, tag, try_login};
 pub use error::SyncError;
 pub use package::{CHECKSUMS, PushedFile, PushedPackage, push_package};
+pub use publish::{Parcel, ParcelAttachments, Publishing};
 pub use push::{PushEvent, PushOptions, Pushed, PushedTag, TagChange, push};
 pub use shipment::{Shipment, ShippedBlob, ShippedDocument};
 pub use sync::{ItemState, SyncItem, SyncOutcome, apply_sync, look_sync, resolve_sync, sync_items};

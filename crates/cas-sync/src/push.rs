@@ -38,6 +38,15 @@ pub enum PushEvent<'a> {
         /// How it came there.
         delivery: Delivery,
     },
+    /// All of a publication is everywhere, and tags come next.
+    Sent,
+    /// A tag names what is pushed.
+    Tagged {
+        /// Where.
+        target: &'a Target,
+        /// The tag.
+        tag: &'a str,
+    },
 }
 
 /// What happens to a tag.
@@ -90,13 +99,14 @@ impl Pushed {
     }
 }
 
-struct Pushing<'a> {
-    runtime: &'a Runtime,
-    client: &'a Client,
-    shipment: &'a Shipment,
-    options: &'a PushOptions,
-    extras: &'a Extras<'a>,
-    told: &'a (dyn Fn(PushEvent<'_>) + Sync),
+/// One shipment on its way.
+pub(crate) struct Pushing<'a> {
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) client: &'a Client,
+    pub(crate) shipment: &'a Shipment,
+    pub(crate) options: &'a PushOptions,
+    pub(crate) extras: &'a Extras<'a>,
+    pub(crate) told: &'a (dyn Fn(PushEvent<'_>) + Sync),
 }
 
 /// Sends something to all targets. Tags are looked at before anything is sent; they are set when everything is everywhere.
@@ -142,7 +152,7 @@ pub(crate) fn push_on(
     told: &(dyn Fn(PushEvent<'_>) + Sync),
 ) -> Result<Vec<Pushed>, SyncError> {
     let pushing = Pushing { runtime, client, shipment, options, extras, told };
-    let mut states: Vec<State> = targets.iter().map(|target| State::new(Pushed::new(target))).collect();
+    let mut states: Vec<State> = targets.iter().map(State::of).collect();
     pushing.each(&mut states, |state| pushing.look(&mut state.pushed));
     if let Some(error) = states.iter_mut().find_map(|state| state.failure.take()) {
         return Err(error);
@@ -160,19 +170,19 @@ pub(crate) fn push_on(
 }
 
 /// How far a target is.
-struct State {
-    pushed: Pushed,
-    failure: Option<SyncError>,
+pub(crate) struct State {
+    pub(crate) pushed: Pushed,
+    pub(crate) failure: Option<SyncError>,
 }
 
 impl State {
-    const fn new(pushed: Pushed) -> Self {
-        Self { pushed, failure: None }
+    pub(crate) fn of(target: &Target) -> Self {
+        Self { pushed: Pushed::new(target), failure: None }
     }
 }
 
 /// What all have, or what failed; one place that fails alone is told by itself.
-fn finished(
+pub(crate) fn finished(
     states: Vec<State>,
     partial: impl Fn(Vec<(String, Box<SyncError>)>, usize) -> SyncError,
 ) -> Result<Vec<Pushed>, SyncError> {
@@ -190,7 +200,7 @@ fn finished(
 
 impl Pushing<'_> {
     /// Does something for each target that has not failed, side by side.
-    fn each(&self, states: &mut [State], work: impl Fn(&mut State) -> Result<(), SyncError> + Sync) {
+    pub(crate) fn each(&self, states: &mut [State], work: impl Fn(&mut State) -> Result<(), SyncError> + Sync) {
         std::thread::scope(|scope| {
             for state in states.iter_mut().filter(|state| state.failure.is_none()) {
                 let work = &work;
@@ -200,7 +210,7 @@ impl Pushing<'_> {
     }
 
     /// What becomes of the tags.
-    fn look(&self, pushed: &mut Pushed) -> Result<(), SyncError> {
+    pub(crate) fn look(&self, pushed: &mut Pushed) -> Result<(), SyncError> {
         let Target { repository, tags } = &pushed.target;
         if tags[..] == [LATEST] && !self.options.is_beside {
             return Err(SyncError::OnlyLatest { repository: repository.to_string() });
@@ -229,7 +239,7 @@ impl Pushing<'_> {
     }
 
     /// Blob by blob, so that each is read while it is still at hand; a target that has failed gets no more.
-    fn send_blobs(&self, states: &mut [State]) {
+    pub(crate) fn send_blobs(&self, states: &mut [State]) {
         let targets = states.len();
         let jobs = (0..self.shipment.blobs.len()).flat_map(|blob| (0..targets).map(move |target| (blob, target)));
         let jobs = Mutex::new(jobs);
@@ -279,7 +289,7 @@ impl Pushing<'_> {
     }
 
     /// By digest, what is named before what names it.
-    fn send_documents(&self, to: &Target) -> Result<(), SyncError> {
+    pub(crate) fn send_documents(&self, to: &Target) -> Result<(), SyncError> {
         self.shipment.documents.iter().try_for_each(|document| self.send_document(to, document))?;
         for Following { subject, referrer, documents } in self.extras.following {
             let [named @ .., last] = &documents[..] else { unreachable!("it has its own document") };
@@ -305,7 +315,7 @@ impl Pushing<'_> {
     }
 
     /// A tag that moves is looked at once more: nobody can do both at once.
-    fn set_tags(&self, pushed: &Pushed) -> Result<(), SyncError> {
+    pub(crate) fn set_tags(&self, pushed: &Pushed) -> Result<(), SyncError> {
         let Target { repository, .. } = &pushed.target;
         let root = self.shipment.root();
         for PushedTag { tag, change } in pushed.tags.iter().filter(|tag| tag.change != TagChange::Same) {
@@ -323,6 +333,7 @@ impl Pushing<'_> {
                 let sent = self.client.push_document(repository, tag, &root.media_type, &root.bytes, &root.blob.digest);
                 sent.await.map(drop).map_err(SyncError::from)
             })?;
+            (self.told)(PushEvent::Tagged { target: &pushed.target, tag });
         }
         Ok(())
     }
