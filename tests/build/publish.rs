@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use cas_testing::registry::{FakeRegistry, Fault, Gate, Manner};
 use serde_json::Value;
 
+use crate::npm::workspace;
+use crate::push::Registry;
 use crate::{Home, text};
 
 const IMAGES: &str = "[workspace]\n\
@@ -261,4 +263,70 @@ fn passwords_are_tried_before_gates_and_shown_nowhere() {
     assert_eq!(output.status.code(), Some(7), "{said}");
     assert!(said.contains("ran") && said.contains("***") && !said.contains("LW9mLXRoZS1yZWdpc3Ry"), "{said}");
     assert!(writes(&one).is_empty() && writes(&two).is_empty());
+}
+
+#[test]
+fn what_a_rebuild_needs_comes_back() {
+    let Some((home, _)) = workspace() else { return };
+    let manifest = home.read("apps/web/cas.toml").replace(
+        "[image.image]",
+        "[image.listed]\ncompression = \"zstd\"\nlayers = [{ from = \":look\", path = \"list\", to = \"/srv\" }, { files = [\"site/**\"], to = \"/site\" }]\n[image.image]",
+    );
+    // The list is not there while it is made, or it would be in itself now and then.
+    let manifest =
+        manifest.replace("find . | sort > apps/web/list", "find . | sort > /tmp/list; cp /tmp/list apps/web/list");
+    assert!(manifest.contains("/tmp/list"), "{manifest}");
+    home.write("apps/web/cas.toml", &manifest);
+    home.write("apps/web/site/page.html", "<p>page</p>\n");
+    let folder = tempfile::tempdir().unwrap();
+    let (_registry, address) = match Registry::start(folder.path()) {
+        Some((registry, address)) => (Some(registry), address),
+        None => {
+            eprintln!("docker-registry is missing: a registry of tests takes its place");
+            let fake = Box::leak(Box::new(registry()));
+            (None, fake.address().to_owned())
+        }
+    };
+    let npm = format!("file://{}/registry", home.folder.path().display());
+    let run = |store: &str, arguments: &[&str]| {
+        let mut command = command(&home, arguments);
+        command.env("npm_config_registry", &npm).env("CAS_HOME", home.folder.path().join(store));
+        let output = command.output().unwrap();
+        let said = told(&output);
+        (output.status.code(), said)
+    };
+    let image = format!("{address}/listed:1.0.0");
+    assert_eq!(run("store", &["key", "generate", "mine", "--plain"]).0, Some(0));
+    let (code, pushed) = run("store", &["push", "//apps/web:listed", &image, "--with-inputs"]);
+    assert!(code == Some(0) && pushed.contains("of inputs in"), "{pushed}");
+    let (_, predicate) = run("store", &["provenance", "//apps/web:listed", "--predicate"]);
+    let file = home.folder.path().join("predicate.json");
+    fs::write(&file, predicate.lines().next().unwrap()).unwrap();
+    let kind = "https://slsa.dev/provenance/v1";
+    let (code, said) =
+        run("store", &["attest", &image, "--predicate", file.to_str().unwrap(), "--type", kind, "--key", "mine"]);
+    assert_eq!(code, Some(0), "{said}");
+    // The same again sends nothing.
+    let (code, again) = run("store", &["push", "//apps/web:listed", &image, "--with-inputs"]);
+    assert!(code == Some(0) && again.contains("0 blobs (0 bytes) sent"), "{again}");
+    let digest = pushed[pushed.find("sha256:").unwrap()..][..71].to_owned();
+
+    // Elsewhere nothing of it is there, and the origins are gone.
+    let (code, said) = run("elsewhere", &["verify", &image, "--key", "mine", "--inputs"]);
+    assert!(code == Some(1) && said.contains("is not in the store"), "{said}");
+    fs::rename(home.folder.path().join("registry"), home.folder.path().join("gone")).unwrap();
+    let (code, said) = run("elsewhere", &["build", "//apps/web:listed", "--offline", "--locked"]);
+    assert_ne!(code, Some(0), "{said}");
+    let (code, said) = run("elsewhere", &["pull", &image, "--with-inputs"]);
+    assert!(code == Some(0) && said.contains("blobs of inputs"), "{said}");
+    let (code, said) = run("elsewhere", &["verify", &image, "--key", "mine", "--inputs"]);
+    assert!(code == Some(0) && said.contains("0 of them not in the store"), "{said}");
+    let (code, said) = run("elsewhere", &["build", "//apps/web:listed", "--offline", "--locked"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&digest), "{digest}: {said}");
+    // An image without inputs has none to bring.
+    let bare = format!("{address}/bare:1.0.0");
+    assert_eq!(run("store", &["push", "//apps/web:listed", &bare]).0, Some(0));
+    let (code, said) = run("third", &["pull", &bare, "--with-inputs"]);
+    assert!(code == Some(2) && said.contains("--with-inputs"), "{said}");
 }

@@ -15,7 +15,7 @@ use cas_store::{Store, StoreError};
 use cas_tar::{Codec, Compression, decompress};
 
 use crate::provenance::MAX_MESSAGE_BYTES;
-use crate::{Artifact, ArtifactPart, BuildError};
+use crate::{Artifact, ArtifactPart, BuildError, Described, download};
 
 /// A blob of this length is a pack of its own.
 const LARGE_BYTES: u64 = 1 << 20;
@@ -25,6 +25,8 @@ const PACK_BYTES: u64 = 8 << 20;
 const MAX_PACKS: u64 = 256;
 /// Most bytes of a pack that is read.
 const MAX_PACK_BYTES: u64 = 64 << 30;
+/// Kinds of inputs that are of a workspace, or named with their sizes.
+const NO_DOWNLOADS: [&str; 3] = ["image", "link", "source"];
 /// Longest configuration.
 const MAX_CONFIG_BYTES: u64 = 32 << 20;
 
@@ -39,13 +41,14 @@ pub struct PackedInputs {
     pub blob_count: usize,
 }
 
-/// Packs all that a provenance names; names are by SHA-256.
+/// Packs all that a provenance names, and what else a build asks for; names are by SHA-256.
 ///
 /// # Errors
 ///
 /// [`StoreError::Missing`] for what the store has lost, and what it says else.
-pub fn pack_inputs(store: &Store, provenance: &Provenance) -> Result<PackedInputs, BuildError> {
-    let entries = entries(store, provenance)?;
+pub fn pack_inputs(store: &Store, described: &Described) -> Result<PackedInputs, BuildError> {
+    let Described { provenance, beside, .. } = described;
+    let entries = entries(store, provenance, beside)?;
     let blob_count = entries.len();
     let mut packs = Vec::new();
     for pack in split(entries) {
@@ -56,7 +59,7 @@ pub fn pack_inputs(store: &Store, provenance: &Provenance) -> Result<PackedInput
 }
 
 /// Every blob that a rebuild reads, by its name and further digests, in the order of names.
-fn entries(store: &Store, provenance: &Provenance) -> Result<Vec<PackEntry>, BuildError> {
+fn entries(store: &Store, provenance: &Provenance, beside: &BTreeSet<Input>) -> Result<Vec<PackEntry>, BuildError> {
     let mut found: BTreeMap<Descriptor, BTreeSet<Digest>> = BTreeMap::new();
     // Directories are shared by steps.
     let mut seen = BTreeSet::new();
@@ -68,7 +71,7 @@ fn entries(store: &Store, provenance: &Provenance) -> Result<Vec<PackEntry>, Bui
     }
     found.extend(seen.into_iter().map(|blob| (blob, BTreeSet::new())));
     let function = DigestFunction::ALL.into_iter().find(|known| known.name() == provenance.digest_function);
-    for input in provenance.inputs.iter().filter(|input| input.kind != "link") {
+    for input in provenance.inputs.iter().chain(beside).filter(|input| input.kind != "link") {
         let names = names(input);
         let mut here = None;
         for name in &names {
@@ -180,6 +183,8 @@ pub fn unpack_inputs(store: &Store, artifact: &Artifact) -> Result<(usize, Prove
                     let said = format!("`{}` is not `{digest}`", entry.blob);
                     return Err(Unpack::Read(io::Error::new(io::ErrorKind::InvalidData, said)));
                 }
+                // Pins of downloads know no sizes.
+                download::remember(store, &named).map_err(Unpack::Store)?;
             }
             Ok(())
         });
@@ -187,6 +192,14 @@ pub fn unpack_inputs(store: &Store, artifact: &Artifact) -> Result<(usize, Prove
             Unpack::Store(error) => BuildError::from(error),
             Unpack::Read(error) => damaged(Box::new(error)),
         })?;
+    }
+    // The first name of a blob may be the one that a pin knows.
+    for input in provenance.inputs.iter().filter(|input| !NO_DOWNLOADS.contains(&&*input.kind)) {
+        for name in names(input) {
+            if store.contains(&name)? {
+                download::remember(store, &name)?;
+            }
+        }
     }
     Ok((count, provenance))
 }

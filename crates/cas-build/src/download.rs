@@ -53,6 +53,11 @@ pub(crate) fn fetch_pinned(
         let source = cas_blob::VerifyError::Digest { expected, actual: named.digest };
         return Err(BuildError::Mismatch { url: cas_fetch::redact(url), source: source.into() });
     }
-    store.put_memo(MEMO, digest.to_string().as_bytes(), named.to_string().as_bytes())?;
+    remember(store, &named)?;
     Ok(blob)
+}
+
+/// Remembers which size a download has, of which others know the digest alone.
+pub(crate) fn remember(store: &Store, named: &Descriptor) -> Result<(), StoreError> {
+    store.put_memo(MEMO, named.digest.to_string().as_bytes(), named.to_string().as_bytes())
 }

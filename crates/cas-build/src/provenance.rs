@@ -17,7 +17,7 @@ use cas_tree::{Node, RelPath};
 
 use crate::builder::Aim;
 use crate::cargo::Registries;
-use crate::download::fetch_pinned;
+use crate::download::{self, fetch_pinned};
 use crate::graph::{Graph, TargetId};
 use crate::inputs::{Known, Sources, in_package};
 use crate::schedule::Values;
@@ -35,6 +35,8 @@ pub struct Described {
     pub subjects: Vec<Subject>,
     /// What it was made of.
     pub provenance: Provenance,
+    /// What a build asks for beside that, as far as the store has it: packages of a lockfile that nothing reaches.
+    pub beside: BTreeSet<Input>,
 }
 
 /// Something that a provenance names and the store does not have.
@@ -75,6 +77,7 @@ impl Builder<'_> {
             values: &values,
             sources,
             packages: BTreeSet::new(),
+            beside: BTreeSet::new(),
             manifests: BTreeSet::new(),
             paths: words.values().flat_map(|trace| trace.file_paths()).collect(),
             made: Provenance {
@@ -98,8 +101,9 @@ impl Builder<'_> {
         let taints = own.taints().cloned().unwrap_or_default();
         let Taints { hosts, incremental, sandboxes } = taints;
         let provenance = Provenance { hosts, incremental, sandboxes, ..collector.made };
+        let beside = collector.beside;
         snapshot.verify_unchanged()?;
-        Ok(Described { subjects: subjects(self.store, label, own)?, provenance })
+        Ok(Described { subjects: subjects(self.store, label, own)?, provenance, beside })
     }
 }
 
@@ -112,6 +116,8 @@ struct Collector<'a> {
     paths: BTreeSet<RelPath>,
     /// Integrities of the packages of npm that are told already: targets share most of them.
     packages: BTreeSet<String>,
+    /// Packages of npm that the store has, whether something reaches them or not.
+    beside: BTreeSet<Input>,
     /// Of files that say what targets are: no step reads them.
     manifests: BTreeSet<RelPath>,
     made: Provenance,
@@ -217,6 +223,17 @@ impl Collector<'_> {
                 subset.layout.packages.values().cloned().collect()
             }
         };
+        let function = self.builder.workspace.section.digest_function;
+        for package in known.values() {
+            let integrity = package.integrity.0;
+            let Some(blob) = download::stored(self.builder.store, function, integrity)? else { continue };
+            let named = self.builder.store.name_with(DigestFunction::Sha256, &blob)?;
+            let digests =
+                [named.digest, integrity].map(|digest| (digest.function().name().to_owned(), digest.to_hex()));
+            let (kind, name) = ("npm".to_owned(), format!("{}@{}", package.name, package.version));
+            let uri = Some(purl("npm", &package.name, &package.version, ""));
+            self.beside.insert(Input { kind, name, digests: digests.into(), size: named.size, uri });
+        }
         for package in keys.iter().filter_map(|key| known.get(key)) {
             let url = self.builder.registry().tarball_url(&package.name, &package.version, &package.source);
             self.npm(&package.name, &package.version, &url, &package.integrity)?;

@@ -15,6 +15,11 @@ pub(crate) struct PushArgs {
     /// The files of an artifact go to `gitlab-generic://HOST/PROJECT/PACKAGE/VERSION`, too
     #[arg(required = true)]
     pub(crate) destinations: Vec<String>,
+    /// Send what a rebuild needs beside it: whoever may pull it may then read its sources
+    ///
+    /// That is what `cas provenance` names: sources, packages, and what steps see. `cas pull --with-inputs` brings it back.
+    #[arg(long)]
+    pub(crate) with_inputs: bool,
     #[command(flatten)]
     pub(crate) tags: MoveArgs,
     #[command(flatten)]
@@ -62,6 +67,9 @@ pub(crate) struct PullArgs {
     /// All platforms, under their index
     #[arg(long, conflicts_with = "platform")]
     pub(crate) all: bool,
+    /// Bring what a rebuild needs as well, where it was pushed with `--with-inputs`
+    #[arg(long)]
+    pub(crate) with_inputs: bool,
 }
 
 #[derive(Args, Debug)]

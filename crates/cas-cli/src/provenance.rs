@@ -53,7 +53,7 @@ fn describe(global: &Global, args: &ProvenanceArgs, target: &str) -> Result<Exit
     let store = open_store(global)?;
     let options = build_options(None, &args.input);
     outputs(&workspace, &store, std::slice::from_ref(&label), &options)?;
-    let Described { subjects, mut provenance } = described(&workspace, &store, &label, &options)?;
+    let Described { subjects, mut provenance, .. } = described(&workspace, &store, &label, &options)?;
     if let Some(builder) = &args.builder_id {
         provenance.builder.clone_from(builder);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cas_attest::{PrivateKey, Provenance};
+use cas_attest::PrivateKey;
 use cas_build::{BuildError, Destination, Output, Whole, Workspace, export_artifact, export_image};
 use cas_config::{Label, Located, Publication, Reference};
 use cas_digest::{Digest, DigestFunction};
@@ -238,12 +238,12 @@ fn attachments(
     let mut all = Vec::new();
     for (item, subject) in items.iter().zip(subjects) {
         let described = match (key.is_some() && publication.provenance) || publication.inputs {
-            true => Some(crate::provenance::described(workspace, store, &item.label, options)?.provenance),
+            true => Some(crate::provenance::described(workspace, store, &item.label, options)?),
             false => None,
         };
-        let predicate = described.as_ref().filter(|_| publication.provenance).map(Provenance::encode);
+        let predicate = described.as_ref().filter(|_| publication.provenance).map(|one| one.provenance.encode());
         let inputs = described.as_ref().filter(|_| publication.inputs);
-        let inputs = inputs.map(|provenance| inputs::attachment(store, provenance, subject)).transpose()?;
+        let inputs = inputs.map(|described| inputs::attachment(store, described, subject)).transpose()?;
         let mut places = Vec::new();
         for target in &item.targets {
             let mut attached = ParcelAttachments::default();

@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::image_convert::registries;
 use crate::image_file;
 use crate::image_names;
+use crate::inputs;
 use crate::render::Failure;
 
 pub(crate) fn run(global: &Global, args: &PullArgs) -> Result<Exit, Failure> {
@@ -51,7 +52,13 @@ pub(crate) fn run(global: &Global, args: &PullArgs) -> Result<Exit, Failure> {
     if failure.is_none() || (!rows.is_empty() && global.format == Format::Text) {
         print(global, &rows, |row| format!("{} {}", text(&row["name"]), text(&row["digest"])))?;
     }
-    failure.map_or(Ok(Exit::Done), |error| Err(error.into()))
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    if args.with_inputs {
+        inputs::bring(global, &store, &sources)?;
+    }
+    Ok(Exit::Done)
 }
 
 fn row(pulled: &Pulled) -> Value {

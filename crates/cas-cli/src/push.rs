@@ -8,12 +8,18 @@ use cas_build::{BuildError, Part, Whole};
 use cas_oci::{MAX_DOCUMENT_BYTES, Repository};
 use cas_registry::Content;
 use cas_store::Store;
-use cas_sync::{Attachable, Pushed, Shipment, ShippedBlob, ShippedDocument, TagChange, Target, push};
+use cas_sync::{
+    Attachable, Attachment, Parcel, ParcelAttachments, Publishing, Pushed, Shipment, ShippedBlob, ShippedDocument,
+    TagChange, Target, push,
+};
 use serde_json::{Value, json};
 
 use crate::args::Global;
 use crate::args_remote::PushArgs;
-use crate::commands::{Named, build_options, cancel_on_signals, logins, named, open_store, print, text};
+use crate::commands::{
+    Named, Options, build_options, cancel_on_signals, logins, named, one_target, open_store, open_workspace, print,
+    text,
+};
 use crate::exit::Exit;
 use crate::push_package::packages;
 use crate::render::{self, Failure};
@@ -40,11 +46,37 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
         }
     };
     let digest = shipment.root().blob.digest.to_string();
+    let attached = match (args.with_inputs, args.tags.dry_run) {
+        (true, false) => vec![inputs(global, &store, args, &shipment, &options)?],
+        _ => Vec::new(),
+    };
     let signals = cancel_on_signals()?;
     let client = signals.client(logins(), BTreeMap::new());
+    if !attached.is_empty() {
+        let attached = targets.iter().map(|_| ParcelAttachments { referrers: attached.clone(), older: None }).collect();
+        let parcel = Parcel { shipment, targets, moved: args.tags.options().moved };
+        let publishing = Publishing::look(&client, vec![parcel]).map_err(Failure::Sync)?;
+        let done = publishing.send(&[attached], &|_| ()).map_err(Failure::Sync)?.concat();
+        print_pushed(global, &name, &digest, &done, false, Vec::new())?;
+        return Ok(Exit::Done);
+    }
     let done = push(&client, &shipment, &targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
     print_pushed(global, &name, &digest, &done, args.tags.dry_run, Vec::new())?;
     Ok(Exit::Done)
+}
+
+/// What a rebuild of a target needs.
+fn inputs(
+    global: &Global,
+    store: &Arc<Store>,
+    args: &PushArgs,
+    shipment: &Shipment,
+    options: &Options,
+) -> Result<Attachment, Failure> {
+    let (workspace, package) = open_workspace(global)?;
+    let label = one_target(&workspace, package.as_ref(), &args.image)?;
+    let described = crate::provenance::described(&workspace, store, &label, options)?;
+    crate::inputs::attachment(store, &described, &subject(shipment))
 }
 
 /// A shipment as what something refers to.
