@@ -27,6 +27,7 @@ mod sync_file;
 mod tag;
 mod tag_filter;
 mod target;
+mod tee;
 mod template;
 
 pub use attached::{Attachable, Attached, Attachment, Attachments, OlderForm};

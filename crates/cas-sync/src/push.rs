@@ -1,19 +1,22 @@
 //! Sending something to several registries: tags are looked at first and set last.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_blob::Descriptor;
 use cas_digest::Digest;
-use cas_registry::{Client, Delivery, Referrer, Tail, is_same};
+use cas_registry::{Client, Content, Delivery, Referrer, Tail, is_same};
 use tokio::runtime::Runtime;
 
 use crate::source::Following;
 use crate::tag::LATEST;
-use crate::{Shipment, ShippedDocument, SyncError, TagClass, Target};
+use crate::tee::tee;
+use crate::{Shipment, ShippedBlob, ShippedDocument, SyncError, TagClass, Target};
 
-/// How many blobs are on their way at once, for each registry that is written to.
+/// How many blobs are on their way at once, each to all registries that are written to.
 const BLOBS_AT_ONCE: usize = 4;
+/// A blob of this length is read once for all of them; shorter ones are sooner read again.
+const SHARED_BYTES: u64 = 256 << 10;
 
 /// How something is pushed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -238,44 +241,60 @@ impl Pushing<'_> {
         is_same(found, &root.blob.digest, &root.bytes)
     }
 
-    /// Blob by blob, so that each is read while it is still at hand; a target that has failed gets no more.
+    /// Blob by blob: each is read once for all targets, which take it side by side; a target that has failed gets no more.
     pub(crate) fn send_blobs(&self, states: &mut [State]) {
-        let targets = states.len();
-        let jobs = (0..self.shipment.blobs.len()).flat_map(|blob| (0..targets).map(move |target| (blob, target)));
-        let jobs = Mutex::new(jobs);
+        let jobs = Mutex::new(0..self.shipment.blobs.len());
         let states: Vec<Mutex<&mut State>> = states.iter_mut().map(Mutex::new).collect();
-        let lock = |target: usize| states[target].lock().unwrap_or_else(PoisonError::into_inner);
         std::thread::scope(|scope| {
-            for _ in 0..(BLOBS_AT_ONCE * targets).min(self.shipment.blobs.len() * targets) {
+            for _ in 0..BLOBS_AT_ONCE.min(self.shipment.blobs.len()) {
                 scope.spawn(|| {
                     loop {
                         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((blob, target)) = job else { return };
-                        let to = {
-                            let state = lock(target);
-                            if state.failure.is_some() {
-                                continue;
-                            }
-                            state.pushed.target.clone()
-                        };
-                        let result = self.send_blob(blob, &to);
-                        let mut state = lock(target);
-                        match result {
-                            Ok(delivery) => {
-                                let size = self.shipment.blobs[blob].blob.size;
-                                state.pushed.count(delivery, size);
-                                (self.told)(PushEvent::Delivered { target: &to, size, delivery });
-                            }
-                            Err(error) => drop(state.failure.get_or_insert(error)),
-                        }
+                        let Some(blob) = job else { return };
+                        self.send_to_all(&self.shipment.blobs[blob], &states);
                     }
                 });
             }
         });
     }
 
-    fn send_blob(&self, blob: usize, to: &Target) -> Result<Delivery, SyncError> {
-        let blob = &self.shipment.blobs[blob];
+    fn send_to_all(&self, blob: &ShippedBlob, states: &[Mutex<&mut State>]) {
+        let is_well =
+            |state: &&Mutex<&mut State>| state.lock().unwrap_or_else(PoisonError::into_inner).failure.is_none();
+        let wanted: Vec<_> = states.iter().filter(is_well).collect();
+        // What comes from elsewhere goes on from where it broke off, for each of them.
+        let is_shared = wanted.len() > 1 && blob.blob.size >= SHARED_BYTES && !self.options.is_dry;
+        let (contents, reader) = match is_shared && self.extras.tails.is_none() {
+            true => {
+                let (contents, reader) = tee(&blob.content, wanted.len());
+                (contents, Some(reader))
+            }
+            false => (vec![Arc::clone(&blob.content); wanted.len()], None),
+        };
+        std::thread::scope(|scope| {
+            if let Some(reader) = reader {
+                scope.spawn(move || reader.run());
+            }
+            for (state, content) in wanted.into_iter().zip(contents) {
+                scope.spawn(move || {
+                    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+                    let to = lock().pushed.target.clone();
+                    let result = self.send_blob(blob, &content, &to);
+                    let mut state = lock();
+                    match result {
+                        Ok(delivery) => {
+                            let size = blob.blob.size;
+                            state.pushed.count(delivery, size);
+                            (self.told)(PushEvent::Delivered { target: &to, size, delivery });
+                        }
+                        Err(error) => drop(state.failure.get_or_insert(error)),
+                    }
+                });
+            }
+        });
+    }
+
+    fn send_blob(&self, blob: &ShippedBlob, content: &Content, to: &Target) -> Result<Delivery, SyncError> {
         let work = async {
             if self.options.is_dry {
                 let is_known = self.client.has_blob(&to.repository, &blob.blob).await?;
@@ -283,7 +302,7 @@ impl Pushing<'_> {
             }
             let tail = self.extras.tails.map(|tails| tails(blob.blob));
             let (repository, source) = (&to.repository, blob.source.as_ref());
-            self.client.push_blob_with_tail(repository, &blob.blob, &blob.content, tail.as_ref(), source).await
+            self.client.push_blob_with_tail(repository, &blob.blob, content, tail.as_ref(), source).await
         };
         self.runtime.block_on(work).map_err(SyncError::of_blob)
     }

@@ -159,3 +159,31 @@ fn a_tag_that_somebody_else_sets_meanwhile_is_theirs() {
     assert!(matches!(error, SyncError::Moved { .. }), "{error}");
     assert_eq!(fake.get("a/manifests/1.0.0").as_ref(), Some(&theirs.root().bytes));
 }
+
+#[test]
+fn a_long_blob_is_read_once_for_all_registries() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (one, other) = (FakeRegistry::start(Gate::Open), FakeRegistry::start(Gate::Open));
+    let bytes: Vec<u8> = (0..2_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let (reads, blob) = (Arc::new(AtomicUsize::new(0)), of(&bytes));
+    let (count, shared) = (Arc::clone(&reads), bytes.clone());
+    let content: Content = Arc::new(move |sink: &mut dyn Write| {
+        count.fetch_add(1, Ordering::SeqCst);
+        sink.write_all(&shared)
+    });
+    let text = format!(r#"{{"layers":[{{"digest":"{}"}}]}}"#, blob.digest);
+    let blobs = vec![ShippedBlob { blob, content, source: None }];
+    let shipment = Shipment { documents: vec![document(MANIFEST_MEDIA_TYPE, text)], blobs };
+    let targets = [target(&one, "a", &["1.0.0"]), target(&other, "b", &["1.0.0"])];
+    pushed(&shipment, &targets, &PushOptions::default()).expect("both take it");
+    assert_eq!(reads.load(Ordering::SeqCst), 1);
+    for (fake, path) in [(&one, "a"), (&other, "b")] {
+        assert!(fake.get(&format!("{path}/blobs/{}", blob.digest)) == Some(bytes.clone()), "{path}");
+    }
+    // One that breaks off in the middle reads the rest by itself, and holds nobody up.
+    let targets = [target(&one, "c", &["1.0.0"]), target(&other, "d", &["1.0.0"])];
+    one.fail("PUT /v2/c/blobs/uploads", Fault::CutRequest(700_000), 1);
+    pushed(&shipment, &targets, &PushOptions::default()).expect("both take it");
+    assert!(reads.load(Ordering::SeqCst) > 2);
+    assert!(one.get(&format!("c/blobs/{}", blob.digest)) == Some(bytes));
+}
