@@ -14,9 +14,11 @@ mod execution;
 mod golden_table;
 mod images;
 mod layers;
+mod policies;
 mod reapi;
 mod registries;
 mod registry;
+mod signing;
 mod tars;
 #[path = "../common/toolchain.rs"]
 mod toolchain;

@@ -20,9 +20,15 @@ const PART_BYTES: u32 = 40_000_000;
 const START: Duration = Duration::from_secs(30);
 
 /// A registry as it is started for a test.
-struct Started {
-    _server: Server,
-    address: String,
+pub(crate) struct Started {
+    pub(crate) _server: Server,
+    pub(crate) address: String,
+}
+
+/// Debian's; `None` where it is not installed.
+pub(crate) fn start_first(home: &Home) -> Option<Started> {
+    let (name, make) = REGISTRIES[0];
+    start(home, name, make, 0)
 }
 
 /// How a registry is started with its files in a folder, at an address; `None` without the program.
@@ -177,7 +183,7 @@ fn clients_of_others_read_back_what_was_pushed_to_registries_of_others() {
         command
     };
     run(&mut cas(&["key", "generate", "--plain", "mine"]));
-    let other = start(&home, "docker-registry", REGISTRIES[0].1, 0);
+    let other = start_first(&home);
     let mut rows = Vec::new();
     for (name, make) in REGISTRIES {
         let Some(registry) = start(&home, name, make, 1) else {

@@ -12,6 +12,8 @@ use crate::{DocumentError, MAX_PAYLOAD_BYTES};
 pub const STATEMENT_PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// Type of the statements that are read and written.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+/// The version before, of the same shape, which `cosign attest` writes. It is read alone.
+const OLDER_STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v0.1";
 /// Predicate of a signature: that the signer stands for the artifact, and no more.
 pub const SIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 /// Predicate of SLSA provenance.
@@ -149,7 +151,7 @@ impl Statement {
     pub fn decode(bytes: &[u8]) -> Result<Self, DocumentError> {
         let document = json::read(bytes, WHAT, MAX_PAYLOAD_BYTES)?;
         let found = document.text("_type")?;
-        if found != STATEMENT_TYPE {
+        if found != STATEMENT_TYPE && found != OLDER_STATEMENT_TYPE {
             return Err(DocumentError::Value {
                 what: WHAT,
                 field: "_type",
@@ -240,7 +242,9 @@ mod tests {
             (whole(subject, r#","predicate":[]"#), false),
             (whole(subject, r#","predicate":{"a":1,"a":2}"#), false),
             (whole(subject, r#","predicateType":"u""#), false),
-            (whole(subject, "").replace("Statement/v1", "Statement/v0.1"), false),
+            (whole(subject, "").replace("Statement/v1", "Statement/v0.1"), true),
+            (whole(subject, "").replace("Statement/v1", "Statement/v0.2"), false),
+            (whole(subject, "").replace("Statement/v1", "Statement/v2"), false),
             (whole(subject, "").replace(r#""predicateType":"t""#, r#""predicateType":"""#), false),
             (whole(subject, "").replace("_type", "type"), false),
         ] {

@@ -181,7 +181,11 @@ fn each_confusion_is_refused_for_its_own_reason() {
         ("a type that was not signed", retyped, no_key),
         ("no statement", with(STATEMENT_PAYLOAD_TYPE, b"artifact"), document),
         ("an empty payload", with(STATEMENT_PAYLOAD_TYPE, b""), document),
-        ("an older statement", with(STATEMENT_PAYLOAD_TYPE, body.replace("/v1\"", "/v0.1\"").as_bytes()), document),
+        (
+            "a statement of another version",
+            with(STATEMENT_PAYLOAD_TYPE, body.replace("/v1\"", "/v2\"").as_bytes()),
+            document,
+        ),
         (
             "a field twice",
             with(STATEMENT_PAYLOAD_TYPE, body.replacen('{', r#"{"predicateType":"x","#, 1).as_bytes()),

@@ -1,5 +1,5 @@
 //! `cargo xtask test --peers images`: layers before the libraries that clients of images are made of; `--peers registry`: the
-//! registry before the conformance program of the OCI.
+//! registry before the conformance program of the OCI; `--peers signing`: signatures before cosign, and before the library of podman and skopeo.
 //!
 //! They are in Go, which not every machine has, and not always a new one; so this is a tier of its own, and says what it skips.
 
@@ -14,6 +14,7 @@ use crate::{arch, peers, test};
 const GO: (u32, u32) = (1, 26);
 /// A client of registries, whose version `go.mod` pins too; its program is `crane`.
 const CRANE: &str = "github.com/google/go-containerregistry/cmd/crane";
+const CRANE_VERSION: &str = "v0.22.1";
 /// What the OCI judges registries with, and clients and registries of others, each in a variable of the tests;
 /// docs/interop/registry.md has what they said.
 const REGISTRY_PEERS: [(&str, &str, &str); 5] = [
@@ -22,11 +23,13 @@ const REGISTRY_PEERS: [(&str, &str, &str); 5] = [
         "github.com/opencontainers/distribution-spec/conformance",
         "v0.0.0-20260831232431-97274622c111",
     ),
-    ("CAS_CRANE", CRANE, "v0.22.1"),
+    ("CAS_CRANE", CRANE, CRANE_VERSION),
     ("CAS_REGCTL", "github.com/regclient/regclient/cmd/regctl", "v0.11.7"),
     ("CAS_ORAS", "oras.land/oras/cmd/oras", "v1.3.6"),
     ("CAS_DISTRIBUTION", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2"),
 ];
+/// Versions of cosign, of which docs/interop/signing.md has what each does.
+const COSIGN: [(&str, &str); 1] = [("v3", "v3.1.3")];
 /// Leaves out what needs C libraries.
 const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
 
@@ -36,9 +39,10 @@ pub(crate) fn run(group: &str) -> Result<bool, Failure> {
         "images" => images(),
         "arch" => arch::run(),
         "registry" => registry(),
-        "all" => Ok([images()?, arch::run()?, registry()?].into_iter().all(|success| success)),
+        "signing" => signing(),
+        "all" => Ok([images()?, arch::run()?, registry()?, signing()?].into_iter().all(|success| success)),
         _ => Err(format!(
-            "there is no group `{group}` of peers: `images`, `arch` and `registry` are, `all` is every one"
+            "there is no group `{group}` of peers: `images`, `arch`, `registry` and `signing` are, `all` is every one"
         )
         .into()),
     }
@@ -71,6 +75,39 @@ fn registry() -> Result<bool, Failure> {
     if passed == 0 && success { Err("no judge of registries was asked".into()) } else { Ok(success) }
 }
 
+/// Signatures before cosign, each version in a folder of its own.
+fn signing() -> Result<bool, Failure> {
+    let Some(go) = go() else {
+        println!("SKIPPED: cosign needs Go {}.{}", GO.0, GO.1);
+        return Ok(true);
+    };
+    let mut programs = Vec::new();
+    for (major, version) in COSIGN {
+        let package = format!("github.com/sigstore/cosign/{major}/cmd/cosign");
+        let program = peers::from_go(&go, (&package, version))?;
+        programs.push(format!("{}={}", version.trim_start_matches('v'), program.display()));
+    }
+    let crane = peers::from_go(&go, (CRANE, CRANE_VERSION))?;
+    let judge = peers::folder().join("judges/policy");
+    let mut build = go_build(&go, &["build"], &judge, ".");
+    if !build.current_dir(workspace().join("tests/judges/policy")).status()?.success() {
+        return Err("go build failed in tests/judges/policy".into());
+    }
+    let programs = OsString::from(programs.join(";"));
+    let variables =
+        [("CAS_COSIGN", &*programs), ("CAS_CRANE", crane.as_os_str()), ("CAS_POLICY_JUDGE", judge.as_os_str())];
+    let mut passed = 0;
+    for group in ["signing::", "policies::"] {
+        let arguments = ["test", "--test", "peers", "--locked", "--", "--ignored", "--nocapture", group];
+        let (success, more) = test::run_with(&arguments, &variables)?;
+        if !success {
+            return Ok(false);
+        }
+        passed += more;
+    }
+    if passed == 0 { Err("cosign was not asked".into()) } else { Ok(true) }
+}
+
 /// Where a Go that is new enough is.
 pub(crate) fn go() -> Option<PathBuf> {
     ["go", "/usr/local/go/bin/go"].map(PathBuf::from).into_iter().find(|go| {
@@ -91,20 +128,13 @@ fn version(text: &str) -> Option<(u32, u32)> {
 fn build(go: &Path) -> Result<PathBuf, Failure> {
     let folder = peers::folder().join("judges");
     std::fs::create_dir_all(&folder)?;
-    let command = |words: &[&str], output: &Path, package: &str| {
-        let mut command = Command::new(go);
-        command.args(words).arg("-o").arg(output).arg(package).current_dir(workspace().join("tests/judges"));
-        command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
-        command.env("GOFLAGS", OsString::from(format!("-mod=readonly -trimpath -buildvcs=false {TAGS}")));
-        command
-    };
     let (program, tests) = (folder.join("judge"), folder.join("judge.test"));
     println!("peers: building the judges of layers in {}", folder.display());
     let crane = folder.join("crane");
     for (words, output, package) in
         [(&["build"][..], &program, "."), (&["test", "-c"], &tests, "."), (&["build"], &crane, CRANE)]
     {
-        if !command(words, output, package).status()?.success() {
+        if !go_build(go, words, output, package).status()?.success() {
             return Err(format!("go {} failed in tests/judges", words.join(" ")).into());
         }
     }
@@ -113,6 +143,15 @@ fn build(go: &Path) -> Result<PathBuf, Failure> {
         return Err("the judges of layers do not judge what their own libraries write as they should".into());
     }
     Ok(program)
+}
+
+/// A command of Go in the module of the judges.
+fn go_build(go: &Path, words: &[&str], output: &Path, package: &str) -> Command {
+    let mut command = Command::new(go);
+    command.args(words).arg("-o").arg(output).arg(package).current_dir(workspace().join("tests/judges"));
+    command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
+    command.env("GOFLAGS", format!("-mod=readonly -trimpath -buildvcs=false {TAGS}"));
+    command
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ usage: cargo xtask <command>
   dist            build the program for others, twice, and try it in an empty root; writes target/dist
   peers           install the programs that tests/peers compares with, where that is possible
   test [FILTER]   run the core tests; the last line is `N passed, N failed[, N skipped]`
-  test --peers GROUP  run the tests of slow peers: `images`, `arch` (another processor), `registry`, or `all`
+  test --peers GROUP  run the tests of slow peers: `images`, `arch` (another processor), `registry`, `signing`, or `all`
   vm [KERNEL [ROW]]  run the sandbox on other kernels and in hosts that lack something, in virtual machines
   lint            check formatting, and compile with every warning an error
 ";
