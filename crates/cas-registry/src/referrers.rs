@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cas_blob::Descriptor;
 use cas_digest::Digest;
-use cas_oci::{INDEX_MEDIA_TYPE, MAX_DOCUMENT_BYTES, Repository, digest_of};
+use cas_oci::{EMPTY_MEDIA_TYPE, INDEX_MEDIA_TYPE, MAX_DOCUMENT_BYTES, Repository, digest_of};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
@@ -92,7 +92,8 @@ impl Referrer {
 }
 
 impl Client {
-    /// What refers to a manifest, each once, in the registry's order; of one type of artifact alone, if one is named.
+    /// What refers to a manifest, each once, in the registry's order; of one type of artifact alone, if one is named, and then also
+    /// what an index that was kept by hand has without a type.
     ///
     /// # Errors
     ///
@@ -108,12 +109,18 @@ impl Client {
         let listed = self.listed(&endpoint, &name, digest, artifact_type).await?;
         let is_unknown = listed.is_none();
         let mut items = listed.unwrap_or_default();
-        if items.is_empty() && (is_unknown || self.quirks.has(Cope::EmptyLists)) {
+        let is_by_tag = items.is_empty() && (is_unknown || self.quirks.has(Cope::EmptyLists));
+        if is_by_tag {
             items = self.tagged(&endpoint, repository, digest).await?.unwrap_or_default();
         }
+        // A list kept by hand may tell the type of the configuration, or none: then whoever reads the manifest sees what it is.
+        let is_of = |kind: Option<&str>, wanted| match kind {
+            None | Some(EMPTY_MEDIA_TYPE) if is_by_tag => true,
+            kind => kind == Some(wanted),
+        };
         let mut found: Vec<Referrer> = Vec::new();
         for referrer in items.iter().filter_map(Referrer::of) {
-            let is_wanted = artifact_type.is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted));
+            let is_wanted = artifact_type.is_none_or(|wanted| is_of(referrer.artifact_type.as_deref(), wanted));
             if is_wanted && !found.iter().any(|other| other.blob.digest == referrer.blob.digest) {
                 found.push(referrer);
             }

@@ -185,7 +185,9 @@ impl<'a> Attachments<'a> {
     pub fn listed(&self, subject: &Attachable, artifact_type: &str) -> Result<Vec<Digest>, SyncError> {
         let Attachable { repository, blob, .. } = subject;
         let listed = self.client.referrers(repository, &blob.digest, Some(artifact_type));
-        Ok(self.runtime.block_on(listed)?.into_iter().map(|referrer| referrer.blob.digest).collect())
+        let listed = self.runtime.block_on(listed)?.into_iter();
+        let listed = listed.filter(|referrer| referrer.artifact_type.as_deref() == Some(artifact_type));
+        Ok(listed.map(|referrer| referrer.blob.digest).collect())
     }
 
     /// The layers of a type that are attached in documents of that type, at most `limit_bytes` each.

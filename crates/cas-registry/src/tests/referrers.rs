@@ -88,6 +88,26 @@ fn the_index_of_others_is_added_to_and_what_is_none_is_left() {
     assert_eq!(fake.get(&place).as_deref(), Some(&other[..]));
 }
 
+/// cosign 3.0 keeps such an index, and tells the type of the configuration in it.
+#[test]
+fn what_an_index_kept_by_hand_has_without_a_type_may_be_what_is_wanted() {
+    let subject = of(DOCUMENT).digest;
+    let place = format!("a/b/manifests/{}", referrers_tag(&subject));
+    for (kind, is_found) in [
+        (r#","artifactType":"a/x""#, true),
+        (r#","artifactType":"application/vnd.oci.empty.v1+json""#, true),
+        (r#","artifactType":"""#, true),
+        ("", true),
+        (r#","artifactType":"a/y""#, false),
+    ] {
+        let item = format!(r#"{{"mediaType":"{MANIFEST_MEDIA_TYPE}","digest":"{subject}","size":20{kind}}}"#);
+        let (fake, repository) = registry(Manner::default());
+        fake.put(&place, INDEX_MEDIA_TYPE, format!(r#"{{"schemaVersion":2,"manifests":[{item}]}}"#).as_bytes());
+        let found = run(client().referrers(&repository, &subject, Some("a/x"))).expect("it is a list");
+        assert_eq!(found.len(), usize::from(is_found), "{kind}");
+    }
+}
+
 #[test]
 fn a_tag_that_does_not_stay_is_written_again_and_not_for_ever() {
     let (subject, (referrer, bytes)) = (of(DOCUMENT).digest, referrer("a/x", "1"));
