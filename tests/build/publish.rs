@@ -179,7 +179,7 @@ fn script(home: &Home, name: &str, lines: &str) {
 #[test]
 fn gates_come_before_the_first_byte() {
     let (one, two) = (registry(), registry());
-    let publication = "of = [\":web\", \":docs\"]\nto = [\"ONE/{name}:1.0.0\"]\n\
+    let publication = "of = [\":web\", \":docs\"]\nto = [\"ONE/{name}:1.0.0\"]\ninputs = true\n\
         [publish.release.gates.scan]\nrun = [\"./scan.sh\", \"{layout}\", \"{digest}\", \"{target}\"]\ntimeout = \"TIME\"\nsecrets = [\"TOKEN\"]\n";
     let home = home(&one, &two, publication);
     let manifest = home.read("cas.toml");
@@ -208,13 +208,14 @@ fn gates_come_before_the_first_byte() {
     // The second target is refused as the first one is.
     with("", "");
     script(&home, "scan.sh", "test \"$3\" = //:web");
-    ends(&home, &["publish"], 7, &["lets `//:web` pass", "does not let `//:docs` pass"]);
+    let said = ends(&home, &["publish"], 7, &["lets `//:web` pass", "does not let `//:docs` pass"]);
+    assert!(!said.contains("of inputs in"), "what is refused is not packed: {said}");
     assert_eq!(writes(&one), Vec::<String>::new());
     // A dry run runs none.
     ends(&home, &["publish", "--dry-run"], 0, &["web:1.0.0 new"]);
     // It sees the image itself.
     script(&home, "scan.sh", "test -f \"$1/blobs/sha256/${2#sha256:}\" && grep -q \"$2\" \"$1/index.json\"");
-    ends(&home, &["publish"], 0, &["lets `//:docs` pass", "docs:1.0.0 new"]);
+    ends(&home, &["publish"], 0, &["lets `//:docs` pass", "docs:1.0.0 new", "//:docs: ", "of inputs in"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::registries::{Started, start_first};
+use super::registries::{Started, start_named};
 use crate::{Home, run};
 
 const MANIFEST: &str =
@@ -44,7 +44,8 @@ impl Judge<'_> {
 fn a_policy_of_podman_takes_what_is_signed_and_nothing_else() {
     let program = std::env::var_os("CAS_POLICY_JUDGE").map(PathBuf::from).expect("CAS_POLICY_JUDGE is not set");
     let home = Home::new(MANIFEST);
-    let Started { address, _server } = start_first(&home).expect("docker-registry is missing: run `cargo xtask peers`");
+    let Started { address, _server } =
+        start_named(&home, "docker-registry").expect("docker-registry is missing: run `cargo xtask peers`");
     let site = home.workspace().join("site");
     std::fs::create_dir(&site).unwrap();
     let cas = |arguments: &[&str]| run(home.cas(arguments).env("CAS_KEYS", home.path("keys")));

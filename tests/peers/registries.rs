@@ -25,9 +25,9 @@ pub(crate) struct Started {
     pub(crate) address: String,
 }
 
-/// Debian's; `None` where it is not installed.
-pub(crate) fn start_first(home: &Home) -> Option<Started> {
-    let (name, make) = REGISTRIES[0];
+/// One of [`REGISTRIES`]; `None` where it is not installed.
+pub(crate) fn start_named(home: &Home, name: &str) -> Option<Started> {
+    let (name, make) = REGISTRIES.into_iter().find(|(known, _)| *known == name)?;
     start(home, name, make, 0)
 }
 
@@ -183,7 +183,7 @@ fn clients_of_others_read_back_what_was_pushed_to_registries_of_others() {
         command
     };
     run(&mut cas(&["key", "generate", "--plain", "mine"]));
-    let other = start_first(&home);
+    let other = start_named(&home, "docker-registry");
     let mut rows = Vec::new();
     for (name, make) in REGISTRIES {
         let Some(registry) = start(&home, name, make, 1) else {

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
+use super::registries::{Started, start_named};
 use crate::Home;
 
 const TABLE: &str = "docs/interop/signing.md";
@@ -24,16 +24,6 @@ const SLSA: &str = "https://slsa.dev/provenance/v1";
 const NO_SERVICES: [&str; 5] =
     ["--signing-config", "no-services.json", "--trusted-root", "no-roots.json", "--new-bundle-format=true"];
 const KINDS: [&str; 2] = ["ed25519", "ecdsa-p256"];
-
-/// A program that ends with the test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A proxy that lets nobody out, and remembers where they wanted to go.
 struct Wall {
@@ -138,41 +128,6 @@ fn must(result: Result<Output, String>) -> String {
 fn digest_of(said: &str) -> String {
     let start = said.find("sha256:").unwrap();
     said[start..start + 71].to_owned()
-}
-
-fn serve(home: &Home) -> (Server, String) {
-    let file = home.path("port");
-    let mut command = home.cas(&["serve", "--registry", "--listen", "127.0.0.1:0", "--port-file"]);
-    let mut server = Server(command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let start = Instant::now();
-    loop {
-        if let Ok(port) = std::fs::read_to_string(&file) {
-            return (server, format!("127.0.0.1:{}", port.trim()));
-        }
-        let is_there = server.0.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60);
-        assert!(is_there, "the server does not listen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Debian's, on a port that is free.
-fn distribution(home: &Home) -> (Server, String) {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (data, config) = (home.path("data"), home.path("config.yml"));
-    let text = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-        data.display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut command = Command::new("docker-registry");
-    command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-    let server = Server(command.spawn().expect("docker-registry is missing: run `cargo xtask peers`"));
-    let start = Instant::now();
-    while TcpStream::connect(&address).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(60), "the registry does not listen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (server, address)
 }
 
 /// Rows by name, each with a cell for a column.
@@ -358,9 +313,10 @@ fn cosign_and_cas_verify_each_other() {
     let programs = std::env::var("CAS_COSIGN").expect("CAS_COSIGN is not set");
     let mut text = include_str!("signing.md").to_owned();
     let wall = Wall::start();
-    for registry in ["`cas serve --registry`", "docker-registry 2.8"] {
+    for (registry, name) in [("`cas serve --registry`", "cas serve"), ("docker-registry 2.8", "docker-registry")] {
         let home = Home::new(MANIFEST);
-        let (_server, address) = if registry.contains("cas") { serve(&home) } else { distribution(&home) };
+        let started = start_named(&home, name).unwrap_or_else(|| panic!("{name} is missing: run `cargo xtask peers`"));
+        let Started { address, _server } = started;
         for kind in KINDS {
             for name in ["ours", "other"] {
                 must(cas(&home, &["key", "generate", &format!("{name}-{kind}"), "--type", kind]));

@@ -186,12 +186,12 @@ enum OnSignal {
     Nothing,
 }
 
-/// As long as it lives, signals throw its switch; then they end the process at once.
-pub(crate) struct OnSignals(pub(crate) Cancel);
+/// As long as it lives, signals throw its switch; then they do what they did before.
+pub(crate) struct OnSignals(pub(crate) Cancel, OnSignal);
 
 impl Drop for OnSignals {
     fn drop(&mut self) {
-        *on_signal() = OnSignal::End;
+        *on_signal() = std::mem::replace(&mut self.1, OnSignal::End);
     }
 }
 
@@ -202,8 +202,8 @@ fn on_signal() -> MutexGuard<'static, OnSignal> {
 /// Lets signals throw a switch.
 pub(crate) fn cancel_on_signals() -> Result<OnSignals, Failure> {
     let cancel = Cancel::new().map_err(not_watched)?;
-    *on_signal() = OnSignal::Cancel(cancel.clone(), 0);
-    let cancelling = OnSignals(cancel);
+    let before = std::mem::replace(&mut *on_signal(), OnSignal::Cancel(cancel.clone(), 0));
+    let cancelling = OnSignals(cancel, before);
     watch_signals()?;
     Ok(cancelling)
 }
@@ -874,4 +874,22 @@ fn lock(global: &Global, args: &LockArgs) -> Result<Exit, Failure> {
         }
     })?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_within_work_leaves_signals_to_the_outer_one() {
+        let outer = cancel_on_signals().expect("signals are watched");
+        drop(cancel_on_signals().expect("signals are watched"));
+        match &*on_signal() {
+            OnSignal::Cancel(cancel, 0) => cancel.cancel(),
+            _ => panic!("signals do something else"),
+        }
+        assert!(outer.0.is_cancelled(), "it is the switch of the inner one");
+        drop(outer);
+        assert!(matches!(*on_signal(), OnSignal::End));
+    }
 }

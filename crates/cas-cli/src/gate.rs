@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use cas_config::PublishGate;
 use cas_sandbox::Cancel;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::attend::{Ended, LOOK, attend};
 use crate::commands::variable;
 use crate::render::{self, Failure};
 
@@ -38,8 +39,6 @@ const VARIABLES: [&str; 14] = [
 ];
 /// How much of what a gate prints is shown: its end.
 const MAX_SHOWN_BYTES: usize = 64 << 10;
-/// How often it is looked whether a gate has ended.
-const LOOK: Duration = Duration::from_millis(10);
 /// How long what a gate left behind may keep its output open.
 const REST_GRACE: Duration = Duration::from_secs(2);
 
@@ -91,7 +90,11 @@ pub(crate) fn run(
     let mut child = command.spawn().map_err(|error| refused(format!("`{program}` cannot be run: {error}")))?;
     let said = Arc::new(Mutex::new(Vec::new()));
     let readers = [pipe(child.stdout.take(), &said), pipe(child.stderr.take(), &said)];
-    let ended = attend(&mut child, gate.timeout, cancel);
+    let end = |child: &mut Child| {
+        // It may have ended this moment.
+        let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    };
+    let ended = attend(&mut child, gate.timeout, cancel, end);
     // What it left behind ends with it.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let start = Instant::now();
@@ -127,30 +130,6 @@ fn expanded(word: &str, looked: &Looked<'_>) -> String {
         rest = &rest[first.len_utf8()..];
     }
     out
-}
-
-enum Ended {
-    With(ExitStatus),
-    Late,
-    Interrupted,
-}
-
-/// Waits for the end of a gate, or ends it with all that it started.
-fn attend(child: &mut Child, timeout: Duration, cancel: &Cancel) -> io::Result<Ended> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Ended::With(status));
-        }
-        let is_late = start.elapsed() > timeout;
-        if is_late || cancel.is_cancelled() {
-            // It may have ended this moment.
-            let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
-            child.wait()?;
-            return Ok(if is_late { Ended::Late } else { Ended::Interrupted });
-        }
-        std::thread::sleep(LOOK);
-    }
 }
 
 /// Reads a stream to its end, and keeps the end of it.

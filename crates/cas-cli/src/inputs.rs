@@ -42,8 +42,10 @@ fn stored(store: &Arc<Store>, blob: Descriptor) -> ShippedBlob {
 
 /// Brings the inputs of images into the store.
 pub(crate) fn bring(global: &Global, store: &Store, sources: &[Reference]) -> Result<(), Failure> {
+    let (mirrors, function) = mirrors(global)?;
+    let client = cas_registry::Client::new(logins(), mirrors.clone());
+    let registries = Arc::new(ImageRegistries::new(client));
     for source in sources {
-        let (mirrors, function) = mirrors(global)?;
         let (subject, found) = {
             let signals = cancel_on_signals()?;
             let client = signals.client(logins(), mirrors.clone());
@@ -57,8 +59,6 @@ pub(crate) fn bring(global: &Global, store: &Store, sources: &[Reference]) -> Re
             let message = format!("nothing with the inputs of `{source}` refers to it");
             return Err(Failure::Usable(message, hint.to_owned()));
         }
-        let client = cas_registry::Client::new(logins(), mirrors);
-        let registries = Arc::new(ImageRegistries::new(client));
         for digest in found.into_iter().take(MAX_ARTIFACTS) {
             let repository = subject.repository.clone();
             let artifact = Reference { repository, tag: None, digest: Some(digest) };

@@ -7,6 +7,7 @@ mod analyze;
 mod analyze_page;
 mod args;
 mod args_remote;
+mod attend;
 mod checkout;
 mod commands;
 mod copy;

@@ -75,23 +75,21 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<Exit, Failure> 
         _ => None,
     };
     let secrets = secrets(publication, &items)?;
-    let attached = match args.dry_run {
-        true => Vec::new(),
-        false => attachments(&workspace, &store, &items, &subjects, key.as_ref(), publication, &options)?,
-    };
     let signals = cancel_on_signals()?;
     let client = signals.client(logins(), BTreeMap::new());
     let mut journal = Journal::new(&store, &workspace, &label, &items, &subjects);
     journal.note_before();
     let publishing = Publishing::look(&client, parcels).map_err(Failure::Sync)?;
-    let done = if args.dry_run {
-        publishing.plan().map_err(Failure::Sync)?
+    let (done, attached) = if args.dry_run {
+        (publishing.plan().map_err(Failure::Sync)?, Vec::new())
     } else {
         gates(&workspace, &store, &label, publication, &items, &subjects, &secrets, &signals)?;
+        // Packing is long, and for nothing where something is refused.
+        let attached = attachments(&workspace, &store, &items, &subjects, key.as_ref(), publication, &options)?;
         journal.begin()?;
         let done = publishing.send(&attached, &|event| journal.tell(&event)).map_err(Failure::Sync)?;
         journal.end()?;
-        done
+        (done, attached)
     };
     show(global, &items, &subjects, &done, &attached, args.dry_run)?;
     Ok(Exit::Done)

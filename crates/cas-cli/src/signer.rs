@@ -14,6 +14,7 @@ use cas_sandbox::Cancel;
 use clap::Args;
 
 use crate::args::Global;
+use crate::attend::{Ended, LOOK, attend};
 use crate::commands::variables;
 use crate::key::{PASSWORD_VARIABLE, PasswordArgs, private, public};
 use crate::render::Failure;
@@ -24,8 +25,6 @@ const MAX_ANSWER_BYTES: u64 = 4 << 10;
 const MAX_SAID_BYTES: u64 = 64 << 10;
 /// Longest end of that.
 const MAX_TOLD_CHARS: usize = 400;
-/// How often it is looked whether the program has ended.
-const PAUSE: Duration = Duration::from_millis(10);
 /// Shorter values are everywhere.
 const MIN_SECRET_BYTES: usize = 4;
 /// Words of variables whose values are nobody's to read.
@@ -75,7 +74,7 @@ struct Program {
 }
 
 /// What a program ended with.
-struct Ended {
+struct Answered {
     is_success: bool,
     status: String,
     answer: Vec<u8>,
@@ -121,7 +120,7 @@ impl Signer for Program {
 }
 
 impl Program {
-    fn run(&self, message: &[u8]) -> Result<Ended, String> {
+    fn run(&self, message: &[u8]) -> Result<Answered, String> {
         let digest = Digest::of(DigestFunction::Sha256, message).to_hex();
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -138,34 +137,21 @@ impl Program {
         let answer = read(child.stdout.take().expect("it is piped"), MAX_ANSWER_BYTES + 1);
         let said = read(child.stderr.take().expect("it is piped"), MAX_SAID_BYTES);
         let start = Instant::now();
-        let status = self.wait(&mut child, start)?;
+        // It may have ended just now. What it started stays: a program that asks for a PIN is in the group of the terminal.
+        let end = |child: &mut Child| drop(child.kill());
+        let ended = attend(&mut child, self.timeout, &self.cancel, end);
+        let status = match ended.map_err(|error| format!("is lost: {error}"))? {
+            Ended::With(status) => status,
+            Ended::Late => return Err(format!("did not sign in {} seconds", self.timeout.as_secs())),
+            Ended::Interrupted => return Err("was ended".to_owned()),
+        };
         // What it started may keep its output open.
-        let rest = || self.timeout.saturating_sub(start.elapsed()).max(PAUSE);
+        let rest = || self.timeout.saturating_sub(start.elapsed()).max(LOOK);
         let late = |_| "did not close its output".to_owned();
         let unreadable = |error: io::Error| format!("could not be read: {error}");
         let answer = answer.recv_timeout(rest()).map_err(late)?.map_err(unreadable)?;
         let said = said.recv_timeout(rest()).map_err(late)?.map_err(unreadable)?;
-        Ok(Ended { is_success: status.success(), status: status.to_string(), answer, said })
-    }
-
-    fn wait(&self, child: &mut Child, start: Instant) -> Result<std::process::ExitStatus, String> {
-        loop {
-            if let Some(status) = child.try_wait().map_err(|error| format!("is lost: {error}"))? {
-                return Ok(status);
-            }
-            let reason = match (self.cancel.is_cancelled(), start.elapsed() > self.timeout) {
-                (true, _) => "was ended".to_owned(),
-                (false, true) => format!("did not sign in {} seconds", self.timeout.as_secs()),
-                (false, false) => {
-                    std::thread::sleep(PAUSE);
-                    continue;
-                }
-            };
-            // It may have ended just now.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(reason);
-        }
+        Ok(Answered { is_success: status.success(), status: status.to_string(), answer, said })
     }
 }
 

@@ -70,6 +70,11 @@ pub fn is_package_word(text: &str) -> bool {
     !text.is_empty() && text.len() <= 255 && text.bytes().all(is_fine) && !text.starts_with('.') && !text.contains("..")
 }
 
+/// A word of a package in an address.
+fn quoted(word: &str) -> String {
+    word.replace('+', "%2B")
+}
+
 impl FromStr for GenericPackage {
     type Err = ParsePackageError;
 
@@ -112,7 +117,6 @@ impl GenericPackage {
     }
 
     fn file_url(&self, name: &str) -> String {
-        let quoted = |text: &str| text.replace('+', "%2B");
         self.url(&format!("/generic/{}/{}/{}", quoted(&self.name), quoted(&self.version), quoted(name)))
     }
 }
@@ -214,7 +218,6 @@ impl Client {
         token: Option<&PackageToken>,
     ) -> Result<Vec<PackageFile>, RegistryError> {
         let call = Call { package, name: package.to_string(), token, access: Access::Read };
-        let quoted = |text: &str| text.replace('+', "%2B");
         let filter = format!("package_name={}&package_version={}", quoted(&package.name), quoted(&package.version));
         let listed: Vec<ListedPackage> =
             self.package_list(&call, &package.url(&format!("?package_type=generic&{filter}"))).await?;
