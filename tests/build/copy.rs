@@ -253,13 +253,15 @@ fn real_registries_take_copies_and_skopeo_reads_them_back() {
     let noise: Vec<u8> = (0..400_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fs::write(home.workspace().join("site/noise"), noise).unwrap();
     filled(&home, &from);
-    for (name, blobs) in [("web", 4), ("one", 3), ("docs", 2)] {
+    for (name, blobs) in [("web", 4_u64), ("one", 3), ("docs", 2)] {
         let source = format!("{from}/src/{name}:1.0.0");
         let (same, other) = (format!("{from}/same/{name}:1.0.0"), format!("{to}/a/{name}:1.0.0"));
         let found = json(&home, &["copy", &source, &same, &other]);
         let rows = found["results"].as_array().unwrap();
         assert_eq!(rows[0]["mounted"]["blobs"], blobs, "{found}");
-        assert_eq!(rows[1]["sent"]["blobs"], blobs, "{found}");
+        // The layer of both images is taken from where the first one brought it.
+        let counts = ["sent", "mounted"].map(|word| rows[1][word]["blobs"].as_u64().unwrap());
+        assert_eq!(counts, if name == "one" { [blobs - 1, 1] } else { [blobs, 0] }, "{found}");
         ends(&home, &["tag", &other, "stable", "latest"], 0, &[]);
         if Command::new("skopeo").arg("--version").output().is_err() {
             eprintln!("SKIPPED: skopeo is missing");

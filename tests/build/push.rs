@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cas_testing::registry::{FakeRegistry, Fault, Gate};
+use cas_testing::registry::{FakeRegistry, Fault, Gate, Manner};
 use serde_json::Value;
 
 use crate::{Home, text};
@@ -65,6 +65,15 @@ fn what_is_pushed_is_what_is_exported() {
     let exported = json(&home, &["push", ":one", &to("b")]);
     assert_eq!(imported["results"][0]["digest"], exported["results"][0]["digest"]);
     assert!(exported["results"][0]["destination"].as_str().unwrap().contains("/b@sha256:"), "{exported}");
+    // What the registry has elsewhere it takes from there, for whoever pushes next from this store.
+    let numbers: String = (0..40_000_u32).map(|number| format!("{:x}", number.wrapping_mul(2_654_435_761))).collect();
+    home.write("site/long.bin", &numbers);
+    fake.manner(Manner { mounts: true, ..Manner::default() });
+    for (path, counts) in [("a/first", [2, 0]), ("a/second", [1, 1])] {
+        let found = json(&home, &["push", ":one", &to(&format!("{path}:1.0.0"))]);
+        let found = ["sent", "mounted"].map(|word| found["results"][0][word]["blobs"].as_u64());
+        assert_eq!(found, counts.map(Some), "{path}");
+    }
 }
 
 #[test]

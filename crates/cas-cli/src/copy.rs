@@ -18,6 +18,7 @@ use crate::image_convert::mirrors;
 use crate::image_look::{fetched, has_transport};
 use crate::push::{check_moved, print_pushed, shipment};
 use crate::render::{self, Failure};
+use crate::whereabouts::{remembering, remembering_if_there};
 
 /// What a registry has goes straight to others; what has to do with places of this machine goes by way of the store.
 pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
@@ -87,7 +88,7 @@ pub(crate) fn reference(text: &str) -> Result<Option<Reference>, Failure> {
 fn straight(global: &Global, args: &CopyArgs, source: &Reference, targets: &[Target]) -> Result<Copied, Failure> {
     let (mirrors, _) = mirrors(global)?;
     let signals = cancel_on_signals()?;
-    let client = Arc::new(signals.client(logins(), mirrors));
+    let client = Arc::new(remembering_if_there(signals.client(logins(), mirrors), global));
     let (options, what) =
         (args.tags.options(), CopyOptions { platform: args.platform.as_ref(), referrers: args.referrers });
     cas_sync::copy(&client, source, &what, targets, &options, &|_| ()).map_err(Failure::Sync)
@@ -101,7 +102,7 @@ fn platforms(args: &CopyArgs) -> Platforms {
 fn stored(args: &CopyArgs, store: &Arc<Store>, image: &Image, targets: &[Target]) -> Result<Copied, Failure> {
     let shipment = shipment(store, Whole::of_image(store, image)?)?;
     let signals = cancel_on_signals()?;
-    let client = signals.client(logins(), BTreeMap::new());
+    let client = remembering(signals.client(logins(), BTreeMap::new()), store);
     let done = cas_sync::push(&client, &shipment, targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
     Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new(), referrers: 0, lost: Vec::new() })
 }

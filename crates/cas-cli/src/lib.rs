@@ -55,6 +55,7 @@ mod test;
 mod timeline;
 mod verify;
 mod watch;
+mod whereabouts;
 mod why;
 
 pub use exit::Exit;

@@ -22,6 +22,7 @@ use crate::commands::{
 use crate::exit::Exit;
 use crate::key::{PasswordArgs, private};
 use crate::render::{self, Failure};
+use crate::whereabouts::remembering;
 use crate::{gate, inputs, push, sign, template};
 
 /// Longest journal that is read.
@@ -76,7 +77,7 @@ pub(crate) fn run(global: &Global, args: &PublishArgs) -> Result<Exit, Failure> 
     };
     let secrets = secrets(publication, &items)?;
     let signals = cancel_on_signals()?;
-    let client = signals.client(logins(), BTreeMap::new());
+    let client = remembering(signals.client(logins(), BTreeMap::new()), &store);
     let mut journal = Journal::new(&store, &workspace, &label, &items, &subjects);
     journal.note_before();
     let publishing = Publishing::look(&client, parcels).map_err(Failure::Sync)?;

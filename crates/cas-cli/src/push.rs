@@ -24,6 +24,7 @@ use crate::exit::Exit;
 use crate::push_package::packages;
 use crate::render::{self, Failure};
 use crate::template;
+use crate::whereabouts::remembering;
 
 pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
     let destinations = template::destinations(global, &args.image, &args.destinations)?;
@@ -51,7 +52,7 @@ pub(crate) fn run(global: &Global, args: &PushArgs) -> Result<Exit, Failure> {
         _ => Vec::new(),
     };
     let signals = cancel_on_signals()?;
-    let client = signals.client(logins(), BTreeMap::new());
+    let client = remembering(signals.client(logins(), BTreeMap::new()), &store);
     if !attached.is_empty() {
         let attached = targets.iter().map(|_| ParcelAttachments { referrers: attached.clone(), older: None }).collect();
         let parcel = Parcel { shipment, targets, moved: args.tags.options().moved };

@@ -15,6 +15,7 @@ use crate::args::{Format, Global};
 use crate::commands::{cancel_on_signals, in_here, logins, text};
 use crate::exit::Exit;
 use crate::render::{self, Failure, exit_of_push};
+use crate::whereabouts::remembering_if_there;
 
 /// Longest journal that is counted.
 const MAX_JOURNAL_BYTES: u64 = 1 << 30;
@@ -130,7 +131,7 @@ fn apply(global: &Global, args: &SyncArgs) -> Result<Exit, Failure> {
     let files = Files::read(global, &args.file)?;
     let items = files.items()?;
     let signals = cancel_on_signals()?;
-    let client = Arc::new(signals.client(logins(), Default::default()));
+    let client = Arc::new(remembering_if_there(signals.client(logins(), Default::default()), global));
     if let Ok(before) = cas_fs::read_limited(&files.journal, MAX_JOURNAL_BYTES) {
         let done = String::from_utf8_lossy(&before).lines().filter(|line| line.starts_with(DONE)).count();
         render::note(&format!(

@@ -161,14 +161,11 @@ impl Fetcher {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        cas_tls::choose_provider();
-        let mut builder = Client::builder()
+        let builder = Client::builder()
+            .tls_backend_preconfigured(cas_tls::config())
             .user_agent(concat!("cas/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(READ_TIMEOUT);
-        if let Some(roots) = cas_tls::own_roots()? {
-            builder = builder.tls_certs_only(roots);
-        }
         let client = builder.build()?;
         Ok(self.client.get_or_init(|| client))
     }

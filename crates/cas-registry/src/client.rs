@@ -18,7 +18,7 @@ use crate::address::Endpoint;
 use crate::challenge::{Challenge, challenges};
 use crate::pause::told;
 use crate::quirks::{Cope, Quirks};
-use crate::{Access, Login, RegistryError};
+use crate::{Access, Login, RegistryError, Whereabouts};
 
 /// How often a request is made before its failure is the answer.
 pub(crate) const ATTEMPTS: u32 = 4;
@@ -47,6 +47,7 @@ pub struct Client {
     /// What is known of registries.
     pub(crate) quirks: Quirks,
     stop: Option<Stop>,
+    pub(crate) whereabouts: Option<Arc<dyn Whereabouts>>,
     http: OnceLock<reqwest::Client>,
     /// The same, which follows no redirect.
     direct: OnceLock<reqwest::Client>,
@@ -158,9 +159,9 @@ impl Client {
     #[must_use]
     pub fn new(logins: Vec<PathBuf>, mirrors: BTreeMap<String, String>) -> Self {
         let tokens = Mutex::default();
-        let (given, quirks, stop) = (None, Quirks::default(), None);
+        let (given, quirks, stop, whereabouts) = (None, Quirks::default(), None, None);
         let (http, direct) = (OnceLock::new(), OnceLock::new());
-        Self { offline: false, logins, mirrors, given, quirks, stop, http, direct, tokens }
+        Self { offline: false, logins, mirrors, given, quirks, stop, whereabouts, http, direct, tokens }
     }
 
     /// One that refuses every request: what is not in the store is not there.
@@ -173,6 +174,13 @@ impl Client {
     #[must_use]
     pub fn until(mut self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.stop = Some(Arc::new(stop));
+        self
+    }
+
+    /// The same, which remembers where blobs are.
+    #[must_use]
+    pub fn remembering(mut self, whereabouts: Arc<dyn Whereabouts>) -> Self {
+        self.whereabouts = Some(whereabouts);
         self
     }
 
@@ -328,17 +336,14 @@ impl Client {
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        cas_tls::choose_provider();
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(cas_tls::config())
             .user_agent(concat!("cas/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             // A root with this program alone has nobody who knows the name. Port 0 stands for that of the address.
             .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
             .redirect(policy);
-        if let Some(roots) = cas_tls::own_roots()? {
-            builder = builder.tls_certs_only(roots);
-        }
         let client = builder.build()?;
         Ok(place.get_or_init(|| client))
     }

@@ -28,6 +28,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod token;
+mod whereabouts;
 
 pub use body::Body;
 pub use client::{Client, Fetched};
@@ -40,3 +41,4 @@ pub use push::{Delivery, is_same};
 pub use quirks::{Cope, Hosted, QUIRKS, Quirk};
 pub use referrers::{Linked, MAX_REFERRERS, Referrer, referrers_tag};
 pub use sending::{Content, Tail};
+pub use whereabouts::Whereabouts;

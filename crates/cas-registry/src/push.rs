@@ -16,6 +16,7 @@ use crate::address::Endpoint;
 use crate::client::{ATTEMPTS, Ask, Client, Failed, Rights};
 use crate::quirks::Cope;
 use crate::sending::{Content, Failure, Tail, body};
+use crate::whereabouts::{MIN_REMEMBERED_BYTES, Whereabouts};
 
 /// How much goes in one request to servers that take no more at once.
 const CHUNK_BYTES: u64 = 64 << 20;
@@ -89,7 +90,8 @@ impl Client {
         self.has(&endpoint, &format!("{repository}@{}", blob.digest), blob, &rights).await
     }
 
-    /// Sends a blob, unless it is there; `source` is another repository of the same server that may have it.
+    /// Sends a blob, unless it is there; `source` is another repository of the same server that may have it. Without one, what is remembered counts
+    /// ([`Self::remembering`]).
     ///
     /// # Errors
     ///
@@ -117,25 +119,47 @@ impl Client {
         tail: Option<&Tail>,
         source: Option<&Repository>,
     ) -> Result<Delivery, RegistryError> {
-        let source = source.filter(|source| source.host == repository.host && *source != repository);
+        let known = source.filter(|source| source.host == repository.host && *source != repository);
+        let remembered = if known.is_none() { self.remembered(repository, blob) } else { None };
+        let is_remembered = remembered.is_some();
         let mut upload = Upload {
             endpoint: self.endpoint(repository),
             name: format!("{repository}@{}", blob.digest),
             blob,
             content,
             tail,
-            rights: Rights { may_push: true, source: source.map(|source| source.path.clone()) },
+            rights: Rights { may_push: true, source: known.map(|known| known.path.clone()).or(remembered) },
             failure: Failure::default(),
         };
-        match self.deliver(&upload).await {
+        let delivered = match self.deliver(&upload).await {
             Err(RegistryError::Denied { status, .. })
                 if upload.rights.source.is_some() && self.quirks.has(Cope::MountRefused(status)) =>
             {
                 upload.rights.source = None;
                 self.deliver(&upload).await
             }
+            // What is remembered need not be so any more.
+            Err(RegistryError::NotFound { .. } | RegistryError::Status { .. } | RegistryError::Denied { .. })
+                if is_remembered =>
+            {
+                upload.rights.source = None;
+                self.deliver(&upload).await
+            }
             other => other,
+        };
+        if let (Ok(_), Some(whereabouts)) = (&delivered, self.whereabouts_of(blob)) {
+            whereabouts.note(repository, blob);
         }
+        delivered
+    }
+
+    fn whereabouts_of(&self, blob: &Descriptor) -> Option<&dyn Whereabouts> {
+        self.whereabouts.as_deref().filter(|_| blob.size >= MIN_REMEMBERED_BYTES)
+    }
+
+    /// Another repository of the same server that had a blob.
+    fn remembered(&self, repository: &Repository, blob: &Descriptor) -> Option<String> {
+        self.whereabouts_of(blob)?.find(&repository.host, blob).filter(|path| *path != repository.path)
     }
 
     async fn deliver(&self, upload: &Upload<'_>) -> Result<Delivery, RegistryError> {

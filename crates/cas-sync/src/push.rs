@@ -164,7 +164,9 @@ pub(crate) fn push_on(
     if options.is_dry {
         return finished(states, |failures, all| SyncError::Partial { failures, all });
     }
-    pushing.each(&mut states, |state| pushing.send_documents(&state.pushed.target));
+    if !pushing.goes_by_its_tag(&states) {
+        pushing.each(&mut states, |state| pushing.send_documents(&state.pushed.target));
+    }
     if states.iter().any(|state| state.failure.is_some()) {
         return finished(states, |failures, all| SyncError::Partial { failures, all });
     }
@@ -305,6 +307,12 @@ impl Pushing<'_> {
             self.client.push_blob_with_tail(repository, &blob.blob, content, tail.as_ref(), source).await
         };
         self.runtime.block_on(work).map_err(SyncError::of_blob)
+    }
+
+    /// Whether one document is all that there is, for one place: it comes there with its first tag, or is there under that.
+    fn goes_by_its_tag(&self, states: &[State]) -> bool {
+        let [State { pushed, .. }] = states else { return false };
+        self.shipment.documents.len() == 1 && self.extras.following.is_empty() && !pushed.tags.is_empty()
     }
 
     /// By digest, what is named before what names it.

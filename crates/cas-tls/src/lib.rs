@@ -1,38 +1,54 @@
-//! Which implementation of TLS is used, and whose certificates are believed.
+//! How TLS is spoken, and whose certificates are believed.
 //!
 //! The machine's certificates are believed, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. A machine that has none, as an
-//! image with this program alone, believes those of Mozilla that are part of the program.
+//! image with this program alone, believes those of Mozilla that are part of the program. They are read when the first server shows
+//! a certificate of its own, once for the process: whoever speaks to this machine alone does not wait for them.
 //!
 //! Not here: clients, which each place makes as it needs them.
 
-use reqwest::Certificate;
+mod believer;
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+
+use crate::believer::Believer;
 
 /// Variables that say whose certificates are believed.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Chooses the implementation, once for the process. Whoever makes a client calls it before.
-pub fn choose_provider() {
-    // Fails when another thread, or the program itself, was first; that one is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+/// How a client speaks TLS.
+#[must_use]
+pub fn config() -> ClientConfig {
+    static BELIEVER: OnceLock<Arc<Believer>> = OnceLock::new();
+    let provider = provider();
+    let believer = BELIEVER.get_or_init(|| Arc::new(Believer::new(Arc::clone(&provider), Box::new(roots))));
+    let believer: Arc<dyn ServerCertVerifier> = Arc::<Believer>::clone(believer);
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    // It checks as the library does, and only reads certificates later.
+    let builder = builder.expect("ring speaks them").dangerous().with_custom_certificate_verifier(believer);
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
 }
 
-/// What is believed in place of the machine's certificates; `None` where it has some, or was told where they are.
-///
-/// # Errors
-///
-/// Of the certificates themselves, which are fixed.
-pub fn own_roots() -> Result<Option<Vec<Certificate>>, reqwest::Error> {
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificates that are believed.
+fn roots() -> Vec<CertificateDer<'static>> {
+    let found = rustls_native_certs::load_native_certs().certs;
     let is_told = VARIABLES.iter().any(|name| variable(name));
-    if !is_needed(is_told, || !rustls_native_certs::load_native_certs().certs.is_empty()) {
-        return Ok(None);
-    }
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-    roots.map(|root| Certificate::from_der(root)).collect::<Result<_, _>>().map(Some)
+    if is_needed(is_told, !found.is_empty()) { webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec() } else { found }
 }
 
-/// Whoever says what to believe believes nothing else, also when there is nothing.
-fn is_needed(is_told: bool, has_some: impl FnOnce() -> bool) -> bool {
-    !is_told && !has_some()
+/// Whether the program's own stand in. Whoever says what to believe believes nothing else, also when there is nothing.
+const fn is_needed(is_told: bool, has_some: bool) -> bool {
+    !is_told && !has_some
 }
 
 #[expect(clippy::disallowed_methods, reason = "the variables that every program with TLS knows")]
@@ -49,17 +65,13 @@ mod tests {
         for (is_told, has_some, needed) in
             [(false, false, true), (false, true, false), (true, false, false), (true, true, false)]
         {
-            assert_eq!(is_needed(is_told, || has_some), needed, "{is_told} {has_some}");
+            assert_eq!(is_needed(is_told, has_some), needed, "{is_told} {has_some}");
         }
     }
 
     #[test]
-    fn the_certificates_of_the_program_are_certificates() {
-        choose_provider();
-        let roots: Result<Vec<Certificate>, _> =
-            webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect();
-        let roots = roots.expect("they are fixed");
-        assert!(roots.len() > 100, "{}", roots.len());
-        reqwest::Client::builder().tls_certs_only(roots).build().expect("a client believes them");
+    fn clients_take_how_it_is_spoken() {
+        let client = reqwest::Client::builder().tls_backend_preconfigured(config());
+        client.build().expect("both are of one version of rustls");
     }
 }

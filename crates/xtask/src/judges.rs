@@ -29,7 +29,7 @@ const REGISTRY_PEERS: [(&str, &str, &str); 5] = [
     ("CAS_DISTRIBUTION", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2"),
 ];
 /// Versions of cosign, of which docs/interop/signing.md has what each does.
-const COSIGN: [(&str, &str); 2] = [("v3", "v3.0.6"), ("v3", "v3.1.3")];
+const COSIGN: [(&str, &str); 3] = [("v2", "v2.6.5"), ("v3", "v3.0.6"), ("v3", "v3.1.3")];
 /// Leaves out what needs C libraries.
 const TAGS: &str = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper";
 

@@ -1,14 +1,15 @@
 //! Pushes, to registries of all manners.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cas_blob::Descriptor;
 use cas_oci::{MANIFEST_MEDIA_TYPE, Repository};
 use cas_testing::registry::{FakeRegistry, Fault, Gate, Manner};
 
 use super::{DOCUMENT, client, logins, of, run};
-use crate::{Access, Client, Content, Delivery, RegistryError};
+use crate::{Access, Client, Content, Delivery, RegistryError, Whereabouts};
 
 fn blob() -> (Vec<u8>, Descriptor, Content) {
     let bytes: Vec<u8> = (0..900_000u32).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect();
@@ -69,6 +70,60 @@ fn what_another_repository_has_is_not_sent() {
         );
         assert!(!fake.requests().iter().any(|request| request.line.contains("r.example")));
     }
+}
+
+/// What was noted, and what is told in its place.
+#[derive(Default)]
+struct Notes(Mutex<BTreeMap<(String, Descriptor), String>>);
+
+impl Whereabouts for Notes {
+    fn find(&self, host: &str, blob: &Descriptor) -> Option<String> {
+        self.0.lock().expect("nothing panics").get(&(host.to_owned(), *blob)).cloned()
+    }
+
+    fn note(&self, repository: &Repository, blob: &Descriptor) {
+        self.0.lock().expect("nothing panics").insert((repository.host.clone(), *blob), repository.path.clone());
+    }
+}
+
+#[test]
+fn what_is_remembered_is_mounted_and_what_is_wrong_about_it_is_sent() {
+    let (bytes, blob, content) = blob();
+    let (fake, other) = (FakeRegistry::start(Gate::Open), FakeRegistry::start(Gate::Open));
+    for fake in [&fake, &other] {
+        fake.manner(Manner { mounts: true, ..Manner::default() });
+    }
+    let notes = Arc::new(Notes::default());
+    let client = client().remembering(Arc::clone(&notes) as Arc<dyn Whereabouts>);
+    let push = |fake: &FakeRegistry, path: &str| run(client.push_blob(&repository(fake, path), &blob, &content, None));
+    assert_eq!(push(&fake, "one").expect("it is taken"), Delivery::Sent);
+    assert_eq!(push(&fake, "two").expect("it is taken"), Delivery::Mounted);
+    assert_eq!(kept(&fake, "two", &blob), Some(bytes.clone()));
+    assert_eq!(push(&fake, "two").expect("it is there"), Delivery::Known);
+    // Another server has its own.
+    assert_eq!(push(&other, "two").expect("it is taken"), Delivery::Sent);
+    assert!(!other.requests().iter().any(|request| request.line.contains("from=")));
+    // A repository that is gone, and servers that say so in their own way.
+    for (path, fault) in [
+        ("three", None),
+        ("four", Some(Fault::Status(404, Vec::new()))),
+        ("five", Some(Fault::Status(400, Vec::new()))),
+        ("six", Some(Fault::Status(403, Vec::new()))),
+    ] {
+        notes.note(&repository(&fake, "gone"), &blob);
+        if let Some(fault) = fault {
+            fake.fail(&format!("POST /v2/{path}/blobs/uploads/?mount"), fault, 1);
+        }
+        assert_eq!(push(&fake, path).expect("it is taken"), Delivery::Sent, "{path}");
+        let asked = fake.requests().into_iter().any(|request| request.line.contains("from=gone"));
+        assert!(asked && kept(&fake, path, &blob) == Some(bytes.clone()), "{path}");
+        // The next one is told of this one.
+        assert_eq!(notes.find(fake.address(), &blob).as_deref(), Some(path));
+    }
+    // Nobody remembers what is short.
+    let (short, content): (_, Content) = (of(b"short"), Arc::new(|sink| sink.write_all(b"short")));
+    run(client.push_blob(&repository(&fake, "one"), &short, &content, None)).expect("it is taken");
+    assert_eq!(notes.find(fake.address(), &short), None);
 }
 
 /// Each cut is where the request breaks off, in bytes.

@@ -322,8 +322,8 @@ struct Plain {
 impl Plain {
     fn new(path: &str) -> Self {
         let scopes = vec![format!("repository:{path}:pull,push")];
-        cas_tls::choose_provider();
-        Self { http: reqwest::Client::new(), scopes, token: std::sync::Mutex::default() }
+        let http = reqwest::Client::builder().tls_backend_preconfigured(cas_tls::config());
+        Self { http: http.build().expect("it is a client"), scopes, token: std::sync::Mutex::default() }
     }
 
     fn with_source(mut self, path: &str) -> Self {

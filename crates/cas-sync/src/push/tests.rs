@@ -81,6 +81,25 @@ fn everything_is_by_digest_before_it_has_a_tag_and_is_sent_once() {
 }
 
 #[test]
+fn one_document_for_one_place_goes_by_its_tag() {
+    let fake = FakeRegistry::start(Gate::Open);
+    let whole = shipment("x");
+    let shipment = Shipment { documents: whole.documents[..1].to_vec(), blobs: whole.blobs[..2].to_vec() };
+    pushed(&shipment, &[target(&fake, "a", &["1.0.0", "1"])], &PushOptions::default()).expect("it is taken");
+    let lines = writes(&fake);
+    assert_eq!(lines[4..], ["PUT /v2/a/manifests/1.0.0", "PUT /v2/a/manifests/1"], "{lines:?}");
+    // Where there is a second place, nobody gets a tag before both have all of it.
+    let other = FakeRegistry::start(Gate::Open);
+    other.fail("PUT /v2/b/manifests", Fault::Status(400, Vec::new()), 1);
+    let targets = [target(&fake, "b", &["1.0.0"]), target(&other, "b", &["1.0.0"])];
+    pushed(&shipment, &targets, &PushOptions::default()).expect_err("one of them fails");
+    assert!(fake.get("b/manifests/1.0.0").is_none());
+    // Without a tag it has its digest.
+    pushed(&shipment, &[target(&fake, "c", &[])], &PushOptions::default()).expect("it is taken");
+    assert!(fake.get(&format!("c/manifests/{}", shipment.root().blob.digest)).is_some());
+}
+
+#[test]
 fn tags_move_when_somebody_says_so_and_versions_never() {
     let fake = FakeRegistry::start(Gate::Open);
     let (old, new) = (shipment("old"), shipment("new"));

@@ -45,7 +45,8 @@ pub(super) fn registry(bench: &mut Bench) -> Result<(), Failure> {
 }
 
 const HEAD: &str = "\
-Each program sends an image to a registry, sends it again, fetches it to an empty layout on the disk, and brings it from one registry to another. `cas` sends
+Each program sends an image to an empty registry, sends it again, sends it to a second repository of the registry that has it, fetches it to an empty layout on the disk, and
+brings it from one registry to an empty one. cas and skopeo remember which repository has a blob, and have the registry take it from there. `cas` sends
 what it built, from its store, and fetches to a layout by `cas copy`; the others send the layout that `cas image export` wrote. The registry is Debian's
 docker-registry; its own work is in every time. Memory is the most that the process had resident. *Cas by it* is the time of cas by that of the peer.
 
@@ -57,17 +58,19 @@ A job is begun once more, up to five runs, while it took less than 20 s in all; 
 enum Job {
     Push,
     Again,
+    Second,
     Pull,
     Copy,
 }
 
 impl Job {
-    const ALL: [Self; 4] = [Self::Push, Self::Again, Self::Pull, Self::Copy];
+    const ALL: [Self; 5] = [Self::Push, Self::Again, Self::Second, Self::Pull, Self::Copy];
 
     fn name(self) -> &'static str {
         match self {
             Self::Push => "push",
             Self::Again => "push again",
+            Self::Second => "push to a second repository",
             Self::Pull => "pull to a layout",
             Self::Copy => "registry to registry",
         }
@@ -76,7 +79,7 @@ impl Job {
 
 fn transfers(bench: &Bench, clients: &[Client], (name, layers, size): (&str, usize, usize)) -> Result<String, Failure> {
     let (place, layout) = image(bench, layers, size)?;
-    let (first, second) = (Server::start(&bench.folder.join("first"))?, Server::start(&bench.folder.join("second"))?);
+    let first = Server::start(&bench.folder.join("first"))?;
     let bytes = super::count(&layout)?.1;
     let mut rows: Vec<Vec<(Cell, u64)>> = vec![Vec::new(); Job::ALL.len()];
     let mut digests = Vec::new();
@@ -90,13 +93,23 @@ fn transfers(bench: &Bench, clients: &[Client], (name, layers, size): (&str, usi
         let from = if client.is_cas() { Place::Target(&place) } else { Place::Layout(&layout) };
         for job in Job::ALL {
             let fetched = bench.folder.join("fetched");
+            let mut second = None;
+            // Programs remember what a registry has, so each run of these has one of its own.
+            let mut empty = || -> Result<String, Failure> {
+                drop(second.take());
+                let folder = bench.folder.join("second");
+                remove(&folder)?;
+                let server = second.insert(Server::start(&folder)?);
+                Ok(format!("{}/{}:1.0.0", server.address, client.name()))
+            };
             let mut command = || -> Result<Command, Failure> {
                 remove(&fetched)?;
                 Ok(match job {
-                    Job::Push => client.command(&from, &Place::Registry(&fresh(&first))),
+                    Job::Push => client.command(&from, &Place::Registry(&empty()?)),
+                    Job::Second => client.command(&from, &Place::Registry(&fresh(&first))),
                     Job::Again => client.command(&from, &Place::Registry(&kept)),
                     Job::Pull => client.command(&Place::Registry(&kept), &Place::Layout(&fetched)),
-                    Job::Copy => client.command(&Place::Registry(&kept), &Place::Registry(&fresh(&second))),
+                    Job::Copy => client.command(&Place::Registry(&kept), &Place::Registry(&empty()?)),
                 })
             };
             if job == Job::Again {
@@ -112,7 +125,7 @@ fn transfers(bench: &Bench, clients: &[Client], (name, layers, size): (&str, usi
     if digests.iter().any(|digest| *digest != digests[0]) {
         return Err(format!("the registry has different images: {digests:?}").into());
     }
-    drop((first, second));
+    drop(first);
     for folder in ["first", "second", "fetched"] {
         remove(&bench.folder.join(folder))?;
     }
