@@ -23,6 +23,10 @@ const SLSA: &str = "https://slsa.dev/provenance/v1";
 /// Of files that name nobody: without them cosign fetches those of the public services.
 const NO_SERVICES: [&str; 5] =
     ["--signing-config", "no-services.json", "--trusted-root", "no-roots.json", "--new-bundle-format=true"];
+/// What cosign 3 writes in place of this.
+const NO_ROOTS: &str = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
+/// Where cosign 2 looks for certificates of the public services, also when it needs none.
+const ROOTS_HOST: &str = "tuf-repo-cdn.sigstore.dev";
 const KINDS: [&str; 2] = ["ed25519", "ecdsa-p256"];
 
 /// A proxy that lets nobody out, and remembers where they wanted to go.
@@ -75,6 +79,16 @@ impl Cosign<'_> {
         self.version.starts_with("2.")
     }
 
+    /// That no certificate is believed, where it has to be told so.
+    fn no_roots(&self) -> &'static [&'static str] {
+        if self.is_old() { &["--trusted-root", "no-roots.json"] } else { &[] }
+    }
+
+    /// With a bundle, and without a service.
+    fn no_services(&self) -> &'static [&'static str] {
+        if self.is_old() { &["--tlog-upload=false", "--new-bundle-format=true"] } else { &NO_SERVICES }
+    }
+
     fn run(&self, arguments: &[&str]) -> Result<Output, String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -84,7 +98,11 @@ impl Cosign<'_> {
         }
         self.wall.take();
         let output = command.current_dir(self.home).stdin(Stdio::null()).output().unwrap();
-        let dialled = self.wall.take();
+        let mut dialled = self.wall.take();
+        if self.is_old() {
+            // It wants to have this, and goes on without.
+            dialled.retain(|host| host != ROOTS_HOST);
+        }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if !dialled.is_empty() {
             return Err(format!("dials {}", dialled.join(", ")));
@@ -192,6 +210,7 @@ impl Case<'_> {
     fn verify(&self, image: &str, public: &str, is_bundle: bool) -> Result<Output, String> {
         let mut words = vec!["verify", "--key", public, "--insecure-ignore-tlog=true", "--allow-http-registry=true"];
         words.push(if is_bundle { "--new-bundle-format=true" } else { "--new-bundle-format=false" });
+        words.extend(self.cosign.no_roots());
         words.push(image);
         self.cosign.run(&words)
     }
@@ -199,7 +218,7 @@ impl Case<'_> {
     fn sign(&self, image: &str, key: &str, is_bundle: bool) -> Result<Output, String> {
         let mut words = vec!["sign", "--key", key, "--allow-http-registry=true"];
         match is_bundle {
-            true => words.extend(NO_SERVICES),
+            true => words.extend(self.cosign.no_services()),
             false => words.extend(["--tlog-upload=false", "--new-bundle-format=false"]),
         }
         if !self.cosign.is_old() && !is_bundle {
@@ -234,7 +253,7 @@ impl Case<'_> {
         let verify_attested = |kind: &str, public: &str| {
             let words = ["verify-attestation", "--key", public, "--type", kind, "--insecure-ignore-tlog=true"];
             let more = ["--allow-http-registry=true", "--new-bundle-format=true", &attested];
-            cosign.run(&[&words[..], &more[..]].concat())
+            cosign.run(&[&words[..], cosign.no_roots(), &more[..]].concat())
         };
         rows.set("`cas attest`, `cosign verify-attestation --type URI`", column, verify_attested(CUSTOM, &public));
         let named = "`cas attest`, `cosign verify-attestation --type slsaprovenance1`";
@@ -263,7 +282,7 @@ impl Case<'_> {
         let predicate = home.workspace().join("said.json").display().to_string();
         let words = ["attest", "--key", &private, "--type", CUSTOM, "--predicate", &predicate];
         let more = ["--allow-http-registry=true", image.as_str()];
-        let attested = cosign.run(&[&words[..], &NO_SERVICES, &more].concat());
+        let attested = cosign.run(&[&words[..], cosign.no_services(), &more].concat());
         let verified = attested
             .map_err(|error| format!("cosign: {error}"))
             .and_then(|_| cas(home, &["verify", &image, "--key", &ours, "--unclaimed", "--type", CUSTOM]));
@@ -330,9 +349,13 @@ fn cosign_and_cas_verify_each_other() {
             std::fs::create_dir(&folder).unwrap();
             let (version, program) = (version.to_owned(), PathBuf::from(program));
             let cosign = Cosign { version, program, home: &folder, wall: &wall };
-            must(cosign.run(&["signing-config", "create", "--out", "no-services.json"]));
-            let nobody = ["--no-default-fulcio", "--no-default-rekor", "--no-default-ctfe", "--no-default-tsa"];
-            must(cosign.run(&[&["trusted-root", "create", "--out", "no-roots.json"], &nobody[..]].concat()));
+            if cosign.is_old() {
+                std::fs::write(folder.join("no-roots.json"), NO_ROOTS).unwrap();
+            } else {
+                must(cosign.run(&["signing-config", "create", "--out", "no-services.json"]));
+                let nobody = ["--no-default-fulcio", "--no-default-rekor", "--no-default-ctfe", "--no-default-tsa"];
+                must(cosign.run(&[&["trusted-root", "create", "--out", "no-roots.json"], &nobody[..]].concat()));
+            }
             for kind in KINDS {
                 let column = format!("{} {kind}", cosign.version);
                 columns.push(column.clone());
