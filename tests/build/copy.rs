@@ -144,6 +144,9 @@ fn signatures_come_along_unless_nobody_wants_them() {
     ends(&home, &["copy", &from, &to("a"), "--dry-run"], 0, &["1 signature or other referrer would come along"]);
     ends(&home, &["copy", &from, &to("a")], 0, &["1 signature or other referrer came along"]);
     assert_eq!(fake.get(&format!("a/{path}")), Some(signature));
+    // A file has the image alone.
+    let file = format!("oci-archive:{}", home.folder.path().join("one.tar").display());
+    ends(&home, &["copy", &from, &file], 0, &["1 signature or other referrer stays in the registry"]);
     // The tag that lists it where the registry does not.
     assert!(fake.get(&format!("a/manifests/{}", digest(&subject).replace(':', "-"))).is_some());
     source.fail("/referrers/", Fault::Status(403, Vec::new()), 1);

@@ -92,6 +92,24 @@ fn tags_are_kept_and_failures_are_told() {
     assert_eq!(fake.get("a/manifests/stable"), before);
     ends(&home, &["push", ":one", &stable, "--move-tag", "stable"], 0, &[]);
     assert_ne!(fake.get("a/manifests/stable"), before);
+    for login in [
+        "bob:hunter2SECRET@r.example/a:1",
+        "https://bob:hunter2SECRET@r.example/a",
+        "bob:hunter2/SECRET@r.example:5000",
+    ] {
+        for verb in [
+            &["push", ":one"][..],
+            &["pull"],
+            &["copy", "oci:nowhere"],
+            &["sign", "--key", "k"],
+            &["verify", "--key", "k"],
+        ] {
+            let output = home.cas(&[verb, &[login]].concat());
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{verb:?}: {stderr}");
+            assert!(!stderr.contains("SECRET") && stderr.contains("`cas login HOST`"), "{verb:?}: {stderr}");
+        }
+    }
     for (destination, said) in [
         ("web:1", "hint: write `HOST/web:1`"),
         ("r.example/a@sha256:x", "bad digest"),

@@ -270,6 +270,17 @@ fn a_signed_provenance_leads_to_every_input() {
     ends(&home, &["sign", &one, "--key", "mine"], 0, &[]);
     let said = ends(&home, &verify, 0, &[]);
     assert!(!said.contains("refused"), "{said}");
+    // One that is whole is enough, whatever else was signed with the key.
+    let mut other: Value = serde_json::from_slice(&told.stdout).unwrap();
+    for input in other["buildDefinition"]["resolvedDependencies"].as_array_mut().unwrap() {
+        input["digest"]["sha256"] = "0".repeat(64).into();
+    }
+    for (name, predicate) in [("none.json", "{\"a\": 1}".to_owned()), ("other.json", other.to_string())] {
+        home.write(name, &predicate);
+        let attest = ["attest", &one, "--key", "mine", "--type", slsa, "--predicate", name];
+        ends(&home, &attest, 0, &["attested"]);
+    }
+    ends(&home, &verify, 0, &["0 of them not in the store"]);
     // A file that the store lost is told, by its path.
     let store = cas_store::Store::open(&home.folder.path().join("store")).unwrap();
     let page = cas_blob::Descriptor::of(cas_digest::DigestFunction::Blake3, b"<p>one</p>\n");
@@ -281,7 +292,10 @@ fn a_signed_provenance_leads_to_every_input() {
     let two = format!("{}/b:1.0.0", fake.address());
     ends(&home, &["push", ":two", &two], 0, &[]);
     ends(&home, &["attest", &two, "--key", "mine", "--type", slsa, "--predicate", "said.json"], 0, &[]);
-    ends(&home, &["verify", &two, "--key", "mine", "--inputs"], 2, &["cannot be looked through"]);
+    ends(&home, &["verify", &two, "--key", "mine", "--inputs"], 2, &["can be looked through", "whoever signed it"]);
+    for repository in ["not valid/..", "r.example/a:tag"] {
+        ends(&home, &["sign", &two, "--key", "mine", "--repository", repository], 2, &["is no repository"]);
+    }
 }
 
 /// What is signed is signed where it is brought to, and one platform is brought alone.

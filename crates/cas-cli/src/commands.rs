@@ -311,6 +311,8 @@ pub(crate) fn logins() -> Vec<PathBuf> {
         named("REGISTRY_AUTH_FILE"),
         named("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
         config.map(|folder| folder.join("containers/auth.json")),
+        // Where podman and skopeo keep them without a folder of the session, as in cron.
+        Some(format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw()).into()),
         docker.map(|folder| folder.join("config.json")),
         home.map(|home| home.join(".dockercfg")),
     ];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_build::{Destination, Image, Platforms, Whole, export_image};
 use cas_oci::{ImageSource, Reference, is_tag};
 use cas_store::Store;
-use cas_sync::{Copied, CopyOptions, Target};
+use cas_sync::{Attachments, Copied, CopyOptions, Target};
 use serde_json::json;
 
 use crate::args::Global;
@@ -39,7 +39,7 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
     if is_kept || (source.is_none() && !targets.is_empty()) {
         let store = Arc::new(open_store(global)?);
         // A tag may have moved since it was copied.
-        let source = source.map(|source| match &copied {
+        let source = source.clone().map(|source| match &copied {
             Some(copied) => Reference { tag: None, digest: Some(copied.root.digest), ..source },
             None => source,
         });
@@ -47,9 +47,9 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
         if source.is_none() && !targets.is_empty() {
             copied = Some(stored(args, &store, &image, &targets)?);
         }
+        let digest = image.document().digest.to_string();
         for (text, place) in places.iter().filter(|_| is_kept) {
             export_image(&store, &image, place)?;
-            let digest = image.document().digest.to_string();
             rows.push(json!({ "name": args.source, "digest": digest, "destination": text, "dry_run": false }));
         }
     }
@@ -58,6 +58,9 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
     print_pushed(global, &args.source, &digest, done, args.tags.dry_run, rows)?;
     for blob in copied.iter().flat_map(|copied| &copied.elsewhere) {
         render::note(&format!("layer `{}` is in no registry, and stays where its address says", blob.digest));
+    }
+    if is_kept && args.referrers {
+        tell_what_stays(global, &source)?;
     }
     let Some(copied) = copied else { return Ok(Exit::Done) };
     if copied.referrers > 0 {
@@ -69,6 +72,23 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
         render::note(&format!("`{digest}` is listed as referring to it, and is not there or cannot be read"));
     }
     Ok(Exit::Done)
+}
+
+/// Says how many signatures and other referrers are not in a place on this machine.
+fn tell_what_stays(global: &Global, source: &Option<Reference>) -> Result<(), Failure> {
+    let Some(source) = source else { return Ok(()) };
+    let (mirrors, _) = mirrors(global)?;
+    let signals = cancel_on_signals()?;
+    let client = signals.client(logins(), mirrors);
+    let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
+    // The copy is whole, whatever is known of the rest.
+    let count = attachments.find(source).and_then(|found| attachments.count(&found)).unwrap_or(0);
+    if count > 0 {
+        let manifests = render::counted(count as u64, "signature or other referrer");
+        let stay = if count == 1 { "stays" } else { "stay" };
+        render::note(&format!("note: {manifests} {stay} in the registry: files and folders have the image alone"));
+    }
+    Ok(())
 }
 
 /// The name in a registry that a text is; `None` for a place on this machine.

@@ -209,6 +209,10 @@ fn path_of(global: &Global, named: &str, ending: &str) -> Result<PathBuf, Failur
         return Ok(kept);
     }
     let message = format!("there is no key `{named}`: neither that file nor `{}`", kept.display());
+    if ending == PRIVATE_ENDING && cas_fs::exists(&folder()?.join(format!("{named}.{PUBLIC_ENDING}")))? {
+        let hint = "its public half is kept here alone: `--signer PROGRAM` signs with what another program holds";
+        return Err(Failure::Usable(message, hint.to_owned()));
+    }
     Err(Failure::Usable(message, "`cas key list` tells which there are, `cas key generate` makes one".to_owned()))
 }
 

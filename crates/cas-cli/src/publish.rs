@@ -402,6 +402,6 @@ impl Journal {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        Ok(cas_fs::remove_file(&self.path)?)
+        Ok(cas_fs::remove_file_if_there(&self.path)?)
     }
 }

@@ -61,7 +61,22 @@ pub(crate) struct AttestArgs {
     signing: SigningArgs,
 }
 
+/// A repository that something is signed for, which verifiers compare with that of an image.
+fn check_repository(named: Option<&String>) -> Result<(), Failure> {
+    let Some(text) = named else { return Ok(()) };
+    let parsed = format!("{text}:x").parse::<Reference>();
+    if parsed.is_ok_and(|parsed| parsed.repository.to_string() == *text) {
+        return Ok(());
+    }
+    let shown = text.rsplit('@').next().unwrap_or_default();
+    Err(Failure::Usable(
+        format!("`{shown}` is no repository"),
+        "write `HOST/NAME`, without a tag or a digest".to_owned(),
+    ))
+}
+
 pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
+    check_repository(args.repository.as_ref())?;
     let images = args.images.iter().map(|image| reference(image)).collect::<Result<Vec<_>, _>>()?;
     if args.bundle.is_some() && images.len() > 1 {
         return Err(Failure::Usage("`--bundle` is for one image: a bundle is about one".to_owned()));
@@ -99,6 +114,7 @@ pub(crate) fn sign(global: &Global, args: &SignArgs) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn attest(global: &Global, args: &AttestArgs) -> Result<Exit, Failure> {
+    check_repository(args.repository.as_ref())?;
     let image = reference(&args.image)?;
     let predicate = cas_fs::read_limited(&in_here(global, &args.predicate), MAX_PAYLOAD_BYTES as u64)?;
     let no_text = |_| Failure::Usage(format!("`{}` is no text", args.predicate.display()));
@@ -238,10 +254,11 @@ fn annotations(statement: &Statement) -> BTreeMap<String, String> {
 pub(crate) fn reference(image: &str) -> Result<Reference, Failure> {
     let name = image.strip_prefix("docker://").unwrap_or(image);
     name.parse().map_err(|error: cas_oci::ParseReferenceError| {
-        Failure::Usable(
-            error.to_string(),
-            "name an image in a registry: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`".to_owned(),
-        )
+        let hint = match &error {
+            cas_oci::ParseReferenceError::Login { .. } => error.hint(),
+            _ => "name an image in a registry: `HOST/NAME:TAG` or `HOST/NAME@DIGEST`".to_owned(),
+        };
+        Failure::Usable(error.to_string(), hint)
     })
 }
 

@@ -156,7 +156,7 @@ fn apply(global: &Global, args: &SyncArgs) -> Result<Exit, Failure> {
     let brought = outcomes.iter().filter(|outcome| matches!(outcome, Ok(ItemState::New | ItemState::Moves(_)))).count();
     render::note(&format!("{} brought", render::counted(brought as u64, "tag")));
     if exit == Exit::Done {
-        cas_fs::remove_file(&files.journal).map_err(BuildError::Fs)?;
+        cas_fs::remove_file_if_there(&files.journal).map_err(BuildError::Fs)?;
     }
     Ok(exit)
 }

@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use cas_attest::{
-    Acceptance, Answer, BUNDLE_MEDIA_TYPE, Candidate, DocumentError, Expectation, KeySet, KeySource, MAX_BUNDLE_BYTES,
-    MAX_CANDIDATES, MAX_KEY_FILE_BYTES, MAX_POLICY_BYTES, PROVENANCE_PREDICATE, Policy, PolicyFile, PolicyFileError,
-    Provenance, PublicKey, Question, Rejected, Rejection, SIGN_PREDICATE, SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE,
-    SimpleSignature, Statement, TrustedKey, VerifyError, signature_tag, verify_candidates,
+    Acceptance, Answer, BUNDLE_MEDIA_TYPE, Candidate, Expectation, KeySet, KeySource, MAX_BUNDLE_BYTES, MAX_CANDIDATES,
+    MAX_KEY_FILE_BYTES, MAX_POLICY_BYTES, PROVENANCE_PREDICATE, Policy, PolicyFile, PolicyFileError, Provenance,
+    PublicKey, Question, Rejected, Rejection, SIGN_PREDICATE, SIGNATURE_ANNOTATION, SIMPLE_MEDIA_TYPE, SimpleSignature,
+    Statement, TrustedKey, VerifyError, signature_tag, verify_candidates,
 };
 use cas_digest::{Digest, DigestFunction};
 use cas_oci::Reference;
@@ -245,18 +245,7 @@ fn by_keys(global: &Global, args: &VerifyArgs, subject: &Subject<'_>, keys: &Key
     let is_verified = !judged.accepted.is_empty();
     let (mut absent, mut summaries) = (Vec::new(), Vec::new());
     if args.inputs && is_verified {
-        let store = open_store(global)?;
-        for statement in &judged.statements {
-            let read = Provenance::decode(statement.predicate().as_bytes());
-            let refused = |error: DocumentError| {
-                let hint = "sign what `cas provenance` gives";
-                Failure::Usable(format!("the signed provenance cannot be looked through: {error}"), hint.to_owned())
-            };
-            let provenance = read.map_err(refused)?;
-            let rows = provenance::absent(&store, &provenance)?;
-            summaries.push(provenance::summary(&provenance, rows.len()));
-            absent.extend(rows);
-        }
+        (absent, summaries) = inputs(global, &judged.statements)?;
     }
     let exit = match (is_verified, absent.is_empty()) {
         (false, _) => Exit::Mismatch,
@@ -285,8 +274,40 @@ fn by_keys(global: &Global, args: &VerifyArgs, subject: &Subject<'_>, keys: &Key
         let why =
             if count == 0 { "there is no signature".to_owned() } else { format!("{count} of {count} are refused") };
         render::note(&format!("error: {} is not verified: {why}", subject.shown()));
+        if judged.is_unclaimed {
+            render::note("hint: `--unclaimed` takes signatures that name no repository, as cosign 3 makes them");
+        }
     }
     Ok(exit)
+}
+
+/// What the store lacks of the inputs, and what was looked through. One provenance that is whole is enough: an image that was made
+/// several times has several, and any of them tells how it can be made.
+fn inputs(global: &Global, statements: &[Statement]) -> Result<(Vec<Value>, Vec<String>), Failure> {
+    let store = open_store(global)?;
+    let (mut best, mut unread) = (None::<(Vec<Value>, String)>, None);
+    for statement in statements {
+        let provenance = match Provenance::decode(statement.predicate().as_bytes()) {
+            Ok(provenance) => provenance,
+            Err(error) => {
+                unread = Some(error);
+                continue;
+            }
+        };
+        let rows = provenance::absent(&store, &provenance)?;
+        if best.as_ref().is_none_or(|(least, _)| rows.len() < least.len()) {
+            let summary = provenance::summary(&provenance, rows.len());
+            best = Some((rows, summary));
+        }
+    }
+    match (best, unread) {
+        (Some((rows, summary)), _) => Ok((rows, vec![summary])),
+        (None, Some(error)) => {
+            let hint = "whoever signed it has to sign what `cas provenance` gives";
+            Err(Failure::Usable(format!("no signed provenance can be looked through: {error}"), hint.to_owned()))
+        }
+        (None, None) => Ok((Vec::new(), Vec::new())),
+    }
 }
 
 /// All that a policy asks for must be there.
@@ -364,6 +385,8 @@ fn by_policy(global: &Global, subject: &Subject<'_>, policy: &Policy) -> Result<
 struct Judged {
     accepted: Vec<Value>,
     refused: Vec<Value>,
+    /// Whether one of these names no repository.
+    is_unclaimed: bool,
     /// What those say that were accepted.
     statements: Vec<Statement>,
 }
@@ -378,6 +401,9 @@ impl Judged {
     fn reject(&mut self, place: &str, rejected: &Rejected) {
         let is_other = matches!(rejected.reason, Rejection::PredicateType { .. });
         self.refuse(place, &rejected.reason.to_string(), is_other);
+        if matches!(&rejected.reason, Rejection::Repository { actual, .. } if actual.is_empty()) {
+            self.is_unclaimed = true;
+        }
     }
 
     fn refuse(&mut self, place: &str, reason: &str, is_other: bool) {

@@ -179,7 +179,9 @@ impl Checker {
             let known = ["http://", "https://", "file:///"];
             let place = address.split_once("://").map_or("", |(_, place)| place);
             if !known.iter().any(|scheme| address.starts_with(scheme)) || place.is_empty() || place.contains('@') {
-                let message = format!("`{}` is not an address that can be fetched", to.get_ref());
+                // What stands before an `@` may be a password.
+                let shown = to.get_ref().rsplit('@').next().unwrap_or_default();
+                let message = format!("`{shown}` is not an address that can be fetched");
                 self.report(
                     Diagnostic::new(message, to.span()).with_hint("write a host, or an address without credentials"),
                 );
@@ -641,7 +643,7 @@ from = ":build"
             (
                 "[mirror]\nx = \"https://u:p@y\"".to_owned(),
                 "\"https://u:p@y\"",
-                "`https://u:p@y` is not an address that can be fetched",
+                "`y` is not an address that can be fetched",
                 "write a host, or an address without credentials",
             ),
             (

@@ -4,6 +4,7 @@
 //! the store keeps in plain text, so a secret has to come another way.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Beginnings that issuers gave their tokens so that they are found, with the least and the most letters that follow.
 const PREFIXES: [(&str, usize, usize, &str); 13] = [
@@ -51,7 +52,23 @@ pub fn without_tokens(text: &str) -> Cow<'_, str> {
             masked.to_mut().replace_range(at + prefix.len()..at + word.len(), &stars);
         }
     }
+    for place in logins(text) {
+        let stars = "*".repeat(place.len());
+        masked.to_mut().replace_range(place, &stars);
+    }
     masked
+}
+
+/// Where addresses have a login: between `://` and the last `@` before anything that no address has.
+fn logins(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices("://").filter_map(|(at, mark)| {
+        let start = at + mark.len();
+        let is_end = |letter: char| letter.is_whitespace() || matches!(letter, '"' | '\'' | '`' | '<' | '>');
+        let address = text[start..].split(is_end).next().unwrap_or_default();
+        let (login, rest) = address.rsplit_once('@')?;
+        let is_digest = rest.starts_with("sha");
+        (login.contains(':') && !is_digest).then_some(start..start + login.len())
+    })
 }
 
 /// What could be tokens, with their places.
@@ -77,6 +94,18 @@ fn token(word: &str) -> Option<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_in_addresses_are_masked_where_they_stand() {
+        for (text, shown) in [
+            ("a = \"https://bob:pa/ss@r.example/x\"", "a = \"https://*********@r.example/x\""),
+            ("http://a:b@c d https://e:f@g", "http://***@c d https://***@g"),
+            ("https://host:5000/a@sha256:0", "https://host:5000/a@sha256:0"),
+            ("https://host/a@b", "https://host/a@b"),
+        ] {
+            assert_eq!(without_tokens(text), shown);
+        }
+    }
 
     #[test]
     fn secrets_are_known_by_their_names() {

@@ -233,6 +233,18 @@ pub fn remove_file(path: &Path) -> Result<(), FsError> {
     fs::remove_file(path).at(Operation::Remove, path)
 }
 
+/// Removes a file that somebody else may have removed already.
+///
+/// # Errors
+///
+/// [`FsError`]
+pub fn remove_file_if_there(path: &Path) -> Result<(), FsError> {
+    match remove_file(path) {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
 /// Looks at what a path leads to, following symlinks.
 ///
 /// # Errors

@@ -22,8 +22,8 @@ pub use dir::{
 pub use error::{FsError, Operation};
 pub use file::{
     append, canonicalize, copy, create_new, exists, hard_link, metadata, open, open_no_follow, read, read_limited,
-    read_link, read_stream_limited, read_to_string, remove_file, rename, replace, set_mode, symlink, symlink_metadata,
-    touch, write, write_atomic,
+    read_link, read_stream_limited, read_to_string, remove_file, remove_file_if_there, rename, replace, set_mode,
+    symlink, symlink_metadata, touch, write, write_atomic,
 };
 pub use lock::lock;
 pub use remove::remove_tree;

@@ -12,6 +12,10 @@ use crate::TargetPlatform;
 
 /// Longest name of a repository, without its host.
 const MAX_REPOSITORY_BYTES: usize = 255;
+/// What digests begin with, known here or not.
+const DIGEST_WORDS: [&str; 3] = ["sha", "blake", "md5"];
+/// What to do about a login in a name.
+const LOGIN_HINT: &str = "leave it out: `cas login HOST` keeps one, and files of docker and podman are read";
 /// Longest tag.
 const MAX_TAG_BYTES: usize = 128;
 /// Docker's public registry, as names have it.
@@ -85,6 +89,12 @@ pub enum ParseReferenceError {
     NoHost {
         /// The text.
         text: String,
+    },
+    /// A login stands before the host.
+    #[error("a login stands before `{rest}`")]
+    Login {
+        /// What is behind it.
+        rest: String,
     },
     /// Neither a tag nor a digest.
     #[error("`{text}` has neither a tag nor a digest")]
@@ -193,6 +203,7 @@ impl ParseReferenceError {
             Self::NoHost { text } => format!("write `{DOCKER_HUB}/{}{text}`", if text.contains('/') { "" } else { "library/" }),
             Self::NoVersion { text } => format!("write `{text}:TAG`: which version it is then is pinned in `cas.lock`"),
             Self::Place { part, .. } => part.hint().to_owned(),
+            Self::Login { .. } => LOGIN_HINT.to_owned(),
             Self::Part { .. } => {
                 "write `host/path:tag`, `host/path@sha256:…`, `oci:FOLDER:TAG`, `oci-archive:FILE`, `docker-archive:FILE`, `dir:FOLDER` or `tar:FILE`".to_owned()
             }
@@ -262,6 +273,9 @@ impl FromStr for Reference {
     type Err = ParseReferenceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(rest) = behind_login(text) {
+            return Err(ParseReferenceError::Login { rest: rest.to_owned() });
+        }
         let bad = |part| ParseReferenceError::Part { text: text.to_owned(), part };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest_of(digest).ok_or_else(|| bad("digest"))?)),
@@ -297,6 +311,14 @@ impl FromStr for Reference {
         let repository = Repository { host: host.to_owned(), path };
         Ok(Self { repository, tag: tag.map(str::to_owned), digest })
     }
+}
+
+/// What is behind the last `@` that no digest follows: before it may be a password, which is never shown.
+fn behind_login(text: &str) -> Option<&str> {
+    let (_, rest) = text.rsplit_once('@')?;
+    let function = rest.split_once(':').map_or(rest, |(function, _)| function);
+    let is_digest = !rest.contains('/') && DIGEST_WORDS.iter().any(|word| function.starts_with(word));
+    (!is_digest).then_some(rest)
 }
 
 /// A digest that names documents and blobs of images: SHA-256 or SHA-512 (OCI image-spec 1.1, descriptor.md, Digests).
@@ -510,7 +532,7 @@ mod tests {
             ("ghcr.io//b:1", "`ghcr.io//b:1` has a bad path", ""),
             ("ghcr.io/a:-x", "`ghcr.io/a:-x` has a bad tag", ""),
             ("ghcr.io/a:", "`ghcr.io/a:` has a bad tag", ""),
-            ("user@ghcr.io/a:1", "`user@ghcr.io/a:1` has a bad digest", ""),
+            ("user@ghcr.io/a:1", "a login stands before `ghcr.io/a:1`", ""),
             ("ghcr.io/a@sha256:aa", "`ghcr.io/a@sha256:aa` has a bad digest", ""),
             ("-x.io/a:1", "`-x.io/a:1` has a bad host", ""),
             ("x.io:99999/a:1", "`x.io:99999/a:1` has a bad host", ""),

@@ -138,10 +138,15 @@ impl Client {
                 upload.rights.source = None;
                 self.deliver(&upload).await
             }
-            // What is remembered need not be so any more.
-            Err(RegistryError::NotFound { .. } | RegistryError::Status { .. } | RegistryError::Denied { .. })
-                if is_remembered =>
-            {
+            // What is remembered need not be so any more, and some answers are for the mount alone.
+            Err(
+                RegistryError::NotFound { .. }
+                | RegistryError::Status { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Token { .. }
+                | RegistryError::NotKept { .. }
+                | RegistryError::Answer { .. },
+            ) if is_remembered => {
                 upload.rights.source = None;
                 self.deliver(&upload).await
             }

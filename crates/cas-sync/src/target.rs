@@ -34,6 +34,7 @@ impl ParseTargetError {
     pub fn hint(&self) -> String {
         match self {
             Self::Reference(ParseReferenceError::NoHost { text }) => format!("write `HOST/{text}`"),
+            Self::Reference(error @ ParseReferenceError::Login { .. }) => error.hint(),
             Self::Reference(_) => "write `HOST/NAME:TAG`, or `HOST/NAME` for no tag".to_owned(),
             Self::Digest { .. } => "leave it out: the digest is that of what is sent".to_owned(),
         }

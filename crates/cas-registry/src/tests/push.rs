@@ -109,6 +109,7 @@ fn what_is_remembered_is_mounted_and_what_is_wrong_about_it_is_sent() {
         ("four", Some(Fault::Status(404, Vec::new()))),
         ("five", Some(Fault::Status(400, Vec::new()))),
         ("six", Some(Fault::Status(403, Vec::new()))),
+        ("seven", Some(Fault::Status(201, Vec::new()))),
     ] {
         notes.note(&repository(&fake, "gone"), &blob);
         if let Some(fault) = fault {
