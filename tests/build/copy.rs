@@ -143,10 +143,37 @@ fn signatures_come_along_unless_nobody_wants_them() {
     assert!(fake.get(&format!("a/{path}")).is_none());
     ends(&home, &["copy", &from, &to("a"), "--dry-run"], 0, &["1 signature or other referrer would come along"]);
     ends(&home, &["copy", &from, &to("a")], 0, &["1 signature or other referrer came along"]);
-    assert_eq!(fake.get(&format!("a/{path}")), Some(signature));
-    // A file has the image alone.
-    let file = format!("oci-archive:{}", home.folder.path().join("one.tar").display());
-    ends(&home, &["copy", &from, &file], 0, &["1 signature or other referrer stays in the registry"]);
+    assert_eq!(fake.get(&format!("a/{path}")), Some(signature.clone()));
+    // By way of a file or a folder, and without the store that wrote it.
+    let place = |name: &str| home.folder.path().join(name).display().to_string();
+    for (number, there) in
+        [format!("oci:{}:v1", place("one")), format!("oci-archive:{}:v1", place("one.tar"))].iter().enumerate()
+    {
+        ends(&home, &["copy", &from, there], 0, &["1 signature or other referrer came along"]);
+        let (other, name) = (crate::copy::home(), format!("file-{number}"));
+        // The only image with a tag is meant where nobody says which.
+        for there in [there, there.strip_suffix(":v1").unwrap()] {
+            ends(
+                &other,
+                &["copy", there, &to(&name), "--dry-run"],
+                0,
+                &["1 signature or other referrer would come along"],
+            );
+            assert!(fake.get(&format!("{name}/manifests/1.0.0")).is_none());
+        }
+        ends(&other, &["copy", there, &to(&name)], 0, &["1 signature or other referrer came along"]);
+        assert_eq!(fake.get(&format!("{name}/{path}")), Some(signature.clone()));
+        assert!(fake.get(&format!("{name}/manifests/{}", digest(&subject).replace(':', "-"))).is_some());
+        ends(&other, &["copy", there, &to(&format!("{name}-alone")), "--referrers=false"], 0, &[]);
+        assert!(fake.get(&format!("{name}-alone/{path}")).is_none());
+    }
+    let (folder, said) = (format!("dir:{}", place("dir")), "signatures and other referrers are not in `dir:");
+    ends(&home, &["copy", &from, &folder], 0, &[said]);
+    // What is listed and is not there is told, and nothing else is lost by that.
+    fs::remove_file(home.folder.path().join("one/blobs/sha256").join(&digest(&signature)[7..])).unwrap();
+    let other = crate::copy::home();
+    ends(&other, &["copy", &format!("oci:{}", place("one")), &to("holes")], 0, &[]);
+    assert!(fake.get("holes/manifests/1.0.0").is_some());
     // The tag that lists it where the registry does not.
     assert!(fake.get(&format!("a/manifests/{}", digest(&subject).replace(':', "-"))).is_some());
     source.fail("/referrers/", Fault::Status(403, Vec::new()), 1);
@@ -239,6 +266,28 @@ fn a_killed_copy_goes_on_and_a_stopped_one_says_so() {
         let known = row["known"]["blobs"].as_u64().unwrap();
         assert!(row["tag"] == "new" && known + row["sent"]["blobs"].as_u64().unwrap() == 3 && known == 2, "{done}");
         assert_eq!(fake.get("a/manifests/1.0.0").map(|bytes| text(&bytes)).as_ref(), Some(&index));
+    }
+}
+
+#[test]
+fn artifacts_go_to_files_and_come_back() {
+    let (home, source, fake) = (home(), FakeRegistry::start(Gate::Open), FakeRegistry::start(Gate::Open));
+    filled(&home, source.address());
+    let from = format!("{}/src/docs:1.0.0", source.address());
+    for (name, there) in
+        [("a", "oci:FOLDER/layout:v1"), ("b", "oci-archive:FOLDER/file.tar:v1"), ("c", "dir:FOLDER/dir")]
+    {
+        let there = there.replace("FOLDER", &home.folder.path().display().to_string());
+        ends(&home, &["copy", &from, &there], 0, &[]);
+        let (other, to) = (crate::copy::home(), format!("{}/{name}:1.0.0", fake.address()));
+        ends(&other, &["copy", &there, &to], 0, &[]);
+        assert_eq!(fake.get(&format!("{name}/manifests/1.0.0")), source.get("src/docs/manifests/1.0.0"), "{there}");
+        ends(
+            &other,
+            &["copy", &there, &to, "--platform", "linux/amd64"],
+            3,
+            &["it is an artifact", "not for `linux/amd64`"],
+        );
     }
 }
 

@@ -34,17 +34,26 @@ impl Files {
     }
 }
 
-/// A layout.
-pub(crate) fn oci(store: &Store, whole: &Whole<'_>, file: &Path, tag: &str) -> Result<(), BuildError> {
+/// A layout; what is beside the image has no tag.
+pub(crate) fn oci(
+    store: &Store,
+    whole: &Whole<'_>,
+    beside: &[Whole<'_>],
+    file: &Path,
+    tag: &str,
+) -> Result<(), BuildError> {
     let (mut files, mut parts) = (Files::new(), BTreeMap::new());
     let named = |blob: &Descriptor| format!("blobs/sha256/{}", blob.digest.to_hex());
-    for part in &whole.parts {
-        files.add(named(&part.blob), part.blob);
-        parts.insert(part.blob, part);
+    for whole in [whole].into_iter().chain(beside) {
+        for part in &whole.parts {
+            files.add(named(&part.blob), part.blob);
+            parts.insert(part.blob, part);
+        }
+        files.add(named(&whole.document), whole.document);
     }
-    files.add(named(&whole.document), whole.document);
     let mut index = LayoutIndex::default();
-    index.set(whole.entry(tag));
+    index.set(whole.entry(Some(tag)));
+    beside.iter().for_each(|whole| index.add(whole.entry(None)));
     files.add("index.json".to_owned(), store.put_bytes(DigestFunction::Sha256, &index.encode())?);
     files.add("oci-layout".to_owned(), store.put_bytes(DigestFunction::Sha256, LAYOUT_FILE)?);
     write(store, &files.0, &parts, file)

@@ -54,7 +54,7 @@ impl Engine {
     pub(crate) fn load(self, store: &Store, image: &Image, name: &str) -> Result<(), BuildError> {
         let saved = Saved::new(store, self, name)?;
         match self {
-            Self::Podman => archive::oci(store, &Whole::of_image(store, image)?, &saved.file, name)?,
+            Self::Podman => archive::oci(store, &Whole::of_image(store, image)?, &[], &saved.file, name)?,
             Self::Docker => archive::docker(store, image, &saved.file, Some(name))?,
         }
         self.run(&["load".as_ref(), "-i".as_ref(), saved.file.as_os_str()])

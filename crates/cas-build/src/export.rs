@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cas_blob::{Descriptor, OpenBlob};
-use cas_digest::{DigestFunction, HashingWriter};
+use cas_digest::{Digest, DigestFunction, HashingWriter};
 use cas_oci::{
     BadPart, IndexEntry, LAYOUT_FILE, LayoutIndex, MANIFEST_MEDIA_TYPE, TagKind, is_name_with_tag, split_place,
 };
@@ -16,7 +16,9 @@ use cas_tar::Recipe;
 
 use crate::seen::Seen;
 use crate::written::{not_written, put_at};
-use crate::{Artifact, ArtifactPart, BuildError, Engine, Image, ImageLayer, Tarball, archive, layer};
+use crate::{
+    Artifact, ArtifactPart, BuildError, Engine, Image, ImageLayer, Pulled, Referring, Tarball, archive, layer,
+};
 
 /// Longest `index.json` that is added to.
 const MAX_INDEX_BYTES: u64 = 4 << 20;
@@ -175,8 +177,8 @@ pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> 
         return Err(BuildError::WhichPlatform { name: image.reference.clone(), known });
     }
     match destination {
-        Destination::Layout { folder, tag } => layout(store, &Whole::of_image(store, image)?, folder, tag),
-        Destination::Archive { file, tag } => archive::oci(store, &Whole::of_image(store, image)?, file, tag),
+        Destination::Layout { folder, tag } => layout(store, &Whole::of_image(store, image)?, &[], folder, tag),
+        Destination::Archive { file, tag } => archive::oci(store, &Whole::of_image(store, image)?, &[], file, tag),
         Destination::Directory { folder } => directory(store, &Whole::of_image(store, image)?, folder),
         Destination::DockerArchive { file, name } => archive::docker(store, image, file, name.as_deref()),
         Destination::Engine { engine, name } => engine.load(store, image, name),
@@ -192,14 +194,37 @@ pub fn export_image(store: &Store, image: &Image, destination: &Destination) -> 
 pub fn export_artifact(store: &Store, artifact: &Artifact, destination: &Destination) -> Result<(), BuildError> {
     let whole = || Whole::of_artifact(store, artifact);
     let destination = match destination {
-        Destination::Layout { folder, tag } => return layout(store, &whole()?, folder, tag),
-        Destination::Archive { file, tag } => return archive::oci(store, &whole()?, file, tag),
+        Destination::Layout { folder, tag } => return layout(store, &whole()?, &[], folder, tag),
+        Destination::Archive { file, tag } => return archive::oci(store, &whole()?, &[], file, tag),
         Destination::Directory { folder } => return directory(store, &whole()?, folder),
         Destination::DockerArchive { .. } => "docker-archive",
         Destination::Engine { engine, .. } => engine.transport(),
         Destination::RootFileSystem { .. } => "tar",
     };
     Err(BuildError::ArtifactDestination { name: artifact.reference.clone(), destination })
+}
+
+/// Writes out what was found in some place, and what refers to it beside it, without tags.
+///
+/// # Errors
+///
+/// As [`export_image`] and [`export_artifact`]; [`BuildError::ArtifactDestination`] where the destination has no room for what refers to it.
+pub fn export_with_referring(
+    store: &Store,
+    found: &Pulled,
+    referring: &[Referring],
+    destination: &Destination,
+) -> Result<(), BuildError> {
+    let whole = Whole::of(store, found)?;
+    let beside: Vec<Whole<'_>> = referring.iter().map(|one| Whole::of(store, &one.found)).collect::<Result<_, _>>()?;
+    match destination {
+        Destination::Layout { folder, tag } => layout(store, &whole, &beside, folder, tag),
+        Destination::Archive { file, tag } => archive::oci(store, &whole, &beside, file, tag),
+        _ => match found {
+            Pulled::Image(image) => export_image(store, image, destination),
+            Pulled::Artifact(artifact) => export_artifact(store, artifact, destination),
+        },
+    }
 }
 
 /// Writes a tarball into a folder, under the name that npm gives it; returns its path. A file of that name is replaced.
@@ -248,15 +273,18 @@ pub(crate) fn keep(
     kept
 }
 
-fn layout(store: &Store, whole: &Whole<'_>, folder: &Path, tag: &str) -> Result<(), BuildError> {
+fn layout(store: &Store, whole: &Whole<'_>, beside: &[Whole<'_>], folder: &Path, tag: &str) -> Result<(), BuildError> {
     let below = folder.join("blobs/sha256");
     cas_fs::create_dir_all(&below).map_err(not_written(folder))?;
-    place_all(store, folder, &below, whole.parts.iter().chain([&Part::stored(whole.document)]))?;
-    name(folder, whole.entry(tag), LOCK_LIMIT)
+    let all = || [whole].into_iter().chain(beside);
+    let documents: Vec<Part> = all().map(|whole| Part::stored(whole.document)).collect();
+    place_all(store, folder, &below, all().flat_map(|whole| &whole.parts).chain(&documents))?;
+    let beside = beside.iter().map(|whole| whole.entry(None)).collect();
+    name(folder, whole.entry(Some(tag)), beside, LOCK_LIMIT)
 }
 
-/// Adds an entry to the index of a layout. Nobody else that asks as this does adds one meanwhile, for no longer than `limit`.
-fn name(folder: &Path, entry: IndexEntry, limit: Duration) -> Result<(), BuildError> {
+/// Adds an entry to the index of a layout, and others without a tag beside it. Nobody else that asks as this does adds one meanwhile, for no longer than `limit`.
+fn name(folder: &Path, entry: IndexEntry, beside: Vec<IndexEntry>, limit: Duration) -> Result<(), BuildError> {
     // A file that every layout has: others find nothing new, and those who only read do not wait.
     let file = folder.join("oci-layout");
     let locked = cas_fs::lock(&file, limit).map_err(|error| match error.source.kind() {
@@ -272,6 +300,7 @@ fn name(folder: &Path, entry: IndexEntry, limit: Duration) -> Result<(), BuildEr
         Err(error) => return Err(error.into()),
     };
     index.set(entry);
+    beside.into_iter().for_each(|entry| index.add(entry));
     if cas_fs::read_limited(&file, MAX_INDEX_BYTES).ok().as_deref() != Some(LAYOUT_FILE) {
         // Another file in its place would be another lock.
         cas_fs::write(&file, LAYOUT_FILE).map_err(not_written(folder))?;
@@ -323,6 +352,18 @@ pub struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
+    /// An image or an artifact.
+    ///
+    /// # Errors
+    ///
+    /// As [`Whole::of_image`].
+    pub fn of(store: &Store, found: &'a Pulled) -> Result<Self, BuildError> {
+        match found {
+            Pulled::Image(image) => Whole::of_image(store, image),
+            Pulled::Artifact(artifact) => Whole::of_artifact(store, artifact),
+        }
+    }
+
     /// An image, of all its platforms.
     ///
     /// # Errors
@@ -333,6 +374,12 @@ impl<'a> Whole<'a> {
         let images = image.index.iter().flat_map(|index| &index.images);
         let children = images.map(|image| (image.manifest, image.media_type())).collect();
         Ok(Self { document, media_type, artifact_type: None, children, parts: blobs(store, image)? })
+    }
+
+    /// What it is named by.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        &self.document.digest
     }
 
     /// The documents with their media types, each after those that it names.
@@ -366,8 +413,11 @@ impl<'a> Whole<'a> {
     }
 
     /// How the index of a layout names it.
-    pub(crate) fn entry(&self, tag: &str) -> IndexEntry {
-        let entry = IndexEntry::new(tag, self.media_type, &self.document);
+    pub(crate) fn entry(&self, tag: Option<&str>) -> IndexEntry {
+        let entry = match tag {
+            Some(tag) => IndexEntry::new(tag, self.media_type, &self.document),
+            None => IndexEntry::untagged(self.media_type, &self.document),
+        };
         match self.artifact_type {
             Some(artifact_type) => entry.of_type(artifact_type),
             None => entry,
@@ -482,10 +532,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let entry = || IndexEntry::new("v1", "application/x", &Descriptor::of(DigestFunction::Sha256, b"x"));
         let locked = cas_fs::lock(&folder.path().join("oci-layout"), Duration::ZERO).expect("nobody has it");
-        let error = name(folder.path(), entry(), Duration::from_millis(20)).expect_err("it is locked");
+        let error = name(folder.path(), entry(), Vec::new(), Duration::from_millis(20)).expect_err("it is locked");
         assert!(error.to_string().starts_with("another program is writing into the layout `/"), "{error}");
         drop(locked);
-        name(folder.path(), entry(), Duration::ZERO).expect("nobody has it any more");
+        name(folder.path(), entry(), Vec::new(), Duration::ZERO).expect("nobody has it any more");
         assert_eq!(cas_fs::read(&folder.path().join("oci-layout")).expect("it is there"), LAYOUT_FILE);
     }
 

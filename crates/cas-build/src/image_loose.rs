@@ -10,7 +10,7 @@ use std::path::Path;
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction, HashingReader};
 use cas_oci::{
-    Document, ImageConfig, ImageFormat, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, TargetPlatform, encode_config,
+    ImageConfig, ImageFormat, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, TargetPlatform, encode_config,
     encode_manifest,
 };
 use cas_store::{Store, StoreError};
@@ -43,9 +43,7 @@ impl ImagePlace {
             Err(error) => return Err(error.into()),
         }
         let bytes = cas_fs::read_limited(&folder.join("manifest.json"), MAX_DOCUMENT_BYTES)?;
-        if let Err(error) = Document::parse(&bytes, None) {
-            return Err(BuildError::Image { place: self.place(), source: Box::new(error) });
-        }
+        self.is_document(&bytes, None)?;
         Ok(store.put_bytes(DigestFunction::Sha256, &bytes)?)
     }
 

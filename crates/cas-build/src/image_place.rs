@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use cas_blob::{Descriptor, OpenBlob, VerifyError};
-use cas_digest::DigestFunction;
+use cas_digest::{Digest, DigestFunction};
 use cas_oci::{
-    Document, ImageFormat, ImageSource, IndexItem, LayerKind, LayerReference, MAX_DOCUMENT_BYTES, Reference,
+    Document, ImageFormat, ImageSource, IndexItem, LayerKind, LayerReference, Links, MAX_DOCUMENT_BYTES, Reference,
     Repository, TargetPlatform, encode_manifest, parse_saved,
 };
 use cas_registry::{Body, Client, RegistryError};
@@ -164,6 +164,28 @@ impl ImagePlace {
         }
     }
 
+    /// What the index of a layout has without a tag; of other places nothing.
+    pub(crate) fn untagged(&self, store: &Store) -> Result<Vec<Descriptor>, BuildError> {
+        let bytes = match self {
+            Self::Layout(folder, _) => cas_fs::read_limited(&folder.join("index.json"), MAX_DOCUMENT_BYTES)?,
+            Self::Archive { is_docker: false, .. } => self.file(store, &self.unpacked(store)?, "index.json")?,
+            _ => return Ok(Vec::new()),
+        };
+        match Document::parse(&bytes, Some(cas_oci::INDEX_MEDIA_TYPE)) {
+            Ok(Document::Index(items)) => {
+                Ok(items.into_iter().filter(|item| item.tag.is_none()).map(|item| item.blob).collect())
+            }
+            _ => Err(self.damaged("its `index.json` is no index".to_owned())),
+        }
+    }
+
+    /// What a registry lists as referring to a document; of other places nothing.
+    pub(crate) fn referring(&self, subject: &Digest) -> Result<Vec<Descriptor>, BuildError> {
+        let Self::Registry(registries, Reference { repository, .. }) = self else { return Ok(Vec::new()) };
+        let listed = registries.runtime()?.block_on(registries.client.referrers(repository, subject, None))?;
+        Ok(listed.into_iter().map(|referrer| referrer.blob).collect())
+    }
+
     /// Puts a document into the store, unless it is there.
     pub(crate) fn document(&self, store: &Store, blob: &Descriptor) -> Result<(), BuildError> {
         self.small(blob)?;
@@ -187,8 +209,15 @@ impl ImagePlace {
     /// A document of the store, which must be what the index says that it is.
     fn agrees(&self, store: &Store, item: IndexItem) -> Result<Descriptor, BuildError> {
         let bytes = store.load(&item.blob, MAX_DOCUMENT_BYTES)?;
-        match Document::parse(&bytes, Some(&*item.media_type).filter(|text| !text.is_empty())) {
-            Ok(_) => Ok(item.blob),
+        self.is_document(&bytes, Some(&*item.media_type).filter(|text| !text.is_empty()))?;
+        Ok(item.blob)
+    }
+
+    /// Refuses what is neither an image nor an artifact. Whoever wants an image says so later.
+    pub(crate) fn is_document(&self, bytes: &[u8], told: Option<&str>) -> Result<(), BuildError> {
+        match Document::parse(bytes, told) {
+            Ok(_) => Ok(()),
+            Err(_) if Links::parse(bytes, told).is_ok_and(|links| links.artifact_type.is_some()) => Ok(()),
             Err(error) => Err(BuildError::Image { place: self.place(), source: Box::new(error) }),
         }
     }
@@ -375,9 +404,11 @@ impl ImagePlace {
             Ok(Document::Manifest(_)) => return Err(self.damaged("its `index.json` is no index".to_owned())),
             Err(error) => return Err(BuildError::Image { place: self.place(), source: Box::new(error) }),
         };
+        let mut tagged = items.iter().filter(|item| item.tag.is_some());
         let found: Option<&IndexItem> = match (tag, &items[..]) {
             (None, [item]) => Some(item),
-            (None, _) => None,
+            // What has no tag beside one with a tag is about that, or nothing that is meant.
+            (None, _) => tagged.next().filter(|_| tagged.next().is_none()),
             (Some(tag), items) => items.iter().find(|item| item.tag.as_deref() == Some(tag)),
         };
         let known = || items.iter().filter_map(|item| item.tag.clone()).collect();

@@ -29,7 +29,7 @@ pub enum Platforms {
 
 impl Platforms {
     /// The platform that is asked for.
-    const fn one(&self) -> Option<&TargetPlatform> {
+    pub(crate) const fn one(&self) -> Option<&TargetPlatform> {
         match self {
             Self::One(platform) => Some(platform),
             Self::Own | Self::All => None,
@@ -88,7 +88,8 @@ pub(crate) fn import_from(
     name_image(store, &image, name)
 }
 
-fn found(
+/// The image that a document is; with a digest function it is looked into.
+pub(crate) fn found(
     store: &Store,
     origin: &ImagePlace,
     name: &str,

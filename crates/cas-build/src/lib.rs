@@ -66,6 +66,7 @@ mod provenance;
 mod pull;
 mod recent;
 mod record;
+mod referring;
 mod resources;
 mod results;
 mod roles;
@@ -94,7 +95,9 @@ pub use convert::{Converted, convert_image};
 pub use engine::{Engine, Saved};
 pub use error::{BuildError, article};
 pub use event::{Event, Observer};
-pub use export::{Destination, DestinationError, Part, Whole, export_artifact, export_image, write_tarball};
+pub use export::{
+    Destination, DestinationError, Part, Whole, export_artifact, export_image, export_with_referring, write_tarball,
+};
 pub use graph::{deps_of, needs_of};
 pub use healing::healing;
 pub use history::history_folder;
@@ -111,7 +114,8 @@ pub use output::{
     Tarball,
 };
 pub use provenance::{Absent, Described, absent_of};
-pub use pull::{Pulled, pull};
+pub use pull::{Pulled, fetch_any, pull};
+pub use referring::{Referring, fetch_referring};
 pub use run::{Ran, RunChanges, RunEvent, RunRequest, run_image};
 pub use secret::{MIN_SECRET_BYTES, SecretSources, redacted};
 pub use since::{Affected, AffectedTarget, Cause};

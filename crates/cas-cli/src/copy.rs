@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cas_build::{Destination, Image, Platforms, Whole, export_image};
+use cas_build::{Destination, Platforms, Referring, Whole, export_with_referring};
 use cas_oci::{ImageSource, Reference, is_tag};
 use cas_store::Store;
-use cas_sync::{Attachments, Copied, CopyOptions, Target};
+use cas_sync::{Attachment, Copied, CopyOptions, Parcel, ParcelAttachments, Publishing, Shipment, Target};
 use serde_json::json;
 
 use crate::args::Global;
@@ -15,7 +15,7 @@ use crate::commands::{cancel_on_signals, logins, open_store};
 use crate::exit::Exit;
 use crate::image::destination;
 use crate::image_convert::mirrors;
-use crate::image_look::{fetched, has_transport};
+use crate::image_look::{Taken, has_transport, taken_whole};
 use crate::push::{check_moved, print_pushed, shipment};
 use crate::render::{self, Failure};
 use crate::whereabouts::{remembering, remembering_if_there};
@@ -35,23 +35,30 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
         _ => None,
     };
     let mut rows = Vec::new();
+    let (mut beside, mut stays, mut lost) = (0, Vec::new(), Vec::new());
     let is_kept = !places.is_empty() && !args.tags.dry_run;
     if is_kept || (source.is_none() && !targets.is_empty()) {
         let store = Arc::new(open_store(global)?);
         // A tag may have moved since it was copied.
-        let source = source.clone().map(|source| match &copied {
+        let source = source.map(|source| match &copied {
             Some(copied) => Reference { tag: None, digest: Some(copied.root.digest), ..source },
             None => source,
         });
-        let image = image(global, args, source.as_ref(), &store)?;
+        let taken = taken(global, args, source.as_ref(), &store)?;
         if source.is_none() && !targets.is_empty() {
-            copied = Some(stored(args, &store, &image, &targets)?);
+            copied = Some(stored(args, &store, &taken, &targets)?);
         }
-        let digest = image.document().digest.to_string();
+        let digest = Whole::of(&store, &taken.found)?.digest().to_string();
         for (text, place) in places.iter().filter(|_| is_kept) {
-            export_image(&store, &image, place)?;
+            export_with_referring(&store, &taken.found, &taken.referring, place)?;
             rows.push(json!({ "name": args.source, "digest": digest, "destination": text, "dry_run": false }));
+            match place {
+                Destination::Layout { .. } | Destination::Archive { .. } => beside = taken.referring.len(),
+                _ if !taken.referring.is_empty() => stays.push(text.as_str()),
+                _ => {}
+            }
         }
+        lost = taken.lost;
     }
     let digest = copied.as_ref().map(|copied| copied.root.digest.to_string()).unwrap_or_default();
     let done = copied.as_ref().map(|copied| &copied.done[..]).unwrap_or_default();
@@ -59,36 +66,21 @@ pub(crate) fn copy(global: &Global, args: &CopyArgs) -> Result<Exit, Failure> {
     for blob in copied.iter().flat_map(|copied| &copied.elsewhere) {
         render::note(&format!("layer `{}` is in no registry, and stays where its address says", blob.digest));
     }
-    if is_kept && args.referrers {
-        tell_what_stays(global, &source)?;
-    }
-    let Some(copied) = copied else { return Ok(Exit::Done) };
-    if copied.referrers > 0 {
+    let count = copied.as_ref().map_or(0, |copied| copied.referrers).max(beside);
+    if count > 0 {
         let come = if args.tags.dry_run { "would come" } else { "came" };
-        let manifests = render::counted(copied.referrers as u64, "signature or other referrer");
-        render::note(&format!("{manifests} {come} along"));
+        render::note(&format!("{} {come} along", render::counted(count as u64, "signature or other referrer")));
     }
-    for digest in &copied.lost {
+    for place in stays {
+        render::note(&format!("note: signatures and other referrers are not in `{place}`, which has an image alone"));
+    }
+    lost.extend(copied.into_iter().flat_map(|copied| copied.lost));
+    lost.sort();
+    lost.dedup();
+    for digest in lost {
         render::note(&format!("`{digest}` is listed as referring to it, and is not there or cannot be read"));
     }
     Ok(Exit::Done)
-}
-
-/// Says how many signatures and other referrers are not in a place on this machine.
-fn tell_what_stays(global: &Global, source: &Option<Reference>) -> Result<(), Failure> {
-    let Some(source) = source else { return Ok(()) };
-    let (mirrors, _) = mirrors(global)?;
-    let signals = cancel_on_signals()?;
-    let client = signals.client(logins(), mirrors);
-    let attachments = Attachments::new(&client).map_err(Failure::Sync)?;
-    // The copy is whole, whatever is known of the rest.
-    let count = attachments.find(source).and_then(|found| attachments.count(&found)).unwrap_or(0);
-    if count > 0 {
-        let manifests = render::counted(count as u64, "signature or other referrer");
-        let stay = if count == 1 { "stays" } else { "stay" };
-        render::note(&format!("note: {manifests} {stay} in the registry: files and folders have the image alone"));
-    }
-    Ok(())
 }
 
 /// The name in a registry that a text is; `None` for a place on this machine.
@@ -119,20 +111,40 @@ fn platforms(args: &CopyArgs) -> Platforms {
 }
 
 /// Sends what is in a place of this machine.
-fn stored(args: &CopyArgs, store: &Arc<Store>, image: &Image, targets: &[Target]) -> Result<Copied, Failure> {
-    let shipment = shipment(store, Whole::of_image(store, image)?)?;
+fn stored(args: &CopyArgs, store: &Arc<Store>, taken: &Taken, targets: &[Target]) -> Result<Copied, Failure> {
+    let shipment = shipment(store, Whole::of(store, &taken.found)?)?;
+    let root = shipment.root().blob;
+    let referrers = taken.referring.iter().map(|one| attachment(store, one)).collect::<Result<Vec<_>, _>>()?;
     let signals = cancel_on_signals()?;
     let client = remembering(signals.client(logins(), BTreeMap::new()), store);
-    let done = cas_sync::push(&client, &shipment, targets, &args.tags.options(), &|_| ()).map_err(Failure::Sync)?;
-    Ok(Copied { root: shipment.root().blob, done, elsewhere: Vec::new(), referrers: 0, lost: Vec::new() })
+    let (count, options) = (referrers.len(), args.tags.options());
+    let done = if referrers.is_empty() || options.is_dry {
+        cas_sync::push(&client, &shipment, targets, &options, &|_| ()).map_err(Failure::Sync)?
+    } else {
+        let attached = vec![ParcelAttachments { referrers, older: None }; targets.len()];
+        let parcel = Parcel { shipment, targets: targets.to_vec(), moved: options.moved };
+        let publishing = Publishing::look(&client, vec![parcel]).map_err(Failure::Sync)?;
+        publishing.send(&[attached], &|_| ()).map_err(Failure::Sync)?.concat()
+    };
+    Ok(Copied { root, done, elsewhere: Vec::new(), referrers: count, lost: Vec::new() })
+}
+
+/// What refers to an image, as it is sent with it.
+fn attachment(store: &Arc<Store>, one: &Referring) -> Result<Attachment, Failure> {
+    let Shipment { documents, blobs } = shipment(store, Whole::of(store, &one.found)?)?;
+    let [document] = <[_; 1]>::try_from(documents).map_err(|documents| {
+        let digest = documents.last().map(|document| document.blob.digest.to_string()).unwrap_or_default();
+        let message = format!("`{digest}` refers to it and is an index, which is not copied from a file");
+        Failure::Usable(message, "`--referrers=false` leaves all that refers to it".to_owned())
+    })?;
+    Attachment::of_document(one.subject, document.blob, document.bytes, blobs).map_err(Failure::Sync)
 }
 
 /// What is to be kept, of a registry or of a place on this machine.
-fn image(global: &Global, args: &CopyArgs, source: Option<&Reference>, store: &Store) -> Result<Image, Failure> {
+fn taken(global: &Global, args: &CopyArgs, source: Option<&Reference>, store: &Store) -> Result<Taken, Failure> {
     // What the store has by a name is not meant: `cas push` sends that.
     let text = source.map_or_else(|| args.source.clone(), |source| format!("docker://{source}"));
-    let found = fetched(global, store, &text, &platforms(args), false)?;
-    let found = found.map(|(image, _)| image);
+    let found = taken_whole(global, store, &text, &platforms(args), args.referrers)?;
     found.ok_or_else(|| Failure::Usage(format!("`{}` is no place of an image", args.source)))
 }
 

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use cas_build::{Engine, Image, ImageContent, Platforms, Saved, fetch_image, foreign_image, is_named, stored_image};
-use cas_digest::DigestFunction;
+use cas_build::{
+    Engine, Image, ImageContent, Platforms, Pulled, Referring, Saved, fetch_any, fetch_image, fetch_referring,
+    foreign_image, is_named, stored_image,
+};
+use cas_digest::{Digest, DigestFunction};
 use cas_oci::{BadPart, ImageSource, is_name_with_tag};
 use cas_store::Store;
 
@@ -82,6 +85,35 @@ pub(crate) fn fetched(
     let fetched = fetch_image(store, &source, &here(global), &registries, platforms);
     let image = fetched.map_err(|error| no_place(&source, error))?;
     Ok(Some((Image { reference: text.to_owned(), ..image }, function)))
+}
+
+/// What is in a place, in the store without a name.
+pub(crate) struct Taken {
+    pub(crate) found: Pulled,
+    /// What refers to it.
+    pub(crate) referring: Vec<Referring>,
+    /// What is listed as that and cannot be had.
+    pub(crate) lost: Vec<Digest>,
+}
+
+/// What is in the place that a text names, image or not; `None` where it is no place.
+pub(crate) fn taken_whole(
+    global: &Global,
+    store: &Store,
+    text: &str,
+    platforms: &Platforms,
+    with_referrers: bool,
+) -> Result<Option<Taken>, Failure> {
+    watch_signals()?;
+    let Some((source, _saved)) = found(store, text)? else { return Ok(None) };
+    let ((registries, _), folder) = (registries(global, false)?, here(global));
+    let fetched = fetch_any(store, &source, &folder, &registries, platforms);
+    let found = fetched.map_err(|error| no_place(&source, error))?;
+    let (referring, lost) = match with_referrers {
+        true => fetch_referring(store, &source, &folder, &registries, &found)?,
+        false => (Vec::new(), Vec::new()),
+    };
+    Ok(Some(Taken { found, referring, lost }))
 }
 
 /// What a text names: an image of others, or what [`named`] finds.

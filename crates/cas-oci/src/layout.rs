@@ -46,6 +46,12 @@ impl IndexEntry {
         }
     }
 
+    /// Names a document without a tag.
+    #[must_use]
+    pub fn untagged(media_type: &str, document: &Descriptor) -> Self {
+        Self { tag: None, ..Self::new("", media_type, document) }
+    }
+
     /// The same, of an artifact that is of this type.
     #[must_use]
     pub fn of_type(mut self, artifact_type: &str) -> Self {
@@ -134,6 +140,13 @@ impl LayoutIndex {
     pub fn set(&mut self, entry: IndexEntry) {
         self.entries.retain(|other| other.tag != entry.tag);
         self.entries.push(entry);
+    }
+
+    /// Names a document without a tag, unless it has one or is named already.
+    pub fn add(&mut self, entry: IndexEntry) {
+        if !self.entries.iter().any(|other| other.digest == entry.digest) {
+            self.entries.push(entry);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_blob::Descriptor;
 use cas_digest::{Digest, DigestFunction};
 use cas_oci::{
-    CONFIG_MEDIA_TYPE, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Reference, Repository, digest_of,
+    CONFIG_MEDIA_TYPE, EMPTY_CONTENT, EMPTY_MEDIA_TYPE, Links, MANIFEST_MEDIA_TYPE, Reference, Repository, digest_of,
 };
 use cas_registry::{Client, Content, Referrer, RegistryError};
 use serde_json::{Value, json};
@@ -44,6 +44,8 @@ pub struct Attached {
 /// Something to attach: a document that has an image as its subject, and what it names.
 #[derive(Clone, Debug)]
 pub struct Attachment {
+    /// What it is about, where that is something else than what it is sent with: a document of it, or another attachment.
+    pub subject: Option<Digest>,
     /// How it is listed.
     pub referrer: Referrer,
     /// The document.
@@ -53,6 +55,30 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// A document that was made before, byte for byte, which is about `subject`. `blobs` is what it names.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Document`] for one that is no manifest.
+    pub fn of_document(
+        subject: Digest,
+        blob: Descriptor,
+        bytes: Vec<u8>,
+        blobs: Vec<ShippedBlob>,
+    ) -> Result<Self, SyncError> {
+        let failed = |source| SyncError::Document { name: blob.digest.to_string(), source: Box::new(source) };
+        let links = Links::parse(&bytes, None).map_err(failed)?;
+        let text = |value: &Value| Some(value.as_str()?.to_owned());
+        // It was read a moment ago.
+        let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let own = text(&manifest["artifactType"]).filter(|text| !text.is_empty());
+        let artifact_type = own.or(links.artifact_type).or_else(|| text(&manifest["config"]["mediaType"]));
+        let told = manifest["annotations"].as_object().into_iter().flatten();
+        let annotations = told.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect();
+        let referrer = Referrer { blob, media_type: links.media_type, artifact_type, annotations };
+        Ok(Self { subject: Some(subject), referrer, bytes, blobs })
+    }
+
     /// A document of one layer. The same content gives the same one.
     #[must_use]
     pub fn of_content(
@@ -93,7 +119,7 @@ impl Attachment {
         let (media_type, artifact_type) = (MANIFEST_MEDIA_TYPE.to_owned(), Some(artifact_type.to_owned()));
         let referrer = Referrer { blob, media_type, artifact_type, annotations };
         let blobs = [config.1].into_iter().chain(layers.into_iter().map(|(_, layer)| layer)).collect();
-        Self { referrer, bytes, blobs }
+        Self { subject: None, referrer, bytes, blobs }
     }
 }
 
@@ -168,7 +194,7 @@ impl<'a> Attachments<'a> {
         subject: &Digest,
         attachment: &Attachment,
     ) -> Result<(), SyncError> {
-        let Attachment { referrer, bytes, blobs } = attachment;
+        let Attachment { referrer, bytes, blobs, .. } = attachment;
         for blob in blobs {
             let sent = self.client.push_blob(repository, &blob.blob, &blob.content, blob.source.as_ref());
             sent.await.map_err(SyncError::of_blob)?;

@@ -3,7 +3,7 @@
 //!
 //! Not here: words in names, gates, keys (`cas-cli`), the rules of one shipment (`push`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cas_registry::Client;
 
@@ -133,19 +133,22 @@ fn attach(
     target: &Target,
     attached: &ParcelAttachments,
 ) -> Result<(), SyncError> {
-    let (repository, subject) = (&target.repository, &parcel.shipment.root().blob.digest);
-    if !attached.referrers.is_empty() {
-        attachments.runtime.block_on(async {
-            let known = attachments.client.referrers(repository, subject, None).await?;
-            for one in &attached.referrers {
-                // What is listed was sent whole: its blobs go before it.
-                if !known.iter().any(|known| known.blob.digest == one.referrer.blob.digest) {
-                    attachments.send(repository, subject, one).await?;
-                }
+    let (repository, root) = (&target.repository, &parcel.shipment.root().blob.digest);
+    attachments.runtime.block_on(async {
+        let mut known = BTreeMap::new();
+        for one in &attached.referrers {
+            let subject = one.subject.as_ref().unwrap_or(root);
+            if !known.contains_key(subject) {
+                let listed = attachments.client.referrers(repository, subject, None).await?;
+                known.insert(subject, listed.into_iter().map(|known| known.blob.digest).collect::<BTreeSet<_>>());
             }
-            Ok::<_, SyncError>(())
-        })?;
-    }
+            // What is listed was sent whole: its blobs go before it.
+            if !known[subject].contains(&one.referrer.blob.digest) {
+                attachments.send(repository, subject, one).await?;
+            }
+        }
+        Ok::<_, SyncError>(())
+    })?;
     match &attached.older {
         Some(OlderForm { tag, media_type, content, annotations }) => {
             attachments.tag(repository, tag, media_type, content, annotations)
