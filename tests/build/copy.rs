@@ -169,11 +169,16 @@ fn signatures_come_along_unless_nobody_wants_them() {
     }
     let (folder, said) = (format!("dir:{}", place("dir")), "signatures and other referrers are not in `dir:");
     ends(&home, &["copy", &from, &folder], 0, &[said]);
-    // What is listed and is not there is told, and nothing else is lost by that.
-    fs::remove_file(home.folder.path().join("one/blobs/sha256").join(&digest(&signature)[7..])).unwrap();
-    let other = crate::copy::home();
-    ends(&other, &["copy", &format!("oci:{}", place("one")), &to("holes")], 0, &[]);
-    assert!(fake.get("holes/manifests/1.0.0").is_some());
+    // One that lacks a part is told, one that is not there is about nothing, and nothing else is lost by that.
+    let lacks = format!("`{}` is listed as referring to it, and is not there or cannot be read", digest(&signature));
+    for (name, gone, said) in [("part", digest(b"{}"), vec![&*lacks]), ("gone", digest(&signature), Vec::new())] {
+        fs::remove_file(home.folder.path().join("one/blobs/sha256").join(&gone[7..])).unwrap();
+        let other = crate::copy::home();
+        ends(&other, &["copy", &format!("oci:{}", place("one")), &to(name)], 0, &said);
+        assert!(
+            fake.get(&format!("{name}/manifests/1.0.0")).is_some() && fake.get(&format!("{name}/{path}")).is_none()
+        );
+    }
     // The tag that lists it where the registry does not.
     assert!(fake.get(&format!("a/manifests/{}", digest(&subject).replace(':', "-"))).is_some());
     source.fail("/referrers/", Fault::Status(403, Vec::new()), 1);

@@ -204,11 +204,11 @@ pub fn export_artifact(store: &Store, artifact: &Artifact, destination: &Destina
     Err(BuildError::ArtifactDestination { name: artifact.reference.clone(), destination })
 }
 
-/// Writes out what was found in some place, and what refers to it beside it, without tags.
+/// Writes out what was found in some place; into layouts and archives of them also what refers to it, without tags.
 ///
 /// # Errors
 ///
-/// As [`export_image`] and [`export_artifact`]; [`BuildError::ArtifactDestination`] where the destination has no room for what refers to it.
+/// As [`export_image`] and [`export_artifact`].
 pub fn export_with_referring(
     store: &Store,
     found: &Pulled,

@@ -132,21 +132,7 @@ impl Client {
             failure: Failure::default(),
         };
         let delivered = match self.deliver(&upload).await {
-            Err(RegistryError::Denied { status, .. })
-                if upload.rights.source.is_some() && self.quirks.has(Cope::MountRefused(status)) =>
-            {
-                upload.rights.source = None;
-                self.deliver(&upload).await
-            }
-            // What is remembered need not be so any more, and some answers are for the mount alone.
-            Err(
-                RegistryError::NotFound { .. }
-                | RegistryError::Status { .. }
-                | RegistryError::Denied { .. }
-                | RegistryError::Token { .. }
-                | RegistryError::NotKept { .. }
-                | RegistryError::Answer { .. },
-            ) if is_remembered => {
+            Err(error) if upload.rights.source.is_some() && self.may_be_the_mount(&error, is_remembered) => {
                 upload.rights.source = None;
                 self.deliver(&upload).await
             }
@@ -156,6 +142,19 @@ impl Client {
             whereabouts.note(repository, blob);
         }
         delivered
+    }
+
+    /// Whether something may have failed for the mount alone. What is remembered need not be so any more.
+    fn may_be_the_mount(&self, error: &RegistryError, is_remembered: bool) -> bool {
+        match error {
+            RegistryError::Denied { status, .. } => is_remembered || self.quirks.has(Cope::MountRefused(*status)),
+            RegistryError::NotFound { .. }
+            | RegistryError::Status { .. }
+            | RegistryError::Token { .. }
+            | RegistryError::NotKept { .. }
+            | RegistryError::Answer { .. } => is_remembered,
+            _ => false,
+        }
     }
 
     fn whereabouts_of(&self, blob: &Descriptor) -> Option<&dyn Whereabouts> {

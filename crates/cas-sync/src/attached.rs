@@ -203,16 +203,6 @@ impl<'a> Attachments<'a> {
         Ok(())
     }
 
-    /// How many signatures and other documents refer to it.
-    ///
-    /// # Errors
-    ///
-    /// [`SyncError::Registry`]
-    pub fn count(&self, subject: &Attachable) -> Result<usize, SyncError> {
-        let found = self.client.referrers(&subject.repository, &subject.blob.digest, None);
-        Ok(self.runtime.block_on(found)?.len())
-    }
-
     /// The documents of a type that are attached.
     ///
     /// # Errors
